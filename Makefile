@@ -1,0 +1,71 @@
+# Needs Python 3.11 to 3.13 and make; everything else goes into .venv.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+# The newest suitable Python of this machine; `make PYTHON=/path/to/python` overrides it.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+    $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+
+# Photographs: RMACLIB_DATA, else the folder where they usually lie.
+ifeq ($(origin RMACLIB_DATA),undefined)
+ifneq ($(wildcard ../shared/data),)
+RMACLIB_DATA := $(abspath ../shared/data)
+endif
+endif
+export RMACLIB_DATA
+
+# RMACLIB_DATA may list several folders; a colon parts them.
+PHOTOS_FOUND := $(shell tr : '\n' <<< '$(RMACLIB_DATA)' | while read -r root; do \
+    [ -d "$$root/oxford5k_subset" ] && [ -d "$$root/landmarks48" ] && echo yes; done)
+PROFILE ?= $(if $(PHOTOS_FOUND),photos,smoke)
+# One notebook at a time: each uses all cores by itself.
+JOBS ?= 1
+PORT ?= 8000
+
+BIN := .venv/bin
+READY := .venv/.installed
+
+.PHONY: book test lab serve record clean help
+.DEFAULT_GOAL := book
+
+book: $(READY)  ## build the book; PROFILE=smoke or photos
+ifeq ($(origin PROFILE)$(PHOTOS_FOUND),file)
+	@echo "No photographs found: building the 'smoke' profile, whose numbers only show that the code runs."
+	@echo "For real numbers set RMACLIB_DATA to the folder that holds oxford5k_subset and landmarks48."
+endif
+	$(BIN)/snakemake --cores $(JOBS) --quiet rules --config profile=$(PROFILE)
+	@echo "Book ($(PROFILE)): _build/html/index.html"
+
+test: $(READY)  ## run the tests
+	$(BIN)/pytest -q
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=.
+
+serve:  ## show the built book at http://localhost:8000 (PORT=...)
+	@[ -f _build/html/index.html ] || { echo "error: no book yet; run 'make book' first" >&2; exit 1; }
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+record:  ## keep the results of the last 'photos' build in data/results/photos, to be committed
+	@[ -d _build/photos/results ] || { echo "error: no results; run 'make book PROFILE=photos' first" >&2; exit 1; }
+	@# A notebook's folder is replaced as a whole, so that no result outlives the code that made it.
+	@set -e; cd _build/photos/results; for notebook in *; do \
+	    [ -n "$$(find "$$notebook" -name '*.json' -print -quit)" ] || continue; \
+	    rm -rf "../../../data/results/photos/$$notebook"; \
+	    mkdir -p ../../../data/results/photos; \
+	    cp -R "$$notebook" ../../../data/results/photos/; \
+	    echo "recorded data/results/photos/$$notebook"; done
+
+clean:  ## remove everything that was built, but not .venv
+	rm -rf _build .snakemake
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+# Done again only when the dependencies change; the stamp is written last, so that a broken install is not kept.
+$(READY): pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "error: no Python from 3.11 to 3.13 found; install one, or give PYTHON=/path" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,dev]"
+	@touch $@

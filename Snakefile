@@ -1,0 +1,81 @@
+"""Notebooks -> executed notebooks and results -> the book. Called by the Makefile:
+
+    snakemake --cores 1 --config profile=smoke
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, "book")
+from run_notebook import read_profile
+
+PROFILE = config.get("profile", "smoke")
+OUT = f"_build/{PROFILE}"
+PROFILE_FILE = f"notebooks/profiles/{PROFILE}.yml"
+if not Path(PROFILE_FILE).is_file():
+    known = sorted(path.stem for path in Path("notebooks/profiles").glob("*.yml"))
+    raise WorkflowError(f"unknown profile {PROFILE!r}; there are {', '.join(known)}")
+
+PARAMETERS = read_profile(PROFILE_FILE)
+NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
+unknown = sorted(set(PARAMETERS) - set(NOTEBOOKS))
+if unknown:
+    raise WorkflowError(f"{PROFILE_FILE}: no such notebook: {', '.join(unknown)}")
+
+
+def files(folder, pattern="*"):
+    return sorted(
+        str(path) for path in Path(folder).rglob(pattern) if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+def photographs():
+    """What lies under RMACLIB_DATA, summed up: file count and bytes per data set, so that a changed set is seen."""
+    if PROFILE == "smoke":  # draws its own pictures
+        return []
+    sums = []
+    for root in filter(None, os.environ.get("RMACLIB_DATA", "").split(os.pathsep)):
+        for folder in sorted(path for path in Path(root).glob("*") if path.is_dir()):
+            sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+            sums.append([folder.name, len(sizes), sum(sizes)])
+    return sums
+
+
+rule book:
+    input:
+        "_build/html/index.html",
+
+
+rule notebook:
+    # The profile enters by its block for this notebook (params), not as a file: changing one notebook's
+    # parameters must not train another one's network again.
+    input:
+        notebook="notebooks/{name}.ipynb",
+        library=files("rmaclib", "*.py"),
+        runner="book/run_notebook.py",
+        data=[path for path in files("data") if not path.startswith("data/results/")],
+    output:
+        notebook=f"{OUT}/notebooks/{{name}}.ipynb",
+        results=directory(f"{OUT}/results/{{name}}"),
+    params:
+        parameters=lambda wildcards: PARAMETERS.get(wildcards.name, {}),
+        photographs=photographs(),
+    threads: workflow.cores  # a notebook uses all cores by itself; two at once would only disturb their timings
+    shell:
+        "{sys.executable:q} book/run_notebook.py {input.notebook:q} --profile {PROFILE_FILE:q} --output {OUT:q}"
+
+
+rule html:
+    input:
+        notebooks=expand(f"{OUT}/notebooks/{{name}}.ipynb", name=NOTEBOOKS),
+        pages=files("book"),
+        settings=["_config.yml", "_toc.yml"],
+        recorded=files("data/results"),
+        library=files("rmaclib", "*.py"),  # the API pages
+    output:
+        "_build/html/index.html",
+    params:
+        profile=PROFILE,  # all profiles share the output: changing the profile must build it again
+    shell:
+        "{sys.executable:q} book/build.py {PROFILE:q}"

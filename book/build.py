@@ -1,0 +1,58 @@
+"""Collect the book's sources under _build/PROFILE/book, build the HTML, and check that it needs no network.
+
+    python book/build.py PROFILE
+
+Run in the repository's root after the notebooks of the profile have run. The pages lie in _build/html.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from check_offline import external_references
+
+HTML = Path("_build/html")
+
+
+def stage(profile: str) -> Path:
+    """Copy everything that the book is made of into one folder.
+
+    Results measured by this build lie over the recorded ones of the same profile.
+    returns: the folder
+    """
+    built = Path("_build") / profile
+    book = built / "book"
+    shutil.rmtree(book, ignore_errors=True)
+    shutil.copytree("book", book, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(name, book / name)
+    skip_failed = shutil.ignore_patterns("*.failed.ipynb")
+    _copy_tree(built / "notebooks", book / "notebooks", ignore=skip_failed)
+    _copy_tree(Path("data/results"), book / "_results")
+    _copy_tree(built / "results", book / "_results" / profile)
+    return book
+
+
+def _copy_tree(source, target, **options):
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True, **options)
+
+
+def main() -> int:
+    book = stage(sys.argv[1])
+    # From nothing each time, which takes seconds: Sphinx would keep pages that are gone, put a new table of
+    # contents on changed pages only, and not repeat a failed build's warnings, so the next one would pass.
+    for leftover in (HTML, Path("_build/.doctrees")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(book), "--path-output", "."]
+    command += ["-n", "-W", "--keep-going", "-q"]
+    status = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
+    problems = [] if status else external_references(HTML)
+    for line in problems:
+        print(f"needs the network: {line}", file=sys.stderr)
+    return 1 if status or problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

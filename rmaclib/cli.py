@@ -1,0 +1,276 @@
+"""The command line: rmac describe, rmac show, rmac evaluate."""
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rmaclib.backbones import NAMES, BackboneError
+from rmaclib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from rmaclib.datasets import LabelledImages, open_collection, open_dataset, self_check
+from rmaclib.datasets.types import DatasetError
+from rmaclib.evaluation import PROTOCOLS, Evaluation
+from rmaclib.images import CROP_ORDERS, RESIZE_THEN_CROP, ImageError
+from rmaclib.plots import ranking_sheet
+from rmaclib.rmac import GRIDS, POOLINGS, RMAC, NetworkSettings, create_network
+from rmaclib.search.descriptors import (
+    DescribeSettings,
+    DescriptorsError,
+    describe,
+    learn_whitening,
+    load_descriptors,
+)
+from rmaclib.search.ranking import rank
+from rmaclib.search.retrieval import drawn_training, measure, training_sample
+
+app = typer.Typer(name="rmac", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
+                  pretty_exceptions_enable=False,
+                  help="Landmark retrieval with global descriptors (R-MAC). `rmac COMMAND --help` has examples.")
+# Messages go to standard error: standard output is the result.
+_messages = Console(stderr=True, highlight=False)
+
+_WHITENING_SET = "landmarks48"
+_CHECKPOINT = "network.safetensors"
+
+
+def _choice(name: str, values) -> type[StrEnum]:
+    return StrEnum(name, {value: value for value in values})
+
+
+Protocol, CropOrder = _choice("Protocol", PROTOCOLS), _choice("CropOrder", CROP_ORDERS)
+_PAPER_ORDER = CropOrder(RESIZE_THEN_CROP)
+Grid, Pooling = _choice("Grid", GRIDS), _choice("Pooling", POOLINGS)
+Precision = _choice("Precision", ("auto", "float32", "bfloat16"))
+
+Network = Annotated[str, typer.Option(help=f"A backbone ({', '.join(NAMES)}) or a checkpoint (.safetensors).")]
+Size = Annotated[list[int], typer.Option(help="Longer side in pixels; give it several times for several resolutions.")]
+Levels = Annotated[int | None, typer.Option(help="Levels L of the grid.  [default: 3, or the checkpoint's]")]
+Dim = Annotated[int | None, typer.Option(help="Whiten regions and keep so many dimensions.  [default: no whitening]")]
+WhitenOn = Annotated[str | None, typer.Option(
+    help="Training images for the whitening: a name, list or folder; never the test set.  "
+         f"[default: {_WHITENING_SET} if found, else drawn pictures]")]
+WhitenImages = Annotated[int, typer.Option(help="Images of it to use.")]
+Shrinkage = Annotated[float, typer.Option(help="0..1, moves the whitening's covariance towards the identity.")]
+GridOption = Annotated[Grid | None, typer.Option("--grid", help="Regions.  [default: exact, or the checkpoint's]")]
+PoolingOption = Annotated[Pooling | None, typer.Option("--pooling", help="Pooling of a region.  [default: max]")]
+Enlarge = Annotated[bool, typer.Option("--enlarge", help="Also enlarge images that are smaller than the size.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto takes bfloat16 where it is safe.")]
+Seed = Annotated[int, typer.Option(help="Chooses the whitening's images.")]
+
+_EXPECTED = (BackboneError, CheckpointError, DatasetError, DescriptorsError, ImageError, ValueError, OSError)
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one line, not a traceback."""
+    try:
+        app()
+    except _EXPECTED as error:
+        _messages.print(f"[red]error:[/] {error}", markup=True, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command("describe")
+def describe_command(
+    images: Annotated[str, typer.Argument(help="Folder of images, CSV, list, or name of a registered collection.")],
+    out: Annotated[Path, typer.Option(help="Folder for descriptors.npy, names.txt, bad.txt, the network.")],
+    network: Network = "efficientnet_lite0", size: Size = [512], levels: Levels = None, dim: Dim = None,  # noqa: B006
+    whiten_on: WhitenOn = None, whiten_images: WhitenImages = 400, shrinkage: Shrinkage = 0.0,
+    grid: GridOption = None, pooling: PoolingOption = None, enlarge: Enlarge = False,
+    device: Device = "auto", precision: PrecisionOption = Precision.auto, seed: Seed = 0,
+) -> None:
+    """Describe images: one vector each, memory-mapped on disk. A killed run goes on when started again.
+
+    Examples:
+
+    - `rmac describe holiday_photos --out descriptors`
+
+    - `rmac describe holiday_photos --out descriptors --size 550 --size 800 --size 1050 --dim 512`
+    """
+    collection = open_collection(images)
+    _tell_missing(collection.missing)
+    settings = DescribeSettings(tuple(size), enlarge, precision=precision.value, device=device)
+    model = _network(network, settings, levels, grid, pooling, dim, whiten_on, whiten_images, shrinkage, seed)
+    found = describe(model, collection.paths, settings, names=[str(path) for path in collection.paths], out=out)
+    # The folder is complete in itself: rmac show describes its query with the same network.
+    save_checkpoint(out / _CHECKPOINT, model)
+    _tell_bad(found.bad, out / "bad.txt")
+    _messages.print(f"{len(found.names)} images, {found.vectors.shape[1]} numbers each, in {out}")
+
+
+@app.command()
+def show(
+    descriptors: Annotated[Path, typer.Argument(help="A folder written by rmac describe.")],
+    query: Annotated[Path, typer.Argument(help="An image.")],
+    box: Annotated[str | None, typer.Option(help="Part of the query to look for: x1,y1,x2,y2 in its pixels.")] = None,
+    k: Annotated[int, typer.Option(help="Neighbours to show.")] = 10,
+    out: Annotated[Path, typer.Option(help="Picture to write (.png, .pdf, .svg).")] = Path("neighbours.png"),
+    crop_order: Annotated[CropOrder, typer.Option(help="How a box is cut.")] = _PAPER_ORDER,
+    device: Device = "auto",
+) -> None:
+    """Show the nearest neighbours of an image, as a table and as a picture.
+
+    Examples:
+
+    - `rmac show descriptors my_photo.jpg`
+
+    - `rmac show descriptors my_photo.jpg --box 100,50,400,380 --k 20 --out found.png`
+    """
+    if k < 1:
+        raise ValueError(f"--k: expected at least 1, got {k}")
+    database = load_descriptors(descriptors)
+    if not database.names:
+        raise DescriptorsError(f"{descriptors}: holds no images")
+    saved = json.loads((descriptors / "meta.json").read_text(encoding="utf-8"))["settings"]
+    settings = DescribeSettings(**{**saved, "crop_order": crop_order.value, "device": device})
+    model = load_checkpoint(descriptors / _CHECKPOINT)
+    corners = _box(box)
+    described = describe(model, [query], settings, boxes=[corners], progress=False)
+    if described.bad:
+        raise ImageError(query, described.bad[0][1].removeprefix(f"{query}: "))
+    best = rank(described.vectors, database.vectors, top=k)[0]
+    cosines = database.vectors[best] @ described.vectors[0]
+    table = Table("rank", "cosine", "image")
+    for number, (index, cosine) in enumerate(zip(best, cosines, strict=True), 1):
+        table.add_row(str(number), f"{cosine:.3f}", database.names[index])
+    Console().print(table)
+    neighbours = [(f"{cosine:.3f}  {Path(database.names[index]).name}", database.names[index], "")
+                  for index, cosine in zip(best, cosines, strict=True)]
+    # Long lists wrap: a sheet is read, not scrolled sideways.
+    rows = [{"query": (query.name, query, corners), "neighbours": neighbours[start:start + 5]}
+            for start in range(0, len(neighbours), 5)]
+    figure = ranking_sheet(rows, columns=5)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=130)
+    _messages.print(f"picture: {out}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    dataset: Annotated[str, typer.Argument(help="A registered name, or a folder in the protocol's layout.")],
+    protocol: Annotated[Protocol, typer.Option(help="How rankings are scored.")] = Protocol.oxford,
+    network: Network = "efficientnet_lite0", size: Size = [512], levels: Levels = None, dim: Dim = None,  # noqa: B006
+    whiten_on: WhitenOn = None, whiten_images: WhitenImages = 400, shrinkage: Shrinkage = 0.0,
+    grid: GridOption = None, pooling: PoolingOption = None, enlarge: Enlarge = False,
+    crop_order: Annotated[CropOrder, typer.Option(help="Of query boxes; the first is the paper's.")] = _PAPER_ORDER,
+    out: Annotated[Path | None, typer.Option(help="Folder to keep the descriptors in; a killed run resumes.")] = None,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Also list every query.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: Device = "auto", precision: PrecisionOption = Precision.auto, seed: Seed = 0,
+) -> None:
+    """Measure a network on a benchmark: mean average precision under its protocol.
+
+    Examples:
+
+    - `rmac evaluate oxford5k --size 512 --levels 3`
+
+    - `rmac evaluate my_folder --protocol folder --dim 512 --json`
+
+    - `rmac evaluate roxford5k --protocol revisited --network trained.safetensors --size 550 --size 800 --size 1050`
+
+    DATASET is looked for under the folders in RMACLIB_DATA and in the repository's data/.
+    """
+    started = time.monotonic()
+    data = open_dataset(dataset, _layout(dataset, protocol.value))
+    _tell_missing(data.missing)
+    differences = self_check(data)
+    for difference in differences:
+        _messages.print(f"[yellow]note:[/] {data.name} is not the whole published set: {difference}")
+    settings = DescribeSettings(tuple(size), enlarge, crop_order.value, precision.value, device)
+    model = _network(network, settings, levels, grid, pooling, dim, whiten_on, whiten_images, shrinkage, seed)
+    evaluation, database = measure(model, data, protocol.value, settings, out=out)
+    _tell_bad(database.bad, out and out / "bad.txt")
+    if as_json:
+        result = {"dataset": data.name, "counts": data.counts, "missing": list(data.missing),
+                  "differences": differences, "protocol": protocol.value, "scores": _finite(evaluation.scores),
+                  "skipped": evaluation.skipped, "bad": database.bad, "network": asdict(model.settings),
+                  "settings": asdict(settings), "seed": seed, "seconds": round(time.monotonic() - started, 1)}
+        if per_query:
+            result["per_query"] = evaluation.per_query
+        print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    print(evaluation.table())
+    if per_query:
+        Console().print(_query_table(evaluation))
+
+
+def _layout(dataset: str, protocol: str) -> str | None:
+    """Of a folder that could be read in several ways, the protocol decides; a registered name has its layout."""
+    return protocol.removesuffix("-removed") if Path(dataset).is_dir() else None
+
+
+def _network(network: str, settings: DescribeSettings, levels, grid, pooling, dim, whiten_on, whiten_images,
+             shrinkage, seed) -> RMAC:
+    """The network asked for, whitened when a dimension or a training set is asked for."""
+    given = {"levels": levels, "grid": grid and grid.value, "pooling": pooling and pooling.value}
+    given = {key: value for key, value in given.items() if value is not None}
+    if network.endswith(".safetensors") or Path(network).is_file():
+        model = load_checkpoint(network)
+        if dim is not None and model.settings.dim is not None and dim != model.settings.dim:
+            raise ValueError(f"--dim {dim}: {network} was saved with {model.settings.dim} dimensions")
+        model.settings = NetworkSettings(**{**asdict(model.settings), **given})
+    else:
+        model = create_network(NetworkSettings(**{"backbone": network, "levels": 3, **given}))
+    if model.fc is None and (dim is not None or whiten_on is not None):
+        with tempfile.TemporaryDirectory() as folder:
+            training = _whitening_collection(whiten_on, Path(folder))
+            sample = training_sample(training, whiten_images, seed)
+            _messages.print(f"whitening learned on {len(sample)} images of {training.name}")
+            model.set_whitening(learn_whitening(model, sample, settings, dim=dim, shrinkage=shrinkage))
+    return model
+
+
+def _whitening_collection(whiten_on: str | None, folder: Path) -> LabelledImages:
+    if whiten_on is not None:
+        return open_collection(whiten_on)
+    try:
+        return open_collection(_WHITENING_SET)
+    except DatasetError:
+        _messages.print(f"[yellow]note:[/] no {_WHITENING_SET} under RMACLIB_DATA: the whitening is learned on drawn "
+                        "pictures. Photographs are better: --whiten-on FOLDER")
+        return drawn_training(folder / "drawn")
+
+
+def _box(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        x1, y1, x2, y2 = map(float, text.split(","))
+    except ValueError:
+        raise ValueError(f"--box: expected x1,y1,x2,y2, got {text!r}") from None
+    return x1, y1, x2, y2
+
+
+def _finite(scores: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if value == value else None for name, value in scores.items()}
+
+
+def _query_table(evaluation: Evaluation) -> Table:
+    columns = list(evaluation.per_query[0])
+    table = Table(*columns)
+    for entry in evaluation.per_query:
+        table.add_row(*(f"{100 * value:.1f}" if isinstance(value, float) else "" if value is None else str(value)
+                        for value in entry.values()))
+    return table
+
+
+def _tell_missing(missing) -> None:
+    if missing:
+        _messages.print(f"[yellow]note:[/] {len(missing)} listed images are not there or known to be corrupt, "
+                        f"left out: {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}")
+
+
+def _tell_bad(bad, report: Path | None) -> None:
+    if bad:
+        _messages.print(f"[yellow]note:[/] {len(bad)} images can't be read, left out"
+                        + (f" (see {report})" if report else ":"))
+        for _, reason in bad[:3 if report else None]:
+            _messages.print(f"  {reason}", markup=False)

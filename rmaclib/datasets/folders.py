@@ -1,0 +1,89 @@
+"""Own images: a folder per landmark, with or without queries, or any folder of images."""
+
+import os
+import re
+from pathlib import Path
+
+from rmaclib.datasets.files import list_images
+from rmaclib.datasets.lists import read_csv
+from rmaclib.datasets.types import DatasetError, LabelledImages, Query, RetrievalDataset
+
+QUERY_FOLDER = "query"
+
+
+def read_query_folder(root: str | os.PathLike, name: str | None = None) -> RetrievalDataset:
+    """Read a folder per landmark as a retrieval data set.
+
+    Image names are paths from the root. Images in query/ are the queries, not in the database; each is named
+    `<landmark>.<extension>` or `<landmark>_<number>.<extension>`, and its landmark's images are relevant.
+    Without query/ every image is a query, relevant are the others of its folder; the query is then in the
+    database, and the protocol "folder" takes it out of its own ranking.
+    raises DatasetError: an image outside the sub-folders, a query of an unknown landmark
+    """
+    root = Path(root)
+    landmarks = _by_landmark(root)
+    asked = landmarks.pop(QUERY_FOLDER, {})
+    database = {image: path for images in landmarks.values() for image, path in images.items()}
+    if asked:
+        queries = [Query(path.stem, image, path, None,
+                         {"relevant": frozenset(landmarks[_landmark_of(path, landmarks)])})
+                   for image, path in asked.items()]
+        if len({query.name for query in queries}) < len(queries):
+            raise DatasetError(f"{root / QUERY_FOLDER}: expected different file names, found one name twice")
+    else:
+        queries = [Query(image, image, path, None, {"relevant": frozenset(images.keys() - {image})})
+                   for images in landmarks.values() for image, path in images.items()]
+    return RetrievalDataset(name or root.resolve().name, "folder", root, tuple(database),
+                            tuple(database.values()), tuple(queries))
+
+
+def read_folder_per_landmark(root: str | os.PathLike) -> LabelledImages:
+    """Read a folder per landmark as a training collection; labels number the sub-folders in sorted order.
+
+    Image names are paths from the root; query/ is left out.
+    raises DatasetError: no sub-folder with images, or an image outside the sub-folders
+    """
+    root = Path(root)
+    landmarks = _by_landmark(root)
+    landmarks.pop(QUERY_FOLDER, None)
+    images = [(image, path, label) for label, images in enumerate(landmarks.values())
+              for image, path in images.items()]
+    names, paths, labels = zip(*images, strict=True)
+    return LabelledImages(root.resolve().name, root, names, paths, labels, (None,) * len(names),
+                          tuple(landmarks))
+
+
+def read_images(root_or_csv: str | os.PathLike) -> LabelledImages:
+    """Read any folder of images, sub-folders included, or a CSV file (see read_csv).
+
+    The images of a folder all have label 0; their names are paths from the folder.
+    raises DatasetError: no image, a malformed CSV file
+    """
+    root = Path(root_or_csv)
+    if root.suffix.lower() == ".csv" and not root.is_dir():
+        return read_csv(root)
+    paths = tuple(list_images(root))
+    names = tuple(path.relative_to(root).as_posix() for path in paths)
+    return LabelledImages(root.resolve().name, root, names, paths, (0,) * len(paths), (None,) * len(paths))
+
+
+def _by_landmark(root: Path) -> dict[str, dict[str, Path]]:
+    """Sub-folder → image name → file; at least one sub-folder that isn't query/."""
+    landmarks: dict[str, dict[str, Path]] = {}
+    for path in list_images(root):
+        relative = path.relative_to(root)
+        if len(relative.parts) == 1:
+            raise DatasetError(f"{path}: expected every image in a sub-folder named after its landmark, "
+                               "found it outside")
+        landmarks.setdefault(relative.parts[0], {})[relative.as_posix()] = path
+    if not landmarks.keys() - {QUERY_FOLDER}:
+        raise DatasetError(f"{root}: expected a sub-folder per landmark, found only {QUERY_FOLDER}/")
+    return landmarks
+
+
+def _landmark_of(path: Path, landmarks: dict[str, dict[str, Path]]) -> str:
+    for landmark in (path.stem, re.sub(r"_[0-9]+$", "", path.stem)):
+        if landmark in landmarks:
+            return landmark
+    raise DatasetError(f"{path}: expected <landmark> or <landmark>_<number> as its name, found no landmark "
+                       f"of {', '.join(landmarks)}")

@@ -1,0 +1,178 @@
+"""Opening a data set by its name or by its folder.
+
+Names are in data/registry.yml: where the data set comes from, its layout, its folder under a data root, and
+the published counts that tell whether it is whole.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+
+from rmaclib.datasets.files import list_images
+from rmaclib.datasets.folders import read_folder_per_landmark, read_images, read_query_folder
+from rmaclib.datasets.holidays import is_holidays_name, read_holidays
+from rmaclib.datasets.lists import read_landmarks_list
+from rmaclib.datasets.oxford import GROUND_TRUTH_FOLDERS, query_files, read_oxford
+from rmaclib.datasets.revisited import ground_truth_files, read_revisited
+from rmaclib.datasets.types import DatasetError, LabelledImages, RetrievalDataset
+
+_REPOSITORY_DATA = Path(__file__).parents[2] / "data"
+_RETRIEVAL_READERS = {"oxford": read_oxford, "revisited": read_revisited, "holidays": read_holidays,
+                      "folder": read_query_folder}
+_COLLECTION_READERS = {"folder": read_folder_per_landmark, "images": read_images}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered data set: one entry of data/registry.yml.
+
+    kind: "retrieval" (open_dataset) or "collection" (open_collection)
+    layout: oxford, revisited, holidays, folder; or landmarks, folder, images for a collection
+    folder: under a data root; list: file in that folder (layout landmarks)
+    source: home page; publishable: whether its pictures may be shown in public
+    expected: published counts of the whole data set, see RetrievalDataset.counts and LabelledImages.counts
+    """
+
+    kind: str
+    layout: str
+    folder: str
+    source: str
+    publishable: bool
+    list: str = ""
+    expected: Mapping[str, int] = field(default_factory=dict)
+
+
+def known_datasets() -> dict[str, Entry]:
+    """Name → registered data set; empty where the library is installed without its repository.
+
+    raises DatasetError naming the entry that has an unknown or missing field
+    """
+    path = _REPOSITORY_DATA / "registry.yml"
+    if not path.is_file():
+        return {}
+    entries = {}
+    for name, fields in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        try:
+            entries[name] = Entry(**fields)
+        except TypeError as error:
+            raise DatasetError(f"{path}: {name}: {error}") from error
+    return entries
+
+
+def data_roots() -> list[Path]:
+    """Folders that data sets are looked for in: those of RMACLIB_DATA, then the repository's data/.
+
+    RMACLIB_DATA holds one or more folders, separated like those of PATH.
+    """
+    roots = [Path(root) for root in os.environ.get("RMACLIB_DATA", "").split(os.pathsep) if root]
+    return roots + [_REPOSITORY_DATA] if _REPOSITORY_DATA.is_dir() else roots
+
+
+def detect_layout(folder: str | os.PathLike) -> str:
+    """The layout of a folder: oxford, revisited, landmarks, holidays, folder (per landmark) or images.
+
+    raises DatasetError: no such folder, no image, or ground truth of two layouts
+    """
+    folder = Path(folder)
+    marks = {"oxford": any(query_files(folder / name) for name in GROUND_TRUTH_FOLDERS),
+             "revisited": ground_truth_files(folder), "landmarks": _landmarks_lists(folder)}
+    found = [layout for layout, mark in marks.items() if mark]
+    if len(found) > 1:
+        raise DatasetError(f"{folder}: expected ground truth of one layout, found {' and '.join(found)}; "
+                           "name the layout")
+    if found:
+        return found[0]
+    images = list_images(folder)
+    stems = [path.stem for path in images]
+    if all(map(is_holidays_name, stems)) and any(stem.endswith("00") for stem in stems):
+        return "holidays"
+    return "folder" if any(path.parent != folder for path in images) else "images"
+
+
+def open_dataset(name_or_folder: str | os.PathLike, layout: str | None = None) -> RetrievalDataset:
+    """Open a data set with queries: a registered name, or a folder in a known layout.
+
+    layout: oxford, revisited, holidays or folder; None finds it out. A registered name brings its own.
+    raises DatasetError: an unknown name (lists the known ones and the roots), a name of a collection, a
+    folder without queries, and what the layout's reader raises; ValueError: an unknown layout
+    """
+    if layout is not None and layout not in _RETRIEVAL_READERS:
+        raise ValueError(f"layout: expected one of {', '.join(_RETRIEVAL_READERS)}, got {layout!r}")
+    name, entry = os.fspath(name_or_folder), known_datasets().get(os.fspath(name_or_folder))
+    if entry is not None:
+        _check_kind(name, entry, "retrieval")
+        dataset = _RETRIEVAL_READERS[layout or entry.layout](_registered_folder(name, entry), name)
+        return replace(dataset, publishable=entry.publishable)
+    folder = _existing(name)
+    found = layout or detect_layout(folder)
+    if found not in _RETRIEVAL_READERS:
+        raise DatasetError(f"{folder}: expected queries and their ground truth, found only images "
+                           f"(layout {found}); open it as a collection")
+    return _RETRIEVAL_READERS[found](folder)
+
+
+def open_collection(name_or_path: str | os.PathLike) -> LabelledImages:
+    """Open a collection of labelled images: a registered name, a Landmarks list, a CSV file, a folder per
+    landmark, or any other folder of images (all with label 0).
+
+    raises DatasetError: an unknown name, a name of a retrieval data set, a folder that has Landmarks lists
+    (name the list), and what the reader raises
+    """
+    name, entry = os.fspath(name_or_path), known_datasets().get(os.fspath(name_or_path))
+    if entry is not None:
+        _check_kind(name, entry, "collection")
+        folder = _registered_folder(name, entry)
+        images = (read_landmarks_list(folder / entry.list, folder) if entry.layout == "landmarks"
+                  else _COLLECTION_READERS[entry.layout](folder))
+        return replace(images, name=name)
+    path = _existing(name)
+    if path.is_file():
+        return read_images(path) if path.suffix.lower() == ".csv" else read_landmarks_list(path)
+    if lists := _landmarks_lists(path):
+        raise DatasetError(f"{path}: expected the path of one list, found a folder with "
+                           + ", ".join(file.name for file in lists))
+    return _COLLECTION_READERS["folder" if detect_layout(path) == "folder" else "images"](path)
+
+
+def self_check(dataset: RetrievalDataset | LabelledImages) -> list[str]:
+    """Differences between a registered data set and its published counts, such as
+    "positives: expected 2840, found 730"; empty when all agree or nothing is published under its name."""
+    entry = known_datasets().get(dataset.name)
+    if entry is None:
+        return []
+    counts = dataset.counts
+    return [f"{key}: expected {expected}, found {counts[key]}"
+            for key, expected in entry.expected.items() if counts[key] != expected]
+
+
+def _landmarks_lists(folder: Path) -> list[Path]:
+    return sorted(folder.glob("annotation_*.txt"))
+
+
+def _check_kind(name: str, entry: Entry, kind: str) -> None:
+    if entry.kind != kind:
+        opener = {"retrieval": "open_dataset", "collection": "open_collection"}[entry.kind]
+        raise DatasetError(f"{name}: expected a {kind} data set, found a {entry.kind} one; use {opener}")
+
+
+def _registered_folder(name: str, entry: Entry) -> Path:
+    for root in data_roots():
+        if (root / entry.folder).is_dir():
+            return root / entry.folder
+    raise DatasetError(f"{name}: expected a folder {entry.folder}/ under one of {_roots_text()}, found none; "
+                       f"set RMACLIB_DATA to its parent. The data set's home: {entry.source}")
+
+
+def _existing(name: str) -> Path:
+    path = Path(name)
+    if not path.exists():
+        raise DatasetError(f"{name}: expected a path or a name ({', '.join(known_datasets()) or 'none'}), "
+                           f"found neither; roots of the known names: {_roots_text()}")
+    return path
+
+
+def _roots_text() -> str:
+    return ", ".join(map(str, data_roots())) or "no root (RMACLIB_DATA is not set)"

@@ -1,0 +1,91 @@
+"""What the readers return: a retrieval data set with its queries, or a collection of labelled images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# Boxes are (x1, y1, x2, y2) in pixels of the original image, x2 and y2 exclusive.
+Box = tuple[float, float, float, float]
+
+# Every other grade is junk: neither right nor wrong.
+POSITIVE_GRADES = ("good", "ok", "easy", "hard", "relevant")
+
+
+class DatasetError(ValueError):
+    """A data set that can't be read as it stands; the message names the file, and the line if any."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query of a retrieval data set.
+
+    name: unique in its data set; image: name of the query image, in the database or not; path: its file
+    box: the part of the image that is the query, None for all of it
+    relevance: grade → names of database images. Grades: good, ok, junk (Oxford, Paris); easy, hard, junk
+      (revisited); relevant (Holidays, folders)
+    """
+
+    name: str
+    image: str
+    path: Path
+    box: Box | None
+    relevance: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class RetrievalDataset:
+    """A database of images and the queries to ask it.
+
+    names, paths: the N database images; rankings are indices 0..N-1 into them
+    missing: images that the ground truth names and that have no file, or that are known to be corrupt; they
+      are neither in the database nor in any query's relevance
+    publishable: whether its pictures may be shown in public
+    """
+
+    name: str
+    layout: str
+    root: Path
+    names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    queries: tuple[Query, ...]
+    missing: tuple[str, ...] = ()
+    publishable: bool = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images and queries, and of positives and junk summed over the queries."""
+        positives = [frozenset().union(*(query.relevance.get(grade, ()) for grade in POSITIVE_GRADES))
+                     for query in self.queries]
+        return {"images": len(self.names), "queries": len(self.queries),
+                "positives": sum(map(len, positives)),
+                "junk": sum(len(query.relevance.get("junk", ())) for query in self.queries)}
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A collection of images for training, cleaning or indexing (Section 3).
+
+    names, paths, labels, boxes: one of each per image; labels count from 0; a box is None where unknown
+    label_names: name of label 0, 1, …, where the collection has names
+    missing: names that the list mentions and that have no file
+    raises ValueError when the four differ in length
+    """
+
+    name: str
+    root: Path
+    names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    boxes: tuple[Box | None, ...]
+    label_names: tuple[str, ...] | None = None
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        lengths = [len(self.names), len(self.paths), len(self.labels), len(self.boxes)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"{self.name}: expected as many names, paths, labels and boxes, got {lengths}")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of images and of different labels among them."""
+        return {"images": len(self.names), "landmarks": len(set(self.labels))}

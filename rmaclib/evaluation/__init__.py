@@ -1,0 +1,6 @@
+"""Scoring rankings (Section 5): average precision and the protocols of the benchmarks."""
+
+from rmaclib.evaluation.average_precision import average_precision, positive_ranks
+from rmaclib.evaluation.protocols import PROTOCOLS, Evaluation, evaluate
+
+__all__ = ["PROTOCOLS", "Evaluation", "average_precision", "evaluate", "positive_ranks"]

@@ -1,0 +1,168 @@
+"""The protocols of the benchmarks (Section 5.1): what is positive, what is junk, what is averaged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from rmaclib.datasets import Query, RetrievalDataset
+from rmaclib.evaluation.average_precision import positive_ranks, trapezoid
+
+PRECISION_AT = (1, 5, 10)
+
+
+class Level(NamedTuple):
+    """One way to read the grades of a query. name: prefix of its scores, empty where there is only one."""
+
+    name: str
+    positives: tuple[str, ...]
+    junk: tuple[str, ...]
+
+
+class Protocol(NamedTuple):
+    """levels: scored apart; query_is_junk: skip the query's own image; precision_at: ranks k of mP@k."""
+
+    levels: tuple[Level, ...]
+    query_is_junk: bool = False
+    precision_at: tuple[int, ...] = ()
+
+
+_OXFORD = (Level("", ("good", "ok"), ("junk",)),)
+_REVISITED = (Level("easy", ("easy",), ("junk", "hard")),
+              Level("medium", ("easy", "hard"), ("junk",)),
+              Level("hard", ("hard",), ("junk", "easy")))
+_RELEVANT = (Level("", ("relevant",), ()),)
+
+PROTOCOLS = {
+    "oxford": Protocol(_OXFORD),
+    "oxford-removed": Protocol(_OXFORD, query_is_junk=True),
+    "revisited": Protocol(_REVISITED, precision_at=PRECISION_AT),
+    "holidays": Protocol(_RELEVANT, query_is_junk=True),
+    "folder": Protocol(_RELEVANT, query_is_junk=True),
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of the rankings of a data set under a protocol.
+
+    scores: "mAP", or "easy/mAP", "easy/mP@1", … per level; fractions 0..1, nan where every query was skipped
+    per_query: one dictionary per query and level: query, level, ap, positives, first_positive_rank (from 1,
+      junk not counted; None when none was found), skipped (the reason, else None), and P@k where the protocol
+      has it; ap and P@k are None where skipped
+    skipped: queries left out of the mean, "name" or "level/name"
+    """
+
+    dataset: str
+    protocol: str
+    scores: dict[str, float]
+    per_query: list[dict]
+    skipped: list[str]
+
+    def table(self) -> str:
+        """The scores in per cent as aligned text: a line per level, a column per measure."""
+        rows: dict[str, dict[str, float]] = {}
+        for key, value in self.scores.items():
+            level, _, measure = key.rpartition("/")
+            rows.setdefault(level, {})[measure] = value
+        measures = list(next(iter(rows.values())))
+        queries = len({entry["query"] for entry in self.per_query})
+        lines = [f"{self.dataset}, protocol {self.protocol}: {queries} queries, "
+                 f"{len(self.skipped)} skipped; in %",
+                 " " * 8 + "".join(f"{measure:>8}" for measure in measures)]
+        lines += [f"{level:<8}" + "".join(f"{100 * row[measure]:8.2f}" for measure in measures)
+                  for level, row in rows.items()]
+        return "\n".join(lines)
+
+
+def evaluate(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]],
+             protocol: str = "oxford") -> Evaluation:
+    """Score a ranking per query (Section 5.1).
+
+    rankings: query name → database indices, best first, complete or truncated (what a ranking lacks counts as
+    never found)
+    protocol
+      "oxford"          positives good and ok, junk skipped; the query's image stays a positive
+      "oxford-removed"  the same, the query's own image skipped
+      "revisited"       Easy: positives easy, hard skipped; Medium: easy and hard; Hard: hard, easy skipped;
+                        junk always skipped; mAP and mP@k with k at most the rank of the last positive
+                        (Radenović et al. 2018)
+      "holidays", "folder"  positives relevant; the query's own image skipped
+    A query without positives is skipped and listed.
+    raises ValueError: an unknown protocol, grades of another one, a query without ranking or a ranking
+    without query, an index outside the database
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    rules = PROTOCOLS[protocol]
+    _check_grades(dataset, protocol)
+    _check_names(dataset, rankings)
+    index = {name: number for number, name in enumerate(dataset.names)}
+    per_query = []
+    for query in dataset.queries:
+        ranking = _checked(query.name, rankings[query.name], len(dataset.names))
+        for level in rules.levels:
+            positives, junk = ({index[name] for grade in grades for name in query.relevance[grade]}
+                               for grades in (level.positives, level.junk))
+            if rules.query_is_junk and query.image in index:
+                positives.discard(index[query.image])
+                junk.add(index[query.image])
+            per_query.append(_score(query, level.name, ranking, positives, junk, rules.precision_at))
+    scores = {}
+    for level in rules.levels:
+        counted = [entry for entry in per_query if entry["level"] == level.name and not entry["skipped"]]
+        for score, key in [("mAP", "ap"), *((f"mP@{k}", f"P@{k}") for k in rules.precision_at)]:
+            mean = sum(entry[key] for entry in counted) / len(counted) if counted else float("nan")
+            scores[_prefixed(level.name, score)] = mean
+    skipped = [_prefixed(entry["level"], entry["query"]) for entry in per_query if entry["skipped"]]
+    return Evaluation(dataset.name, protocol, scores, per_query, skipped)
+
+
+def _score(query: Query, level: str, ranking: list[int], positives: set[int], junk: set[int],
+           precision_at: tuple[int, ...]) -> dict:
+    entry = {"query": query.name, "level": level, "ap": None, "positives": len(positives),
+             "first_positive_rank": None, "skipped": None, **{f"P@{k}": None for k in precision_at}}
+    if not positives:
+        return entry | {"skipped": "no positives"}
+    ranks = positive_ranks(ranking, positives, junk)
+    entry |= {"ap": trapezoid(ranks, len(positives)),
+              "first_positive_rank": int(ranks[0]) if len(ranks) else None}
+    for k in precision_at:
+        # The last positive of a truncated ranking is known only if all are found; else it is further down.
+        depth = min(k, int(ranks[-1])) if len(ranks) == len(positives) else k
+        entry[f"P@{k}"] = int((ranks <= depth).sum()) / depth
+    return entry
+
+
+def _prefixed(level: str, name: str) -> str:
+    return f"{level}/{name}" if level else name
+
+
+def _check_grades(dataset: RetrievalDataset, protocol: str) -> None:
+    needed = {grade for level in PROTOCOLS[protocol].levels for grade in level.positives + level.junk}
+    for query in dataset.queries:
+        if set(query.relevance) != needed:
+            raise ValueError(f"protocol {protocol!r} needs the grades {', '.join(sorted(needed))}; "
+                             f"{dataset.name} (layout {dataset.layout}), query {query.name!r}, has "
+                             f"{', '.join(sorted(query.relevance)) or 'none'}")
+
+
+def _check_names(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]]) -> None:
+    names = {query.name for query in dataset.queries}
+    for problem, wrong in (("queries without a ranking", names - rankings.keys()),
+                           ("rankings of unknown queries", rankings.keys() - names)):
+        if wrong:
+            raise ValueError(f"{dataset.name}: expected a ranking per query, found {len(wrong)} {problem}: "
+                             + ", ".join(sorted(wrong)[:5]))
+
+
+def _checked(name: str, ranking: Sequence[int], size: int) -> list[int]:
+    array = np.asarray(ranking)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"ranking of {name!r}: expected a sequence of whole numbers, got {array.dtype} "
+                         f"of shape {array.shape}")
+    if array.size and (array.min() < 0 or array.max() >= size):
+        raise ValueError(f"ranking of {name!r}: expected indices 0..{size - 1}, "
+                         f"found {array.min()}..{array.max()}")
+    return array.tolist()

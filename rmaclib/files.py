@@ -1,0 +1,39 @@
+"""Writing files whole: under a temporary name beside the target, renamed when complete."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path to write to; it replaces `path` when the block ends well and is removed when not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write UTF-8 text whole."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value) -> None:
+    """Write strict JSON (no NaN) whole, readable by people."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def remove_folder(path: str | os.PathLike) -> None:
+    """Remove a folder with what is in it; nothing happens where there is none."""
+    if os.path.isdir(path):
+        shutil.rmtree(path)

@@ -1,0 +1,192 @@
+"""Reading photographs and bringing them to size: upright, RGB, resized by the longer side, query boxes cut.
+
+Everything here works on Pillow images; nothing needs torch. A file that can't be used raises ImageError,
+which names the file; those who read many images count such files, report them and go on.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Pillow warns above this and refuses above twice as much; a small file that unpacks to more is taken for a
+# decompression bomb here, because its pixels alone would take more than 256 MiB.
+MAX_PIXELS = 89_478_485
+# One row or column of pixels is a spacer or a tracking pixel, never a photograph.
+MIN_SIDE = 2
+
+Box = tuple[float, float, float, float]
+
+RESIZE_THEN_CROP = "resize-then-crop"  # the paper's order (paper, Section 5.1)
+CROP_THEN_RESIZE = "crop-then-resize"
+CROP_ORDERS = (RESIZE_THEN_CROP, CROP_THEN_RESIZE)
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ORIENTATION = 0x0112
+
+
+class ImageError(ValueError):
+    """A file that can't be used as a photograph. `path` is the file, `reason` says what is wrong."""
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        super().__init__(f"{os.fspath(path)}: {reason}")
+        self.path, self.reason = Path(path), reason
+
+    def __reduce__(self):  # a worker process sends the error home by pickle
+        return type(self), (self.path, self.reason)
+
+
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """Read a photograph upright (EXIF orientation applied) as 8-bit RGB.
+
+    Transparent pixels become white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted; of an
+    animation the first frame is taken. Embedded colour profiles are not applied.
+    raises ImageError: missing, empty, truncated, not an image, a side under MIN_SIDE pixels, more than
+    MAX_PIXELS pixels, or floating-point pixels (their range is not defined)
+    """
+    with _opened(path) as image:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image), path)
+
+
+def read_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(width, height) in pixels of the upright image, from the file's header: pixels are not decoded.
+
+    raises ImageError as read_image does, as far as a header can tell
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(_ORIENTATION) in _TRANSPOSED else (width, height)
+
+
+class _opened:
+    """Context of an open Pillow image in which any failure becomes an ImageError naming the file."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = path
+
+    def __enter__(self) -> Image.Image:
+        try:
+            if os.path.getsize(self.path) == 0:
+                raise ImageError(self.path, "expected an image, found an empty file (0 bytes)")
+            with warnings.catch_warnings():
+                # Our own limit below names the file; Pillow's warning does not.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                self.image = Image.open(self.path)
+        except Exception as error:
+            raise self._named(error) from error
+        width, height = self.image.size
+        if width * height > MAX_PIXELS:
+            self.image.close()
+            raise ImageError(self.path, f"{width}×{height} pixels, at most {MAX_PIXELS} are read "
+                                        "(decompression bomb? else raise rmaclib.images.MAX_PIXELS)")
+        if min(width, height) < MIN_SIDE:
+            self.image.close()
+            raise ImageError(self.path, f"expected sides of at least {MIN_SIDE} pixels, found {width}×{height}")
+        return self.image
+
+    def __exit__(self, kind, error, trace):
+        self.image.close()
+        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, … on bad bytes.
+        if isinstance(error, Exception) and not isinstance(error, ImageError):
+            raise self._named(error) from error
+
+    def _named(self, error: Exception) -> ImageError:
+        if isinstance(error, ImageError):
+            return error
+        if isinstance(error, Image.UnidentifiedImageError):
+            return ImageError(self.path, "expected an image, found a file of no known image format")
+        if isinstance(error, Image.DecompressionBombError):
+            return ImageError(self.path, f"decompression bomb: {error}")
+        if isinstance(error, FileNotFoundError):
+            return ImageError(self.path, "no such file")
+        return ImageError(self.path, f"can't be decoded ({type(error).__name__}: {error})")
+
+
+def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        values = np.asarray(image).astype(np.float64)
+        return Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ImageError(path, "floating-point pixels: expected 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def resized_size(width: int, height: int, longer: int, enlarge: bool = False) -> tuple[int, int]:
+    """(width, height) after bringing the longer side to `longer` pixels, keeping the shape.
+
+    enlarge=False leaves an image alone whose longer side is `longer` or less; enlarge=True always resizes.
+    No side gets shorter than one pixel.
+    raises ValueError when longer is not positive
+    """
+    if longer < 1:
+        raise ValueError(f"longer side: expected at least 1 pixel, got {longer}")
+    side = max(width, height)
+    if side == longer or (side < longer and not enlarge):
+        return width, height
+    return max(1, round(width * longer / side)), max(1, round(height * longer / side))
+
+
+def resize_longer(image: Image.Image, longer: int, enlarge: bool = False) -> Image.Image:
+    """Resize by the longer side (see resized_size), bicubic with anti-aliasing."""
+    size = resized_size(*image.size, longer, enlarge)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def crop_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Whole-pixel box (x1, y1, x2, y2) nearest to `box`, clipped to a width × height image, never empty.
+
+    raises ValueError when the box has no extent or lies outside the image
+    """
+    x1, y1, x2, y2 = box
+    if not (x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
+        raise ValueError(f"box {tuple(box)}: expected x1 < x2, y1 < y2 and a part inside {width}×{height} pixels")
+    left, top = min(max(round(x1), 0), width - 1), min(max(round(y1), 0), height - 1)
+    return left, top, min(max(round(x2), left + 1), width), min(max(round(y2), top + 1), height)
+
+
+def fitted_size(width: int, height: int, longer: int, box: Box | None = None,
+                order: str = RESIZE_THEN_CROP, enlarge: bool = False) -> tuple[int, int]:
+    """(width, height) that fit() will give an image of width × height pixels; same arguments and errors."""
+    if box is None:
+        return resized_size(width, height, longer, enlarge)
+    if order == RESIZE_THEN_CROP:
+        x1, y1, x2, y2 = _scaled_crop(box, width, height, longer, enlarge)
+        return x2 - x1, y2 - y1
+    if order == CROP_THEN_RESIZE:
+        x1, y1, x2, y2 = crop_pixels(box, width, height)
+        return resized_size(x2 - x1, y2 - y1, longer, enlarge)
+    raise ValueError(f"crop order: expected one of {CROP_ORDERS}, got {order!r}")
+
+
+def fit(image: Image.Image, longer: int, box: Box | None = None,
+        order: str = RESIZE_THEN_CROP, enlarge: bool = False) -> Image.Image:
+    """Bring an image to its working size and, for a query, cut its box (Section 5.1).
+
+    box: (x1, y1, x2, y2) in pixels of the original image, x2/y2 exclusive; None keeps the whole image
+    order: "resize-then-crop" resizes the whole image to `longer`, then cuts the box scaled alike (the paper's:
+    the object keeps the size it has in the data base); "crop-then-resize" cuts first, then resizes the piece
+    """
+    if box is None:
+        return resize_longer(image, longer, enlarge)
+    if order == RESIZE_THEN_CROP:
+        return resize_longer(image, longer, enlarge).crop(_scaled_crop(box, *image.size, longer, enlarge))
+    if order == CROP_THEN_RESIZE:
+        return resize_longer(image.crop(crop_pixels(box, *image.size)), longer, enlarge)
+    raise ValueError(f"crop order: expected one of {CROP_ORDERS}, got {order!r}")
+
+
+def _scaled_crop(box: Box, width: int, height: int, longer: int, enlarge: bool) -> tuple[int, int, int, int]:
+    """The box in whole pixels of the resized image."""
+    new_width, new_height = resized_size(width, height, longer, enlarge)
+    crop_pixels(box, width, height)  # refuses an empty or outside box in the user's own numbers
+    x1, y1, x2, y2 = box
+    across, down = new_width / width, new_height / height
+    return crop_pixels((x1 * across, y1 * down, x2 * across, y2 * down), new_width, new_height)

@@ -1,0 +1,132 @@
+"""Figures: grids on pictures, heat of a feature map, rankings with coloured frames.
+
+Every function returns a matplotlib Figure; nothing touches the global pyplot state, so they work in
+notebooks, scripts and threads alike.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle as Patch
+from PIL import Image
+
+from rmaclib.images import Box, ImageError, read_image, resize_longer
+from rmaclib.regions import as_rectangle
+
+# Colours that stay apart for readers with colour-blindness (Wong 2011).
+RIGHT, WRONG, JUNK, QUERY, NEUTRAL = "#009e73", "#d55e00", "#999999", "#0072b2", "#666666"
+VERDICTS: Mapping[str, str] = {"right": RIGHT, "wrong": WRONG, "junk": JUNK, "": NEUTRAL}
+
+
+def regions_on(axes: Axes, picture: Image.Image | np.ndarray, map_size: tuple[int, int],
+               regions: Sequence[Sequence[int]], title: str = "") -> None:
+    """Draw regions of a feature map of (rows, columns) cells over the picture it came from (Section 4.1)."""
+    rows, columns = map_size
+    axes.imshow(picture, extent=(0, columns, rows, 0), aspect="auto" if rows == columns == 1 else "equal")
+    for number, region in enumerate(regions):
+        x, y, width, height = as_rectangle(region)
+        # Drawn a little smaller each, so that squares sharing a border stay apart.
+        inset = 0.05 + 0.25 * number / max(1, len(regions))
+        colour = f"C{number % 10}"
+        axes.add_patch(Patch((x + inset, y + inset), width - 2 * inset, height - 2 * inset,
+                             fill=False, edgecolor=colour, linewidth=2))
+        axes.plot(x + width / 2, y + height / 2, "+", color=colour, markersize=8)
+    axes.set_xticks(range(columns + 1), minor=True)
+    axes.set_yticks(range(rows + 1), minor=True)
+    axes.grid(which="minor", color="white", linewidth=0.3, alpha=0.5)
+    axes.set_title(title, fontsize=10)
+
+
+def heat_on(axes: Axes, picture: Image.Image | np.ndarray, heat: np.ndarray, title: str = "") -> None:
+    """Draw a map of (rows, columns) values, such as one channel of the features, over its picture."""
+    rows, columns = heat.shape
+    axes.imshow(picture, extent=(0, columns, rows, 0))
+    axes.imshow(heat, extent=(0, columns, rows, 0), cmap="inferno", alpha=0.6, interpolation="bilinear")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=10)
+
+
+def ranking_sheet(rows: Sequence[Mapping], columns: int = 8, show_pictures: bool = True) -> Figure:
+    """A query per row, its neighbours behind it, framed by verdict: right, wrong, junk, or "" for unknown.
+
+    rows: mappings with "query": (caption, path, box or None) and "neighbours": [(caption, path, verdict), …]
+    columns: neighbours shown in a row
+    show_pictures: False draws frames and captions only, for pictures that may not be published
+    A picture that can't be read is drawn as a grey field that says so.
+    """
+    columns = max(1, min(columns, max((len(row["neighbours"]) for row in rows), default=1)))
+    figure = Figure(figsize=(1.45 * (columns + 1), 1.7 * max(1, len(rows))), layout="constrained")
+    grid = figure.subplots(max(1, len(rows)), columns + 1, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, line in zip(rows, grid, strict=False):
+        caption, path, box = row["query"]
+        _framed(line[0], caption, path, QUERY, show_pictures, box)
+        for axes, (caption, path, verdict) in zip(line[1:], row["neighbours"], strict=False):
+            _framed(axes, caption, path, VERDICTS[verdict], show_pictures)
+    return figure
+
+
+def _framed(axes: Axes, caption: str, path: str | os.PathLike, colour: str, show_picture: bool,
+            box: Box | None = None) -> None:
+    side, picture, note = 200, np.full((150, 200, 3), 235, np.uint8), ""
+    if show_picture:
+        try:
+            whole = read_image(path)
+            picture = resize_longer(whole, side)
+            if box is not None:
+                scale = picture.width / whole.width
+                x1, y1, x2, y2 = (value * scale for value in box)
+                axes.add_patch(Patch((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="yellow", linewidth=1.5))
+        except ImageError:
+            note = "can't be read"
+    axes.imshow(picture)
+    axes.set_axis_on()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(edgecolor=colour, linewidth=4)
+    if note:
+        axes.text(0.5, 0.5, note, ha="center", va="center", fontsize=7, transform=axes.transAxes)
+    axes.set_title(caption, fontsize=6.5, color=colour, pad=3)
+
+
+def bars(labels: Sequence[str], values: Sequence[float], xlabel: str, title: str = "") -> Figure:
+    """Horizontal bars, each with its value written behind it."""
+    figure = Figure(figsize=(6.4, 0.45 * len(labels) + 1), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(labels))[::-1]
+    axes.barh(places, values, color=QUERY)
+    for place, value in zip(places, values, strict=True):
+        axes.text(value, place, f" {value:.1f}", va="center", fontsize=9)
+    axes.set_yticks(places, labels)
+    axes.set_xlim(0, max(values) * 1.12)
+    axes.set_xlabel(xlabel)
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def curve(x: Sequence[float], y: Sequence[float], xlabel: str, ylabel: str, title: str = "",
+          level: tuple[float, str] | None = None) -> Figure:
+    """Measured points joined by lines, values written at them; `level` is a (value, name) drawn across."""
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(x, y, "o-", color=QUERY)
+    for place, value in zip(x, y, strict=True):
+        axes.annotate(f"{value:.1f}", (place, value), textcoords="offset points", xytext=(0, 7), ha="center",
+                      fontsize=9)
+    if level is not None:
+        axes.axhline(level[0], color=NEUTRAL, linestyle="--", linewidth=1)
+        axes.annotate(level[1], (x[-1], level[0]), textcoords="offset points", xytext=(0, 4), ha="right",
+                      fontsize=9, color=NEUTRAL)
+    axes.set_xticks(x, [f"{place:g}" for place in x])
+    axes.margins(y=0.2)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,200 @@
+"""Result records: one small JSON file for every number that the book prints.
+
+A record holds the number together with what is needed to judge and repeat it: the data and their counts, the
+protocol, all settings, the seed, library versions, the commit, the kind of machine, the time and the date.
+"""
+
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from rmaclib.files import write_text
+
+VERSIONED = ("torch", "torchvision", "timm", "numpy", "rmaclib")
+KEY = re.compile(r"[a-z0-9_][a-z0-9_.-]*(/[a-z0-9_][a-z0-9_.-]*)+")
+LONGEST_TEXT = 80  # a value that is text is a label ("grid"), not a report
+
+
+@dataclass(frozen=True)
+class Result:
+    """One recorded measurement.
+
+    key: "notebook/data set/name", lower case; also the file name
+    value: finite number, or a short text
+    unit: "mAP" and "points" (difference of two mAP) and "share" hold fractions, 0.617 is printed 61.7;
+        any other unit is printed behind the value as it is
+    dataset: {"name": ..., "counts": {"images": 1053, ...}}
+    versions: package -> version, and "python"
+    commit: git commit of the library, "+dirty" when the tree had changes, "unknown" outside git
+    seconds: wall time of the measurement
+    machine: processor and number of usable cores
+    date: UTC, YYYY-MM-DD
+    """
+
+    key: str
+    value: float | int | str
+    unit: str
+    protocol: str
+    dataset: dict
+    settings: dict
+    seed: int | None
+    versions: dict
+    commit: str
+    seconds: float
+    machine: str
+    date: str
+    notebook: str
+    profile: str
+
+
+def record(
+    folder: str | Path,
+    key: str,
+    value: float | int | str,
+    *,
+    unit: str,
+    protocol: str,
+    dataset: Mapping,
+    settings: Mapping,
+    seed: int | None,
+    seconds: float,
+    notebook: str,
+    profile: str,
+) -> Result:
+    """Write a measurement to folder/key.json and return it.
+
+    key: "01_rmac/oxford5k_subset/baseline"; begins with the notebook's name, so that a notebook owns a folder
+    value: finite number (NumPy scalars too) or text of at most 80 characters
+    dataset: {"name": str, "counts": {str: int}}
+    settings: anything that JSON can hold; NaN and infinity are refused
+    seconds: wall time, finite, not negative
+    The file appears whole or not at all; an older record of the same key is replaced.
+    raises ValueError, naming the key, when one of these does not hold
+    """
+    if not KEY.fullmatch(key):
+        raise ValueError(f"result key {key!r}: expected parts of [a-z0-9_.-] joined by '/', at least two")
+    if not key.startswith(notebook + "/"):
+        raise ValueError(f"result key {key!r}: expected to begin with its notebook's name {notebook!r}")
+    value = value.item() if hasattr(value, "item") else value
+    _check_value(key, value)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"result {key}: seconds must be finite and not negative, got {seconds!r}")
+    if set(dataset) != {"name", "counts"}:
+        raise ValueError(f"result {key}: dataset needs 'name' and 'counts', got {sorted(dataset)}")
+    content = {
+        "key": key, "value": value, "unit": unit, "protocol": protocol, "dataset": dict(dataset),
+        "settings": dict(settings), "seed": seed, "versions": _versions(), "commit": _commit(),
+        "seconds": round(float(seconds), 3), "machine": _machine(),
+        "date": datetime.now(UTC).date().isoformat(), "notebook": notebook, "profile": profile,
+    }  # fmt: skip
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"result {key}: not strict JSON: {error}") from error
+    write_text(Path(folder) / f"{key}.json", text)
+    return Result(**json.loads(text))  # as a reader will see it: tuples are lists by now
+
+
+def load_result(path: str | Path) -> Result:
+    """Read one record.
+
+    raises FileNotFoundError; ValueError naming the file and what is wrong with it
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except ValueError as error:  # also covers bad JSON and bad UTF-8
+        raise ValueError(f"{path}: not a result record: {error}") from error
+    expected = {field.name for field in fields(Result)}
+    if not isinstance(content, dict) or set(content) != expected:
+        found = set(content) if isinstance(content, dict) else set()
+        missing, unknown = sorted(expected - found), sorted(found - expected)
+        raise ValueError(f"{path}: not a result record: missing {missing}, unknown {unknown}")
+    try:
+        _check_value(content["key"], content["value"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Result(**content)
+
+
+def load_results(folder: str | Path) -> dict[str, Result]:
+    """Read every record below a folder.
+
+    returns: key -> Result, sorted by key; empty when the folder does not exist
+    raises ValueError naming the file that is no record, or that lies where its key does not say
+    """
+    folder = Path(folder)
+    results = {}
+    for path in sorted(folder.rglob("*.json")):
+        if path.name.startswith("."):  # left by a writer that was killed
+            continue
+        result = load_result(path)
+        place = path.relative_to(folder).with_suffix("").as_posix()
+        if result.key != place:
+            raise ValueError(f"{path}: holds the key {result.key!r}, expected {place!r}")
+        results[result.key] = result
+    return results
+
+
+def _check_value(key, value):
+    if isinstance(value, str):
+        if not 0 < len(value) <= LONGEST_TEXT:
+            raise ValueError(f"result {key}: a text has 1 to {LONGEST_TEXT} characters, got {len(value)}")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"result {key}: expected a number or a short text, got {type(value).__name__}")
+    elif not math.isfinite(value):
+        raise ValueError(f"result {key}: expected a finite number, got {value!r}")
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is not strict JSON")
+
+
+def _versions() -> dict[str, str]:
+    # From the installed packages' metadata: importing torch for its version would take seconds.
+    versions = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _commit(root: Path | None = None) -> str:
+    root = root or Path(__file__).resolve().parents[1]
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        # An installed copy may lie inside somebody else's repository, whose commit would be a lie.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return "unknown"
+        return git("rev-parse", "--short=12", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _machine() -> str:
+    # The kind of machine only; a host name says nothing to a reader.
+    model = platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        model = platform.processor() or model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores"

@@ -1,0 +1,218 @@
+"""R-MAC as a differentiable network (Section 4.1): pooled regions, whitened by a layer, summed.
+
+features → regions → L2 → shift → fully connected → L2 → sum over regions → L2
+
+Everything after the features is differentiable, so that training (Section 4.2) reaches the shift, the fully
+connected layer and the backbone alike. Both start from a PCA-whitening of region vectors (fit_whitening).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rmaclib.backbones import Backbone, create_backbone
+from rmaclib.regions import VARIANTS, Rectangle, as_rectangle, pixel_grid, rigid_grid
+
+EPSILON = 1e-8  # added to a norm before dividing by it, as in the authors' release: a zero vector stays zero
+GRIDS = (*VARIANTS, "pixel", "whole")
+POOLINGS = ("max", "average")
+
+
+def l2(vectors: Tensor) -> Tensor:
+    """vectors / (their norm + EPSILON), along the last axis."""
+    return vectors / (torch.linalg.vector_norm(vectors, dim=-1, keepdim=True) + EPSILON)
+
+
+def max_pool_regions(features: Tensor, regions: Sequence[Sequence[int]]) -> Tensor:
+    """Max-pool regions of a feature map (Section 4.1).
+
+    features: (B, C, H, W); regions: cells, each (x, y, side) or (x, y, width, height), inside the map
+    returns: (B, R, C), R = len(regions)
+    raises ValueError when a region is empty or leaves the map
+    """
+    return _pool(features, regions, Tensor.amax)
+
+
+def average_pool_regions(features: Tensor, regions: Sequence[Sequence[int]]) -> Tensor:
+    """As max_pool_regions, with the mean over the cells: for comparison, not part of R-MAC."""
+    return _pool(features, regions, Tensor.mean)
+
+
+def _pool(features: Tensor, regions, reduce) -> Tensor:
+    if features.dim() != 4:
+        raise ValueError(f"features: expected (B, C, H, W), got {tuple(features.shape)}")
+    batch, channels, rows, columns = features.shape
+    if not regions:
+        return features.new_zeros(batch, 0, channels)
+    pooled = []
+    for region in regions:
+        x, y, width, height = as_rectangle(region)
+        if not (0 <= x < x + width <= columns and 0 <= y < y + height <= rows):
+            raise ValueError(f"{region}: leaves the map of {rows}×{columns} cells (height × width) or is empty")
+        pooled.append(reduce(features[:, :, y:y + height, x:x + width], (2, 3)))
+    return torch.stack(pooled, dim=1)  # (B, R, C)
+
+
+class Whitening(NamedTuple):
+    """A linear map y = weight (x + shift) under which the training vectors have covariance 1.
+
+    shift: (D,) float64, minus the mean; weight: (dim, D) float64, rows by falling variance
+    variances: (dim,) float64, variance of the training vectors along each row's direction
+    count: number of training vectors
+    """
+
+    shift: np.ndarray
+    weight: np.ndarray
+    variances: np.ndarray
+    count: int
+
+
+def fit_whitening(vectors: np.ndarray | Iterable[np.ndarray], dim: int | None = None,
+                  shrinkage: float = 0.0) -> Whitening:
+    """PCA-whitening of region vectors (Section 4.1).
+
+    vectors: (N, D), or an iterable of (n, D) blocks; one pass, memory D² whatever N
+    dim: directions to keep, those of largest variance; None keeps D
+    shrinkage: 0..1, moves the covariance towards a multiple of the identity (0: none), which amplifies
+      directions of little variance less
+    A direction without variance can't be whitened: its row of the weight is zero.
+    raises ValueError: fewer than two vectors, not finite, dim or shrinkage out of range
+    """
+    if not 0 <= shrinkage <= 1:
+        raise ValueError(f"shrinkage: expected 0..1, got {shrinkage}")
+    count, mean, scatter = 0, 0.0, 0.0
+    blocks = _row_blocks(vectors) if hasattr(vectors, "ndim") else vectors
+    for block in blocks:
+        block = np.asarray(block, dtype=np.float64)  # (n, D)
+        if block.ndim != 2:
+            raise ValueError(f"vectors: expected blocks (n, D), got shape {block.shape}")
+        if not np.isfinite(block).all():
+            raise ValueError("vectors: expected finite values, found NaN or infinity")
+        if not len(block):
+            continue
+        # Chan's update of mean and scatter: sums of squares alone would lose digits far from the origin.
+        total, block_mean = count + len(block), block.mean(0)
+        centred, gap = block - block_mean, block_mean - mean
+        scatter = scatter + centred.T @ centred + np.outer(gap, gap) * (count * len(block) / total)
+        mean, count = mean + gap * (len(block) / total), total
+    if count < 2:
+        raise ValueError(f"vectors: expected at least 2 to whiten, got {count}")
+    size = len(mean)
+    dim = size if dim is None else dim
+    if not 1 <= dim <= size:
+        raise ValueError(f"dim: expected 1..{size} (the vectors' dimension), got {dim}")
+    variances, directions = np.linalg.eigh(scatter / (count - 1))
+    variances, directions = np.maximum(variances[::-1], 0)[:dim], directions[:, ::-1][:, :dim]
+    # An eigenvector's sign is arbitrary; fixed so that equal data give equal weights everywhere.
+    signs = np.sign(directions[np.abs(directions).argmax(0), np.arange(dim)])
+    shrunk = (1 - shrinkage) * variances + shrinkage * np.trace(scatter) / (count - 1) / size
+    empty = shrunk <= shrunk.max() * 1e-12
+    scale = np.where(empty, 0, 1 / np.sqrt(np.where(empty, 1, shrunk)))
+    return Whitening(-mean, (directions * signs * scale).T, variances, count)
+
+
+def _row_blocks(vectors: np.ndarray, rows: int = 8192):
+    if vectors.ndim != 2:
+        raise ValueError(f"vectors: expected (N, D), got shape {vectors.shape}")
+    return (vectors[start:start + rows] for start in range(0, len(vectors), rows))
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What defines an R-MAC network. Defaults are the paper's (authors' release).
+
+    backbone: a name of rmaclib.backbones; levels: L of the grid
+    grid: "exact", "float32", "global" (regions.rigid_grid), "pixel" (regions.pixel_grid), or "whole": the
+      map as one region, which with max pooling makes MAC
+    pooling: "max", or "average" for comparison
+    dim: outputs of the fully connected layer; None: no shift and no fully connected layer
+    """
+
+    backbone: str = "resnet101"
+    levels: int = 2
+    grid: str = "exact"
+    pooling: str = "max"
+    dim: int | None = None
+
+    def __post_init__(self):
+        if self.grid not in GRIDS:
+            raise ValueError(f"grid: expected one of {GRIDS}, got {self.grid!r}")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling: expected one of {POOLINGS}, got {self.pooling!r}")
+        if self.levels < 1:
+            raise ValueError(f"levels: expected at least 1, got {self.levels}")
+        if self.dim is not None and self.dim < 1:
+            raise ValueError(f"dim: expected at least 1, got {self.dim}")
+
+
+class RMAC(nn.Module):
+    """The network: images → one descriptor each (Section 4.1)."""
+
+    def __init__(self, settings: NetworkSettings, backbone: Backbone):
+        super().__init__()
+        self.settings, self.backbone = settings, backbone
+        self.shift: nn.Parameter | None = None
+        self.fc: nn.Linear | None = None
+        if settings.dim is not None:
+            self._add_projection(settings.dim)
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a descriptor."""
+        return self.settings.dim or self.backbone.channels
+
+    def _add_projection(self, dim: int) -> None:
+        self.shift = nn.Parameter(torch.zeros(self.backbone.channels))
+        self.fc = nn.Linear(self.backbone.channels, dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, 3, H, W) RGB, uint8 or float in 0..1, any H and W; returns (B, dim), of unit length."""
+        return self.aggregate(self.backbone(images), images.shape[-2:])
+
+    def aggregate(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """features: (B, C, h, w) of images of image_size (H, W) pixels; returns (B, dim)."""
+        vectors = self.region_vectors(features, image_size)  # (B, R, C)
+        if self.fc is not None:
+            vectors = l2(self.fc(vectors + self.shift))  # (B, R, dim)
+        return l2(vectors.sum(1))  # (B, dim)
+
+    def region_vectors(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Pooled and normalised regions, (B, R, C): what the whitening is fitted on."""
+        pool = max_pool_regions if self.settings.pooling == "max" else average_pool_regions
+        # From here in float32: sums over regions would lose digits in half precision.
+        return l2(pool(features, self.regions(features.shape[-2:], image_size)).float())
+
+    def regions(self, map_size: tuple[int, int], image_size: tuple[int, int]) -> list[Sequence[int]]:
+        """The grid on a map of (h, w) cells from an image of (H, W) pixels."""
+        rows, columns = map_size
+        if self.settings.grid == "whole":
+            return [Rectangle(0, 0, columns, rows)]
+        if self.settings.grid == "pixel":
+            # The network's own map may be a cell smaller than ceil(pixels / stride): cut there.
+            grid = pixel_grid(*image_size, self.settings.levels, self.backbone.stride)
+            return [Rectangle(x, y, min(width, columns - x), min(height, rows - y))
+                    for x, y, width, height in grid if x < columns and y < rows]
+        return rigid_grid(rows, columns, self.settings.levels, self.settings.grid)
+
+    def set_whitening(self, whitening: Whitening) -> "RMAC":
+        """Start shift and fully connected layer from a whitening; settings.dim becomes its dimension."""
+        dim, channels = whitening.weight.shape
+        if channels != self.backbone.channels:
+            raise ValueError(f"whitening: expected vectors of {self.backbone.channels} numbers "
+                             f"({self.backbone.name}), got {channels}")
+        self.settings = NetworkSettings(**{**vars(self.settings), "dim": dim})
+        self._add_projection(dim)
+        with torch.no_grad():
+            self.shift.copy_(torch.from_numpy(whitening.shift))
+            self.fc.weight.copy_(torch.from_numpy(whitening.weight))
+            self.fc.bias.zero_()
+        return self.to(self.backbone.mean.device)
+
+
+def create_network(settings: NetworkSettings, pretrained: bool = True, weights=None) -> RMAC:
+    """An RMAC network in evaluation mode; `pretrained` and `weights` as in create_backbone."""
+    return RMAC(settings, create_backbone(settings.backbone, pretrained, weights)).eval()

@@ -1,0 +1,402 @@
+"""Describing many images (Section 4.4): one or several resolutions, queries with boxes, memory-mapped output.
+
+The list is worked through in chunks. A chunk's images are grouped by shape, so that equal shapes share a
+batch, and decoded by threads while the network computes. Each finished chunk is a file; a run that was killed
+goes on with the first chunk that has none, and because batches never cross chunks, it gives the same bytes.
+"""
+
+import hashlib
+import json
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rmaclib.files import remove_folder, whole_file, write_json, write_text
+from rmaclib.images import (
+    CROP_ORDERS,
+    RESIZE_THEN_CROP,
+    Box,
+    ImageError,
+    fit,
+    fitted_size,
+    read_image,
+    read_size,
+)
+from rmaclib.rmac import RMAC, Whitening, fit_whitening, l2
+
+CHUNK = 128  # images between two saves
+_LARGEST_BATCH = 64
+# Pixels a batch may hold. A CPU is fastest when a layer's output stays in cache and is not paged in anew.
+_BATCH_PIXELS = {"cpu": 200_000, "cuda": 16_000_000, "mps": 4_000_000}
+_PROBES = 16  # images on which half precision is compared with float32
+_PROBE_COSINE = 0.9995  # asked of the probes, so that the images beyond them keep 0.999
+
+
+class DescriptorsError(RuntimeError):
+    """A folder of descriptors that can't be used or continued; the text names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class DescribeSettings:
+    """How images are described. The default is the paper's single resolution.
+
+    sizes: longer sides in pixels; descriptors of several sizes are summed and normalised (Section 4.4)
+    enlarge: also resize images up whose longer side is under a size
+    crop_order: of query boxes, see images.fit
+    precision: "float32", "bfloat16" (autocast), or "auto": bfloat16 where the hardware multiplies it and the
+      first images keep a cosine of 0.9995 to float32, else float32
+    device: "auto" (CUDA, else Apple's MPS, else CPU) or a torch device name
+    """
+
+    sizes: tuple[int, ...] = (800,)
+    enlarge: bool = False
+    crop_order: str = RESIZE_THEN_CROP
+    precision: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self):
+        sizes = (self.sizes,) if isinstance(self.sizes, int) else tuple(self.sizes)
+        object.__setattr__(self, "sizes", sizes)
+        if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
+            raise ValueError(f"sizes: expected longer sides in pixels, got {self.sizes!r}")
+        if self.crop_order not in CROP_ORDERS:
+            raise ValueError(f"crop_order: expected one of {CROP_ORDERS}, got {self.crop_order!r}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"precision: expected auto, float32 or bfloat16, got {self.precision!r}")
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """Descriptors of a list of images.
+
+    vectors: (N, D) float32, rows of unit length; memory-mapped when they came from a folder
+    names: N names, in the list's order; bad: (name, reason) of the images left out
+    """
+
+    vectors: np.ndarray
+    names: tuple[str, ...]
+    bad: tuple[tuple[str, str], ...]
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The torch device of a `device` setting. raises ValueError when torch has no such device."""
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+            return torch.device(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device: {device!r} can't be used here ({error})") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def describe(network: RMAC, paths: Sequence[str | os.PathLike], settings: DescribeSettings | None = None, *,
+             names: Sequence[str] | None = None, boxes: Sequence[Box | None] | None = None,
+             out: str | os.PathLike | None = None, progress: bool = True) -> Descriptors:
+    """Describe images in the order given (Sections 4.1 and 4.4).
+
+    names: one per path (default: the path as given); boxes: one per path, (x1, y1, x2, y2) in pixels of the
+      original or None, for queries
+    out: folder for descriptors.npy (N × D float32), names.txt, bad.txt and meta.json. A killed run given the
+      same arguments again goes on where it was; a finished one is only loaded. None: everything in memory.
+    Images that can't be read are left out of vectors and names, and listed in `bad` and bad.txt.
+    raises DescriptorsError: `out` holds descriptors of other images, settings or network
+    """
+    settings = settings or DescribeSettings()
+    paths = [Path(path) for path in paths]
+    names = [os.fspath(path) for path in paths] if names is None else list(names)
+    boxes = [None] * len(paths) if boxes is None else list(boxes)
+    if not len(paths) == len(names) == len(boxes):
+        raise ValueError(f"expected as many names and boxes as paths, got {len(paths)} paths, {len(names)} names, "
+                         f"{len(boxes)} boxes")
+    if any("\n" in name or "\r" in name for name in names):
+        raise ValueError("names: expected no line breaks, names.txt has one name a line")
+    items = list(zip(paths, boxes, strict=True))
+    if out is None:
+        chunks = [chunk for _, chunk in _described(network, items, settings, progress, lambda number: False)]
+        good = [name for name, reason in zip(names, _reasons(chunks), strict=True) if not reason]
+        vectors = np.concatenate([chunk[0] for chunk in chunks]) if chunks else np.zeros((0, network.dim), np.float32)
+        return Descriptors(vectors, tuple(good), _bad(names, _reasons(chunks)))
+    return _describe_to_folder(network, items, names, settings, Path(out), progress)
+
+
+def load_descriptors(folder: str | os.PathLike) -> Descriptors:
+    """Descriptors from a folder that describe() wrote; vectors are memory-mapped, read-only.
+
+    raises DescriptorsError when the folder holds none, or parts that don't fit together
+    """
+    folder = Path(folder)
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        vectors = np.load(folder / "descriptors.npy", mmap_mode="r", allow_pickle=False)
+        names = tuple((folder / "names.txt").read_text(encoding="utf-8").split("\n")[:-1])
+    except (OSError, ValueError) as error:
+        raise DescriptorsError(f"{folder}: expected descriptors.npy, names.txt and meta.json ({error})") from error
+    if vectors.ndim != 2 or len(vectors) != len(names):
+        raise DescriptorsError(f"{folder}: {vectors.shape} descriptors and {len(names)} names don't fit together")
+    return Descriptors(vectors, names, tuple(tuple(pair) for pair in meta["bad"]))
+
+
+def learn_whitening(network: RMAC, paths: Sequence[str | os.PathLike], settings: DescribeSettings | None = None, *,
+                    dim: int | None = None, shrinkage: float = 0.0, progress: bool = True) -> Whitening:
+    """Whitening fitted on the region vectors of training images (Section 4.1); never give it a test set.
+
+    Images that can't be read are left out. See rmac.fit_whitening for dim, shrinkage and errors.
+    """
+    def blocks():
+        with _Extractor(network, settings or DescribeSettings(), _all_regions) as extractor:
+            items = [(Path(path), None) for path in paths]
+            extractor.choose_precision(items)
+            with _bar(len(items), progress, "whitening") as bar:
+                for chunk in _chunks(items):
+                    for indices, vectors in extractor.batches(chunk, {}):
+                        bar.update(len(indices))
+                        yield vectors.reshape(-1, vectors.shape[-1]).numpy()
+    return fit_whitening(blocks(), dim, shrinkage)
+
+
+# --- chunks ---------------------------------------------------------------------------------------------------
+
+_Item = tuple[Path, Box | None]
+_Chunk = tuple[np.ndarray, list[str]]  # vectors of the good images; per image the reason it is bad, or ""
+
+
+def _chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    return (items[start:start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+def _reasons(chunks: Iterable[_Chunk]) -> list[str]:
+    return [reason for _, reasons in chunks for reason in reasons]
+
+
+def _bad(names: Sequence[str], reasons: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, reason) for name, reason in zip(names, reasons, strict=True) if reason)
+
+
+def _described(network: RMAC, items: Sequence[_Item], settings: DescribeSettings, progress: bool,
+               is_done: Callable[[int], bool]) -> Iterator[tuple[int, _Chunk]]:
+    """Yields (number, chunk) of the chunks that are not done."""
+    todo = [number for number in range(-(-len(items) // CHUNK)) if not is_done(number)]
+    if not todo:
+        return
+    with _Extractor(network, settings, _one_descriptor) as extractor:
+        extractor.choose_precision(items)
+        with _bar(len(items), progress, "describing") as bar:
+            for number, chunk in enumerate(_chunks(items)):
+                if number in todo:
+                    yield number, _describe_chunk(extractor, chunk, network.dim, bar)
+                else:
+                    bar.update(len(chunk))
+
+
+def _describe_chunk(extractor: "_Extractor", chunk: Sequence[_Item], dim: int, bar: tqdm) -> _Chunk:
+    vectors, bad = np.zeros((len(chunk), dim), np.float32), {}
+    for indices, described in extractor.batches(chunk, bad):
+        vectors[indices] = described.numpy()
+        bar.update(len(indices))
+    bar.update(len(bad))
+    reasons = [bad.get(index, "") for index in range(len(chunk))]
+    return vectors[[not reason for reason in reasons]], reasons
+
+
+def _describe_to_folder(network: RMAC, items: Sequence[_Item], names: Sequence[str], settings: DescribeSettings,
+                        out: Path, progress: bool) -> Descriptors:
+    identity = {"network": asdict(network.settings), "weights": _fingerprint(network),
+                "settings": asdict(settings), "images": _list_fingerprint(items, names)}
+    identity = json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
+    _expect_same(out / "meta.json", identity, out)
+    if (out / "meta.json").exists():
+        return load_descriptors(out)
+    partial = out / "partial"
+    _expect_same(partial / "meta.json", identity, out)
+    if not (partial / "meta.json").exists():
+        write_json(partial / "meta.json", identity)
+
+    def chunk_file(number: int) -> Path:
+        return partial / f"{number:06d}.npz"
+
+    for number, (vectors, reasons) in _described(network, items, settings, progress,
+                                                 lambda number: chunk_file(number).exists()):
+        with whole_file(chunk_file(number)) as temporary:
+            np.savez(temporary, vectors=vectors, reasons=np.array(reasons, dtype=np.str_))
+    files = [chunk_file(number) for number in range(-(-len(items) // CHUNK))]
+    reasons = []
+    for file in files:
+        with np.load(file, allow_pickle=False) as chunk:
+            reasons += chunk["reasons"].tolist()
+    bad = _bad(names, reasons)
+    with whole_file(out / "descriptors.npy") as temporary:
+        _join(files, temporary, (len(items) - len(bad), network.dim))
+    write_text(out / "names.txt", "".join(f"{name}\n" for name, why in zip(names, reasons, strict=True) if not why))
+    write_text(out / "bad.txt", "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in bad))
+    write_json(out / "meta.json", {**identity, "bad": bad})  # last: it says that the folder is whole
+    remove_folder(partial)
+    return load_descriptors(out)
+
+
+def _join(files: Sequence[Path], target: Path, shape: tuple[int, int]) -> None:
+    """Write the chunks' vectors, one after the other, as one .npy file; one chunk at a time is in memory."""
+    with target.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for file in files:
+            with np.load(file, allow_pickle=False) as chunk:
+                stream.write(chunk["vectors"].astype("<f4").tobytes())
+
+
+def _expect_same(meta: Path, identity: dict, out: Path) -> None:
+    if not meta.exists():
+        return
+    found = json.loads(meta.read_text(encoding="utf-8"))
+    different = [key for key in identity if found.get(key) != identity[key]]
+    if different:
+        raise DescriptorsError(f"{out}: holds descriptors made with other {' and '.join(different)}; "
+                               "choose another folder, or remove this one to describe again")
+
+
+def _fingerprint(network: RMAC) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _list_fingerprint(items: Sequence[_Item], names: Sequence[str]) -> str:
+    """Changes when a name, a box or a file (size, time of change) does."""
+    digest = hashlib.sha256()
+    for (path, box), name in zip(items, names, strict=True):
+        try:
+            status = path.stat()
+            state = (status.st_size, status.st_mtime_ns)
+        except OSError:
+            state = None  # a missing file is described as bad; it counts as changed when it appears
+        digest.update(repr((name, box and tuple(map(float, box)), state)).encode())
+    return digest.hexdigest()
+
+
+def _bar(total: int, progress: bool, what: str) -> tqdm:
+    # disable=None: quiet when the output is not a terminal
+    return tqdm(total=total, desc=what, unit="image", disable=None if progress else True)
+
+
+# --- the network's side ---------------------------------------------------------------------------------------
+
+
+def _one_descriptor(network: RMAC, images: Sequence[Tensor]) -> Tensor:
+    """images: one (B, 3, H, W) per size; returns (B, D): the sizes' descriptors, summed and normalised."""
+    return l2(torch.stack([network(image).float() for image in images]).sum(0))
+
+
+def _all_regions(network: RMAC, images: Sequence[Tensor]) -> Tensor:
+    """images: one (B, 3, H, W) per size; returns (B, R, C): region vectors of all sizes."""
+    return torch.cat([network.region_vectors(network.backbone(image), image.shape[-2:]) for image in images], 1)
+
+
+class _Extractor:
+    """Runs a network over images: groups by shape, decodes ahead, computes on the device."""
+
+    def __init__(self, network: RMAC, settings: DescribeSettings, compute: Callable):
+        self.settings, self.compute = settings, compute
+        self.device = pick_device(settings.device)
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.half = settings.precision == "bfloat16"
+        self.pool = ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1))
+
+    def __enter__(self) -> "_Extractor":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def choose_precision(self, items: Sequence[_Item]) -> None:
+        """Settle precision "auto" on the first images. Same list, same machine: same choice, so runs repeat."""
+        if self.settings.precision != "auto" or not _multiplies_bfloat16(self.device):
+            return
+        probes = items[:_PROBES]
+        whole = self._in_order(probes)
+        self.half = True
+        half = self._in_order(probes)
+        if not len(whole):
+            self.half = False
+            return
+        cosines = torch.nn.functional.cosine_similarity(whole, half, dim=-1)
+        self.half = bool(cosines.min() >= _PROBE_COSINE)
+
+    def _in_order(self, items: Sequence[_Item]) -> Tensor:
+        return torch.cat([vectors.flatten(0, -2) for _, vectors in self.batches(items, {})] or [torch.empty(0, 1)])
+
+    def batches(self, items: Sequence[_Item], bad: dict[int, str]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yields (indices into items, result on the CPU) batch by batch; notes in `bad` why an image is left out."""
+        groups = defaultdict(list)
+        for index, shapes in enumerate(self.pool.map(self._shapes, items)):
+            if isinstance(shapes, ImageError):
+                bad[index] = str(shapes)
+            else:
+                groups[shapes].append(index)
+        plan = [batch for shapes, indices in groups.items() for batch in self._split(shapes, indices)]
+        jobs = ([(index, self.pool.submit(self._decode, *items[index])) for index in batch] for batch in plan)
+        for batch in _ahead(jobs, 3):
+            decoded = {}
+            for index, future in batch:
+                pixels = future.result()
+                if isinstance(pixels, ImageError):
+                    bad[index] = str(pixels)
+                else:
+                    decoded[index] = pixels
+            if decoded:
+                yield list(decoded), self._run(list(decoded.values()))
+
+    def _split(self, shapes: tuple, indices: list[int]) -> Iterator[list[int]]:
+        pixels = max(width * height for width, height in shapes)
+        size = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS.get(self.device.type, 200_000) // pixels))
+        return (indices[start:start + size] for start in range(0, len(indices), size))
+
+    def _shapes(self, item: _Item) -> tuple | ImageError:
+        path, box = item
+        try:
+            width, height = read_size(path)
+            return tuple(fitted_size(width, height, size, box, self.settings.crop_order, self.settings.enlarge)
+                         for size in self.settings.sizes)
+        except ImageError as error:
+            return error
+        except ValueError as error:  # a box that doesn't fit the image
+            return ImageError(path, str(error))
+
+    def _decode(self, path: Path, box: Box | None) -> list[np.ndarray] | ImageError:
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            return error
+        return [np.asarray(fit(image, size, box, self.settings.crop_order, self.settings.enlarge))
+                for size in self.settings.sizes]
+
+    @torch.inference_mode()
+    def _run(self, pixels: list[list[np.ndarray]]) -> Tensor:
+        images = [torch.from_numpy(np.stack(same_size)).to(self.device).permute(0, 3, 1, 2)  # (B, 3, H, W) uint8
+                  for same_size in zip(*pixels, strict=True)]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return self.compute(self.network, images).float().cpu()
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _ahead(jobs: Iterator[list[tuple[int, Future]]], count: int) -> Iterator[list[tuple[int, Future]]]:
+    """Yields from `jobs` with the next `count` already started."""
+    started = deque(islice(jobs, count))
+    while started:
+        yield started.popleft()
+        started.extend(islice(jobs, 1))

