@@ -213,6 +213,40 @@ class RMAC(nn.Module):
         return self.to(self.backbone.mean.device)
 
 
+class SharedFeatures(nn.Module):
+    """Several R-MAC networks that share a backbone, computed from one feature map: for comparing settings.
+
+    networks: name → RMAC, all with the same Backbone object
+    Descriptors come side by side, (B, sum of dims); split() takes them apart again.
+    """
+
+    def __init__(self, networks: dict[str, RMAC]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks.values())
+        self.names = list(networks)
+        self.backbone = self.networks[0].backbone
+        if any(network.backbone is not self.backbone for network in self.networks):
+            raise ValueError("networks: expected all to hold the same backbone object")
+
+    @property
+    def dim(self) -> int:
+        """Numbers in all descriptors together."""
+        return sum(network.dim for network in self.networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, 3, H, W); returns (B, dim)."""
+        features = self.backbone(images)  # (B, C, h, w)
+        return torch.cat([network.aggregate(features, images.shape[-2:]) for network in self.networks], dim=1)
+
+    def split(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+        """vectors: (N, dim), as computed by forward and perhaps normalised; returns name → (N, its dim), each
+        row of unit length again."""
+        ends = np.cumsum([network.dim for network in self.networks])
+        parts = np.split(vectors, ends[:-1], axis=1)
+        return {name: part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), EPSILON)
+                for name, part in zip(self.names, parts, strict=True)}
+
+
 def create_network(settings: NetworkSettings, pretrained: bool = True, weights=None) -> RMAC:
     """An RMAC network in evaluation mode; `pretrained` and `weights` as in create_backbone."""
     return RMAC(settings, create_backbone(settings.backbone, pretrained, weights)).eval()

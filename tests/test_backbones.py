@@ -38,6 +38,16 @@ def test_packaged_weights_classify():
         assert int((pooled @ packaged["_fc.weight"].T + packaged["_fc.bias"]).argmax()) == label, name
 
 
+def test_odd_and_even_images_are_sampled_alike():
+    """A cell sees the same pixels whether the image has an odd or an even side: only border cells may differ."""
+    backbone = create_backbone("efficientnet_lite0").eval()
+    image = torch.rand(1, 3, 448, 448)
+    with torch.inference_mode():
+        even, odd = backbone(image), backbone(image[..., :447, :447])
+    inner = torch.cosine_similarity(even[..., :6, :6], odd[..., :6, :6], dim=1)
+    assert even.shape[2:] == (14, 14) and odd.shape[2:] == (13, 13) and inner.min() > 0.999
+
+
 def test_preprocessing_is_the_networks_own():
     """uint8 and float in 0..1 are the same, and the mean colour becomes zero."""
     backbone = create_backbone("timm:resnet18", pretrained=False).eval()

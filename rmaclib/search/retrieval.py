@@ -31,28 +31,28 @@ def describe_queries(network: RMAC, dataset: RetrievalDataset, settings: Describ
     return found
 
 
-def rankings(dataset: RetrievalDataset, queries: np.ndarray, database: Descriptors) -> dict[str, np.ndarray]:
-    """Query name → indices into dataset.names, best first; images without a descriptor are not in it.
+def score(dataset: RetrievalDataset, queries: Descriptors, database: Descriptors, protocol: str) -> Evaluation:
+    """Scores of descriptors under a protocol of rmaclib.evaluation.
 
-    queries: (Q, D) in the order of dataset.queries; database: descriptors named as in dataset.names
+    queries: named as dataset.queries; database: named as dataset.names, images without one are never found
     """
     index = {name: number for number, name in enumerate(dataset.names)}
     numbers = np.array([index[name] for name in database.names])
-    order = rank(queries, database.vectors)
-    return {query.name: numbers[row] for query, row in zip(dataset.queries, order, strict=True)}
+    order = rank(queries.vectors, database.vectors)  # (Q, images described)
+    return evaluate(dataset, dict(zip(queries.names, numbers[order], strict=True)), protocol)
 
 
 def measure(network: RMAC, dataset: RetrievalDataset, protocol: str, settings: DescribeSettings | None = None, *,
             out: Path | None = None, progress: bool = True) -> tuple[Evaluation, Descriptors]:
-    """Scores of a network on a data set under a protocol of rmaclib.evaluation, and the database's descriptors.
+    """Scores of a network on a data set, and the database's descriptors (bad images are listed in them).
 
-    out: folder to keep (and resume) the database's descriptors in
-    Database images that can't be read count as never found; they are in Descriptors.bad.
+    out: folder to keep the database's descriptors in; a killed run resumes there
     """
     settings = settings or DescribeSettings()
-    database = describe(network, dataset.paths, settings, names=dataset.names, out=out, progress=progress)
+    # Queries first: one that can't be read ends the run before hours are spent on the database.
     queries = describe_queries(network, dataset, settings, progress)
-    return evaluate(dataset, rankings(dataset, queries.vectors, database), protocol), database
+    database = describe(network, dataset.paths, settings, names=dataset.names, out=out, progress=progress)
+    return score(dataset, queries, database, protocol), database
 
 
 def training_sample(collection: LabelledImages, count: int, seed: int = 0) -> list[Path]:
