@@ -19,8 +19,6 @@ export RMACLIB_DATA
 PHOTOS_FOUND := $(shell tr : '\n' <<< '$(RMACLIB_DATA)' | while read -r root; do \
     [ -d "$$root/oxford5k_subset" ] && [ -d "$$root/landmarks48" ] && echo yes; done)
 PROFILE ?= $(if $(PHOTOS_FOUND),photos,smoke)
-# One notebook at a time: each uses all cores by itself.
-JOBS ?= 1
 PORT ?= 8000
 
 BIN := .venv/bin
@@ -34,7 +32,7 @@ ifeq ($(origin PROFILE)$(PHOTOS_FOUND),file)
 	@echo "No photographs found: building the 'smoke' profile, whose numbers only show that the code runs."
 	@echo "For real numbers set RMACLIB_DATA to the folder that holds oxford5k_subset and landmarks48."
 endif
-	$(BIN)/snakemake --cores $(JOBS) --quiet rules --config profile=$(PROFILE)
+	$(BIN)/snakemake --cores all --quiet rules --config profile=$(PROFILE)
 	@echo "Book ($(PROFILE)): _build/html/index.html"
 
 test: $(READY)  ## run the tests

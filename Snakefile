@@ -1,6 +1,6 @@
 """Notebooks -> executed notebooks and results -> the book. Called by the Makefile:
 
-    snakemake --cores 1 --config profile=smoke
+    snakemake --cores all --config profile=smoke
 """
 
 import os
