@@ -36,6 +36,7 @@ endif
 	@echo "Book ($(PROFILE)): _build/html/index.html"
 
 test: $(READY)  ## run the tests
+	$(BIN)/ruff check --quiet .
 	$(BIN)/pytest -q
 
 lab: $(READY)  ## open the notebooks in JupyterLab

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from rmaclib import plots
+from rmaclib.regions import rigid_grid
+
+
+def drawn(figure):
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
+
+
+def has(picture, colour):
+    return (np.abs(picture - np.array(to_rgb(colour))).max(-1) < 0.02).any()
+
+
+def test_ranking_sheet_frames_by_verdict(tmp_path):
+    Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    rows = [{"query": ("query", tmp_path / "a.png", (5, 5, 30, 30)),
+             "neighbours": [("one", tmp_path / "a.png", "right"), ("two", tmp_path / "bad.png", "junk")]}]
+    picture = drawn(plots.ranking_sheet(rows))
+    assert has(picture, plots.QUERY) and has(picture, plots.RIGHT) and has(picture, plots.JUNK)
+    assert not has(picture, plots.WRONG)
+    assert plots.ranking_sheet([]) is not None
+    with pytest.raises(KeyError):
+        plots.ranking_sheet([{**rows[0], "neighbours": [("one", tmp_path / "a.png", "maybe")]}])
+
+
+def test_a_sheet_without_pictures_shows_none(tmp_path):
+    Image.new("RGB", (60, 40), "magenta").save(tmp_path / "a.png")
+    rows = [{"query": ("query", tmp_path / "a.png", None), "neighbours": [("one", tmp_path / "a.png", "wrong")]}]
+    assert has(drawn(plots.ranking_sheet(rows)), "magenta")
+    hidden = drawn(plots.ranking_sheet(rows, show_pictures=False))
+    assert not has(hidden, "magenta") and has(hidden, plots.WRONG)
+
+
+def test_regions_and_heat_are_drawn():
+    figure = plots.Figure()
+    left, right = figure.subplots(1, 2)
+    picture = Image.new("RGB", (90, 60), "white")
+    plots.regions_on(left, picture, (6, 9), rigid_grid(6, 9, 2))
+    assert len(left.patches) == len(rigid_grid(6, 9, 2))
+    plots.heat_on(right, picture, np.arange(54.0).reshape(6, 9))
+    assert len(right.images) == 2
+
+
+def test_bars_and_curve_write_their_values():
+    texts = [text.get_text().strip() for text in plots.bars(["a", "b"], [1.234, 2], "x").axes[0].texts]
+    assert texts == ["1.2", "2.0"]
+    axes = plots.curve([1, 2], [3, 4.56], "x", "y", level=(3.5, "level")).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["3.0", "4.6", "level"]
