@@ -1,10 +1,14 @@
 """Describing many images (Section 4.4): one or several resolutions, queries with boxes, memory-mapped output.
 
 The list is worked through in chunks. A chunk's images are grouped by shape, so that equal shapes share a
-batch, and decoded by threads while the network computes. Each finished chunk is a file; a run that was killed
+batch, and decoded by threads while others are computed. Each finished chunk is a file; a run that was killed
 goes on with the first chunk that has none, and because batches never cross chunks, it gives the same bytes.
+
+On a CPU every thread decodes and computes batches of its own, each on one core: threads that share the work
+of one layer would wait for each other at its end, and the longer the more often a decoder interrupts one.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -17,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from rmaclib.files import remove_folder, whole_file, write_json, write_text
@@ -35,7 +40,7 @@ from rmaclib.rmac import RMAC, Whitening, fit_whitening, l2
 
 CHUNK = 128  # images between two saves
 _LARGEST_BATCH = 64
-# Pixels a batch may hold. A CPU is fastest when a layer's output stays in cache and is not paged in anew.
+# Pixels a batch may hold. A CPU core is fastest when a layer's output stays in cache and is not paged in anew.
 _BATCH_PIXELS = {"cpu": 200_000, "cuda": 16_000_000, "mps": 4_000_000}
 _PROBES = 16  # images on which half precision is compared with float32
 _PROBE_COSINE = 0.9995  # asked of the probes, so that the images beyond them keep 0.999
@@ -308,15 +313,25 @@ class _Extractor:
     def __init__(self, network: RMAC, settings: DescribeSettings, compute: Callable):
         self.settings, self.compute = settings, compute
         self.device = pick_device(settings.device)
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.on_cpu = self.device.type == "cpu"
+        network = network.eval()
+        self.network = (_for_inference(network) if self.on_cpu else network).to(
+            self.device, memory_format=torch.channels_last)
         self.half = settings.precision == "bfloat16"
-        self.pool = ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1))
+        self.torch_threads = torch.get_num_threads()
+        if self.on_cpu:
+            self.workers = self.torch_threads
+            self.pool = ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,))
+        else:
+            self.workers = min(8, os.cpu_count() or 1)
+            self.pool = ThreadPoolExecutor(self.workers)
 
     def __enter__(self) -> "_Extractor":
         return self
 
     def __exit__(self, *error) -> None:
         self.pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self.torch_threads)  # the workers' setting reaches parts of torch that all share
 
     def choose_precision(self, items: Sequence[_Item]) -> None:
         """Settle precision "auto" on the first images. Same list, same machine: same choice, so runs repeat."""
@@ -344,17 +359,12 @@ class _Extractor:
             else:
                 groups[shapes].append(index)
         plan = [batch for shapes, indices in groups.items() for batch in self._split(shapes, indices)]
-        jobs = ([(index, self.pool.submit(self._decode, *items[index])) for index in batch] for batch in plan)
-        for batch in _ahead(jobs, 3):
-            decoded = {}
-            for index, future in batch:
-                pixels = future.result()
-                if isinstance(pixels, ImageError):
-                    bad[index] = str(pixels)
-                else:
-                    decoded[index] = pixels
-            if decoded:
-                yield list(decoded), self._run(list(decoded.values()))
+        jobs = (self.pool.submit(self._work, items, batch) for batch in plan)
+        for future in _ahead(jobs, self.workers + 1):
+            indices, result, errors = future.result()
+            bad.update(errors)
+            if indices:
+                yield indices, result if self.on_cpu else self._run(result)
 
     def _split(self, shapes: tuple, indices: list[int]) -> Iterator[list[int]]:
         pixels = max(width * height for width, height in shapes)
@@ -372,13 +382,20 @@ class _Extractor:
         except ValueError as error:  # a box that doesn't fit the image
             return ImageError(path, str(error))
 
-    def _decode(self, path: Path, box: Box | None) -> list[np.ndarray] | ImageError:
-        try:
-            image = read_image(path)
-        except ImageError as error:
-            return error
-        return [np.asarray(fit(image, size, box, self.settings.crop_order, self.settings.enlarge))
-                for size in self.settings.sizes]
+    def _work(self, items: Sequence[_Item], batch: list[int]) -> tuple[list[int], Tensor | list, dict[int, str]]:
+        """Decodes a batch, and on a CPU computes it: (indices of the good, their result or pixels, errors)."""
+        indices, pixels, errors = [], [], {}
+        for index in batch:
+            path, box = items[index]
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                errors[index] = str(error)
+                continue
+            indices.append(index)
+            pixels.append([np.asarray(fit(image, size, box, self.settings.crop_order, self.settings.enlarge))
+                           for size in self.settings.sizes])
+        return indices, self._run(pixels) if indices and self.on_cpu else pixels, errors
 
     @torch.inference_mode()
     def _run(self, pixels: list[list[np.ndarray]]) -> Tensor:
@@ -394,9 +411,38 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _ahead(jobs: Iterator[list[tuple[int, Future]]], count: int) -> Iterator[list[tuple[int, Future]]]:
+def _ahead(jobs: Iterator[Future], count: int) -> Iterator[Future]:
     """Yields from `jobs` with the next `count` already started."""
     started = deque(islice(jobs, count))
     while started:
         yield started.popleft()
         started.extend(islice(jobs, 1))
+
+
+def _for_inference(network: nn.Module) -> nn.Module:
+    """A copy of the network in which batch normalisations are folded into the convolutions before them.
+
+    A convolution and the normalisation registered right behind it are taken for a pair; whether that gives the
+    same network is tried on noise, and where it doesn't, the copy stays as the network is.
+    """
+    folded = copy.deepcopy(network)
+    _fold(folded)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(1, 3, 96, 128, generator=generator)
+    with torch.inference_mode():
+        device = next(network.parameters()).device
+        same = torch.cosine_similarity(network(images.to(device)), folded(images.to(device))).min() > 1 - 1e-5
+    return folded if same else copy.deepcopy(network)
+
+
+def _fold(module: nn.Module) -> None:
+    before, layer_before = "", None
+    for name, layer in list(module.named_children()):
+        if (isinstance(layer_before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d)
+                and layer_before.out_channels == layer.num_features):
+            setattr(module, before, fuse_conv_bn_eval(layer_before, layer))
+            # timm's normalisations carry the activation that follows.
+            setattr(module, name, nn.Sequential(layer.drop, layer.act) if hasattr(layer, "act") else nn.Identity())
+        else:
+            _fold(layer)
+        before, layer_before = name, layer
