@@ -320,7 +320,7 @@ class _Extractor:
         self.half = settings.precision == "bfloat16"
         self.torch_threads = torch.get_num_threads()
         if self.on_cpu:
-            self.workers = self.torch_threads
+            self.workers = self.torch_threads + 1  # one more than cores: some always wait for a file
             self.pool = ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,))
         else:
             self.workers = min(8, os.cpu_count() or 1)
@@ -337,18 +337,15 @@ class _Extractor:
         """Settle precision "auto" on the first images. Same list, same machine: same choice, so runs repeat."""
         if self.settings.precision != "auto" or not _multiplies_bfloat16(self.device):
             return
-        probes = items[:_PROBES]
-        whole = self._in_order(probes)
-        self.half = True
-        half = self._in_order(probes)
-        if not len(whole):
-            self.half = False
-            return
-        cosines = torch.nn.functional.cosine_similarity(whole, half, dim=-1)
-        self.half = bool(cosines.min() >= _PROBE_COSINE)
+        self.half = all(self._half_is_close(item) for item in items[:_PROBES])
 
-    def _in_order(self, items: Sequence[_Item]) -> Tensor:
-        return torch.cat([vectors.flatten(0, -2) for _, vectors in self.batches(items, {})] or [torch.empty(0, 1)])
+    def _half_is_close(self, item: _Item) -> bool:
+        results = []
+        for self.half in (False, True):
+            results += [vectors for _, vectors in self.batches([item], {})]
+        if not results:
+            return True  # can't be read: says nothing
+        return bool(torch.cosine_similarity(*results, dim=-1).min() >= _PROBE_COSINE)
 
     def batches(self, items: Sequence[_Item], bad: dict[int, str]) -> Iterator[tuple[list[int], Tensor]]:
         """Yields (indices into items, result on the CPU) batch by batch; notes in `bad` why an image is left out."""
