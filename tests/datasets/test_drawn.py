@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmaclib.datasets import drawn
+from rmaclib.datasets import drawn, monuments
 from rmaclib.datasets.drawn import draw_collection, draw_landmark, draw_training, draw_view
 
 SMALL = dict(landmarks=2, views=5, distractors=4, longer=96)
@@ -109,8 +109,8 @@ def test_training_monuments_are_not_the_test_ones(seed):
 
 
 def test_every_style_can_be_drawn():
-    facades = [drawn._facade(draw_landmark(seed)) for seed in range(12)]  # two of each style
-    assert all(min(facade.size) > drawn.FACADE * 0.3 for facade in facades)
+    facades = [monuments.draw_facade(draw_landmark(seed)) for seed in range(12)]  # two of each style
+    assert all(min(facade.size) > monuments.FACADE * 0.3 for facade in facades)
     assert len({draw_landmark(seed).name for seed in range(42)}) == 42
 
 
