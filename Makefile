@@ -54,6 +54,7 @@ record:  ## keep the results of the last 'photos' build in data/results/photos, 
 	    rm -rf "../../../data/results/photos/$$notebook"; \
 	    mkdir -p ../../../data/results/photos; \
 	    cp -R "$$notebook" ../../../data/results/photos/; \
+	    rm -f "../../../data/results/photos/$$notebook/.snakemake_timestamp"; \
 	    echo "recorded data/results/photos/$$notebook"; done
 
 clean:  ## remove everything that was built, but not .venv

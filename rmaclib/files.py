@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,17 +22,11 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text whole."""
+    """Write UTF-8 text whole, line ends as they are."""
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | os.PathLike, value) -> None:
     """Write strict JSON (no NaN) whole, readable by people."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def remove_folder(path: str | os.PathLike) -> None:
-    """Remove a folder with what is in it; nothing happens where there is none."""
-    if os.path.isdir(path):
-        shutil.rmtree(path)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from rmaclib.datasets.files import read_lines
 from rmaclib.datasets.oxford import check_box
 from rmaclib.datasets.types import Box, DatasetError, LabelledImages
+from rmaclib.files import write_text
 
 _LINE = "`path label` or `path label x1 x2 y1 y2`"
 _LABEL_NAMES = ("labels.txt", "landmarks.txt")
@@ -72,12 +73,7 @@ def write_landmarks_list(path: str | os.PathLike, images: LabelledImages) -> Non
         if not _reads_back(line, entry):
             raise ValueError(f"{path}: {name!r} with label {label} and box {box} can't be written as {_LINE}")
         lines.append(line + "\n")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text("".join(lines), encoding="utf-8", newline="\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, "".join(lines))
 
 
 def read_csv(path: str | os.PathLike) -> LabelledImages:

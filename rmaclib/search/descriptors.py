@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 import os
+import shutil
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
-from rmaclib.files import remove_folder, whole_file, write_json, write_text
+from rmaclib.files import whole_file, write_json, write_text
 from rmaclib.images import (
     CROP_ORDERS,
     RESIZE_THEN_CROP,
@@ -245,7 +246,7 @@ def _describe_to_folder(network: RMAC, items: Sequence[_Item], names: Sequence[s
     write_text(out / "names.txt", "".join(f"{name}\n" for name, why in zip(names, reasons, strict=True) if not why))
     write_text(out / "bad.txt", "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in bad))
     write_json(out / "meta.json", {**identity, "bad": bad})  # last: it says that the folder is whole
-    remove_folder(partial)
+    shutil.rmtree(partial)
     return load_descriptors(out)
 
 
