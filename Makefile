@@ -67,5 +67,5 @@ help:  ## this list
 $(READY): pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python from 3.11 to 3.13 found; install one, or give PYTHON=/path" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,dev,cluster,diorama,hessian]"
 	@touch $@

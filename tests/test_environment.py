@@ -18,8 +18,8 @@ def project():
 
 
 def named():
-    extras = project()["optional-dependencies"]
-    return {normal(name) for name in [*project()["dependencies"], *extras["book"], *extras["dev"]]}
+    extras = project()["optional-dependencies"].values()
+    return {normal(name) for names in [project()["dependencies"], *extras] for name in names}
 
 
 def pins():
