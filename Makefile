@@ -15,10 +15,7 @@ endif
 endif
 export RMACLIB_DATA
 
-# RMACLIB_DATA may list several folders; a colon parts them.
-PHOTOS_FOUND := $(shell tr : '\n' <<< '$(RMACLIB_DATA)' | while read -r root; do \
-    [ -d "$$root/oxford5k_subset" ] && [ -d "$$root/landmarks48" ] && echo yes; done)
-PROFILE ?= $(if $(PHOTOS_FOUND),photos,smoke)
+PROFILE ?= embedded
 PORT ?= 8000
 
 BIN := .venv/bin
@@ -27,11 +24,7 @@ READY := .venv/.installed
 .PHONY: book test lab serve record clean help
 .DEFAULT_GOAL := book
 
-book: $(READY)  ## build the book; PROFILE=smoke or photos
-ifeq ($(origin PROFILE)$(PHOTOS_FOUND),file)
-	@echo "No photographs found: building the 'smoke' profile, whose numbers only show that the code runs."
-	@echo "For real numbers set RMACLIB_DATA to the folder that holds oxford5k_subset and landmarks48."
-endif
+book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), smoke (quick) or photos
 	$(BIN)/snakemake --cores all --quiet rules --config profile=$(PROFILE)
 	@echo "Book ($(PROFILE)): _build/html/index.html"
 
@@ -46,16 +39,16 @@ serve:  ## show the built book at http://localhost:8000 (PORT=...)
 	@[ -f _build/html/index.html ] || { echo "error: no book yet; run 'make book' first" >&2; exit 1; }
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-record:  ## keep the results of the last 'photos' build in data/results/photos, to be committed
-	@[ -d _build/photos/results ] || { echo "error: no results; run 'make book PROFILE=photos' first" >&2; exit 1; }
+record:  ## keep the results of the last build of PROFILE in data/results, to be committed
+	@[ -d _build/$(PROFILE)/results ] || { echo "error: no results; run 'make book PROFILE=$(PROFILE)' first" >&2; exit 1; }
 	@# A notebook's folder is replaced as a whole, so that no result outlives the code that made it.
-	@set -e; cd _build/photos/results; for notebook in *; do \
+	@set -e; cd _build/$(PROFILE)/results; for notebook in *; do \
 	    [ -n "$$(find "$$notebook" -name '*.json' -print -quit)" ] || continue; \
-	    rm -rf "../../../data/results/photos/$$notebook"; \
-	    mkdir -p ../../../data/results/photos; \
-	    cp -R "$$notebook" ../../../data/results/photos/; \
-	    rm -f "../../../data/results/photos/$$notebook/.snakemake_timestamp"; \
-	    echo "recorded data/results/photos/$$notebook"; done
+	    rm -rf "../../../data/results/$(PROFILE)/$$notebook"; \
+	    mkdir -p ../../../data/results/$(PROFILE); \
+	    cp -R "$$notebook" ../../../data/results/$(PROFILE)/; \
+	    rm -f "../../../data/results/$(PROFILE)/$$notebook/.snakemake_timestamp"; \
+	    echo "recorded data/results/$(PROFILE)/$$notebook"; done
 
 clean:  ## remove everything that was built, but not .venv
 	rm -rf _build .snakemake

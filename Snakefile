@@ -1,6 +1,6 @@
 """Notebooks -> executed notebooks and results -> the book. Called by the Makefile:
 
-    snakemake --cores all --config profile=smoke
+    snakemake --cores all --config profile=embedded
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, "book")
 from run_notebook import read_profile
 
-PROFILE = config.get("profile", "smoke")
+PROFILE = config.get("profile", "embedded")
 OUT = f"_build/{PROFILE}"
 PROFILE_FILE = f"notebooks/profiles/{PROFILE}.yml"
 if not Path(PROFILE_FILE).is_file():
@@ -32,7 +32,7 @@ def files(folder, pattern="*"):
 
 def photographs():
     """What lies under RMACLIB_DATA, summed up: file count and bytes per data set, so that a changed set is seen."""
-    if PROFILE == "smoke":  # draws its own pictures
+    if PROFILE in ("smoke", "embedded"):  # their pictures are in the repository
         return []
     sums = []
     for root in filter(None, os.environ.get("RMACLIB_DATA", "").split(os.pathsep)):
@@ -54,7 +54,7 @@ rule notebook:
         notebook="notebooks/{name}.ipynb",
         library=files("rmaclib", "*.py"),
         runner="book/run_notebook.py",
-        data=[path for path in files("data") if not path.startswith("data/results/")],
+        data=["data/registry.yml", "data/diorama/diorama.json"],  # the latter stands for the whole of Diorama
     output:
         notebook=f"{OUT}/notebooks/{{name}}.ipynb",
         results=directory(f"{OUT}/results/{{name}}"),

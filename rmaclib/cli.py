@@ -1,8 +1,7 @@
-"""The command line: rmac describe, rmac show, rmac evaluate."""
+"""The command line: rmac describe, rmac show, rmac evaluate, rmac data render."""
 
 import json
 import sys
-import tempfile
 import time
 from dataclasses import asdict
 from enum import StrEnum
@@ -16,6 +15,7 @@ from rich.table import Table
 from rmaclib.backbones import NAMES, BackboneError
 from rmaclib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset, self_check
+from rmaclib.datasets.diorama import render
 from rmaclib.datasets.types import DatasetError
 from rmaclib.evaluation import PROTOCOLS, Evaluation
 from rmaclib.images import CROP_ORDERS, RESIZE_THEN_CROP, ImageError
@@ -29,15 +29,17 @@ from rmaclib.search.descriptors import (
     load_descriptors,
 )
 from rmaclib.search.ranking import rank
-from rmaclib.search.retrieval import drawn_training, measure, training_sample
+from rmaclib.search.retrieval import measure, training_sample
 
 app = typer.Typer(name="rmac", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
                   pretty_exceptions_enable=False,
                   help="Landmark retrieval with global descriptors (R-MAC). `rmac COMMAND --help` has examples.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Data sets.")
+app.add_typer(data_app, name="data")
 # Messages go to standard error: standard output is the result.
 _messages = Console(stderr=True, highlight=False)
 
-_WHITENING_SET = "landmarks48"
+_WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
 _CHECKPOINT = "network.safetensors"
 
 
@@ -56,7 +58,7 @@ Levels = Annotated[int | None, typer.Option(help="Levels L of the grid.  [defaul
 Dim = Annotated[int | None, typer.Option(help="Whiten regions and keep so many dimensions.  [default: no whitening]")]
 WhitenOn = Annotated[str | None, typer.Option(
     help="Training images for the whitening: a name, list or folder; never the test set.  "
-         f"[default: {_WHITENING_SET} if found, else drawn pictures]")]
+         f"[default: {_WHITENING_SETS[0]} if found, else {_WHITENING_SETS[1]}]")]
 WhitenImages = Annotated[int, typer.Option(help="Images of it to use.")]
 Shrinkage = Annotated[float, typer.Option(help="0..1, moves the whitening's covariance towards the identity.")]
 GridOption = Annotated[Grid | None, typer.Option("--grid", help="Regions.  [default: exact, or the checkpoint's]")]
@@ -66,7 +68,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto takes bfloat16 where it is safe.")]
 Seed = Annotated[int, typer.Option(help="Chooses the whitening's images.")]
 
-_EXPECTED = (BackboneError, CheckpointError, DatasetError, DescriptorsError, ImageError, ValueError, OSError)
+_EXPECTED = (BackboneError, CheckpointError, DatasetError, DescriptorsError, ImageError, ImportError, ValueError,
+             OSError)
 
 
 def main() -> None:
@@ -202,6 +205,25 @@ def evaluate_command(
         Console().print(_query_table(evaluation))
 
 
+@data_app.command("render")
+def render_command(
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures, lists, ground truth and truth.csv.")],
+    seed: Annotated[int, typer.Option(help="Everything follows from it; 0 is the set in the repository.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes.  [default: one per core]")] = None,
+) -> None:
+    """Render the data set Diorama (needs the extra `diorama`). A killed run goes on when started again.
+
+    Examples:
+
+    - `rmac data render data/diorama`
+
+    - `rmac data render other_diorama --seed 1 --workers 8`
+    """
+    about = render(out, seed, workers=workers)
+    counts = ", ".join(f"{count} {part}" for part, count in about["images"].items())
+    _messages.print(f"{counts} images, {about['bytes'] / 1e6:.1f} MB, in {out}")
+
+
 def _layout(dataset: str, protocol: str) -> str | None:
     """Of a folder that could be read in several ways, the protocol decides; a registered name has its layout."""
     return protocol.removesuffix("-removed") if Path(dataset).is_dir() else None
@@ -220,23 +242,23 @@ def _network(network: str, settings: DescribeSettings, levels, grid, pooling, di
     else:
         model = create_network(NetworkSettings(**{"backbone": network, "levels": 3, **given}))
     if model.fc is None and (dim is not None or whiten_on is not None):
-        with tempfile.TemporaryDirectory() as folder:
-            training = _whitening_collection(whiten_on, Path(folder))
-            sample = training_sample(training, whiten_images, seed)
-            _messages.print(f"whitening learned on {len(sample)} images of {training.name}")
-            model.set_whitening(learn_whitening(model, sample, settings, dim=dim, shrinkage=shrinkage))
+        training = _whitening_collection(whiten_on)
+        sample = training_sample(training, whiten_images, seed)
+        _messages.print(f"whitening learned on {len(sample)} images of {training.name}")
+        model.set_whitening(learn_whitening(model, sample, settings, dim=dim, shrinkage=shrinkage))
     return model
 
 
-def _whitening_collection(whiten_on: str | None, folder: Path) -> LabelledImages:
+def _whitening_collection(whiten_on: str | None) -> LabelledImages:
     if whiten_on is not None:
         return open_collection(whiten_on)
+    photographs, rendered = _WHITENING_SETS
     try:
-        return open_collection(_WHITENING_SET)
+        return open_collection(photographs)
     except DatasetError:
-        _messages.print(f"[yellow]note:[/] no {_WHITENING_SET} under RMACLIB_DATA: the whitening is learned on drawn "
-                        "pictures. Photographs are better: --whiten-on FOLDER")
-        return drawn_training(folder / "drawn")
+        _messages.print(f"[yellow]note:[/] no {photographs} under RMACLIB_DATA: the whitening is learned on "
+                        f"the rendered {rendered}. Photographs are better: --whiten-on FOLDER")
+        return open_collection(rendered)
 
 
 def _box(text: str | None) -> tuple[float, float, float, float] | None:

@@ -6,6 +6,7 @@ notebooks, scripts and threads alike.
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -67,6 +68,20 @@ def ranking_sheet(rows: Sequence[Mapping], columns: int = 8, show_pictures: bool
         _framed(line[0], caption, path, QUERY, show_pictures, box)
         for axes, (caption, path, verdict) in zip(line[1:], row["neighbours"], strict=False):
             _framed(axes, caption, path, VERDICTS[verdict], show_pictures)
+    return figure
+
+
+def contact_sheet(pictures: Sequence[tuple[str, str | os.PathLike | None]], columns: int = 8) -> Figure:
+    """Many small pictures in lines, each under its caption: (caption, path), path None for an empty place."""
+    lines = max(1, -(-len(pictures) // columns))
+    figure = Figure(figsize=(1.2 * columns, 1.15 * lines), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    for axes, (caption, path) in zip_longest(figure.subplots(lines, columns, squeeze=False).flat, pictures,
+                                             fillvalue=("", None)):
+        axes.set_axis_off()
+        axes.set_title(caption, fontsize=6, pad=1.5)
+        if path is not None:
+            axes.imshow(resize_longer(read_image(path), 240))
     return figure
 
 

@@ -8,20 +8,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rmaclib import cli
-from rmaclib.datasets.drawn import draw_collection, draw_training
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    return draw_collection(tmp_path_factory.mktemp("drawn") / "test", landmarks=3, views=6, distractors=4, longer=224)
 
 
 def run(*arguments):
     return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
-def test_evaluate_json(drawn):
-    result = run("evaluate", drawn, "--protocol", "oxford", "--network", "efficientnet_lite0", "--size", 224,
+def test_evaluate_json(little):
+    result = run("evaluate", little, "--protocol", "oxford", "--network", "efficientnet_lite0", "--size", 224,
                  "--levels", 3, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
@@ -29,29 +23,27 @@ def test_evaluate_json(drawn):
     assert found["network"]["levels"] == 3 and found["settings"]["sizes"] == [224] and found["bad"] == []
 
 
-def test_evaluate_whitened_and_per_query(drawn, tmp_path):
-    training = draw_training(tmp_path / "train", landmarks=3, views=6)
-    result = run("evaluate", drawn, "--size", 224, "--dim", 32, "--whiten-on",
-                 training / "annotation_full_train.txt", "--per-query")
+def test_evaluate_whitened_and_per_query(little):
+    result = run("evaluate", little, "--size", 224, "--dim", 32, "--whiten-on", "diorama_val", "--per-query")
     assert result.exit_code == 0, result.output
-    assert "mAP" in result.stdout and "temple" in result.stdout
+    assert "mAP" in result.stdout and "_castle" in result.stdout
     assert "whitening learned on" in result.stderr
 
 
-def test_evaluate_protocol_of_another_layout(drawn):
-    result = run("evaluate", drawn, "--protocol", "holidays", "--size", 64)
+def test_evaluate_protocol_of_another_layout(little):
+    result = run("evaluate", little, "--protocol", "holidays", "--size", 64)
     assert isinstance(result.exception, ValueError)
 
 
-def test_describe_then_show(drawn, tmp_path):
-    (drawn / "jpg" / "broken.jpg").write_text("no picture")
+def test_describe_then_show(little, tmp_path):
+    (little / "jpg" / "broken.jpg").write_text("no picture")
     try:
-        result = run("describe", drawn / "jpg", "--out", tmp_path / "d", "--size", 160)
+        result = run("describe", little / "jpg", "--out", tmp_path / "d", "--size", 160)
         assert result.exit_code == 0, result.output
         assert "1 images can't be read" in result.stderr
     finally:
-        (drawn / "jpg" / "broken.jpg").unlink()
-    query = sorted((drawn / "jpg").iterdir())[0]
+        (little / "jpg" / "broken.jpg").unlink()
+    query = sorted((little / "jpg").iterdir())[0]
     result = run("show", tmp_path / "d", query, "--k", 7, "--box", "10,10,200,150", "--out", tmp_path / "found.png")
     assert result.exit_code == 0, result.output
     assert Image.open(tmp_path / "found.png").width > 500
@@ -66,11 +58,11 @@ def test_describe_then_show(drawn, tmp_path):
     (("evaluate", "no_such_set"), "no_such_set"),
     (("show", "nowhere", "query.jpg"), "nowhere"),
     (("describe", "nowhere", "--out", "out"), "nowhere"),
-    (("evaluate", "{drawn}", "--network", "resnet0"), "resnet0"),
-    (("evaluate", "{drawn}", "--network", "missing.safetensors"), "missing.safetensors"),
+    (("evaluate", "{little}", "--network", "resnet0"), "resnet0"),
+    (("evaluate", "{little}", "--network", "missing.safetensors"), "missing.safetensors"),
 ])
-def test_errors_are_one_line(drawn, arguments, message):
-    arguments = [argument.format(drawn=drawn) for argument in arguments]
+def test_errors_are_one_line(little, arguments, message):
+    arguments = [argument.format(little=little) for argument in arguments]
     done = subprocess.run([sys.executable, "-c", "from rmaclib.cli import main; main()", *arguments],
                           capture_output=True, text=True)
     assert done.returncode == 2 and "error:" in done.stderr and message in done.stderr

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rmaclib.datasets import LabelledImages, RetrievalDataset, open_collection
-from rmaclib.datasets.drawn import draw_training
+from rmaclib.datasets import LabelledImages, RetrievalDataset
 from rmaclib.evaluation import Evaluation, evaluate
 from rmaclib.images import ImageError
 from rmaclib.rmac import RMAC
@@ -59,8 +58,3 @@ def training_sample(collection: LabelledImages, count: int, seed: int = 0) -> li
     """Paths of `count` images drawn from a collection without replacement (all of them where it has fewer)."""
     paths: Sequence[Path] = collection.paths
     return list(paths) if len(paths) <= count else random.Random(seed).sample(paths, count)
-
-
-def drawn_training(folder: Path, seed: int = 0) -> LabelledImages:
-    """A training collection of drawn monuments, for where there is none of photographs."""
-    return open_collection(draw_training(folder, seed, landmarks=24) / "annotation_full_train.txt")

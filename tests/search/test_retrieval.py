@@ -6,76 +6,74 @@ import pytest
 import torch
 
 from rmaclib.datasets import open_collection, open_dataset
-from rmaclib.datasets.drawn import draw_collection
 from rmaclib.evaluation import average_precision
 from rmaclib.images import ImageError, fit, read_image
 from rmaclib.rmac import RMAC, NetworkSettings, SharedFeatures
 from rmaclib.search.descriptors import DescribeSettings, Descriptors, describe
-from rmaclib.search.retrieval import describe_queries, drawn_training, measure, score, training_sample
+from rmaclib.search.retrieval import describe_queries, measure, score, training_sample
 
 FAST = DescribeSettings(sizes=(160,), precision="float32", device="cpu")
 RECORDED = Path(__file__).parents[2] / "data/results/photos/01_rmac/oxford5k_subset/baseline.json"
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    folder = draw_collection(tmp_path_factory.mktemp("drawn") / "test", landmarks=3, distractors=3, longer=224)
-    return open_dataset(folder)
+def data(little):
+    return open_dataset(little)
 
 
-def test_measure_equals_a_plain_loop(drawn, lite0):
+def test_measure_equals_a_plain_loop(data, lite0):
     def alone(path, box=None):
         pixels = torch.from_numpy(np.array(fit(read_image(path), 160, box))).permute(2, 0, 1)
         with torch.inference_mode():
             return lite0(pixels[None])[0].numpy()
 
-    database = np.stack([alone(path) for path in drawn.paths])
+    database = np.stack([alone(path) for path in data.paths])
     aps = []
-    for query in drawn.queries:
+    for query in data.queries:
         order = np.argsort(-(database @ alone(query.path, query.box)), kind="stable")
-        names = [drawn.names[index] for index in order]
+        names = [data.names[index] for index in order]
         aps.append(average_precision(names, query.relevance["good"] | query.relevance["ok"], query.relevance["junk"]))
-    evaluation, _ = measure(lite0, drawn, "oxford", FAST)
+    evaluation, _ = measure(lite0, data, "oxford", FAST)
     assert evaluation.scores["mAP"] == pytest.approx(np.mean(aps), abs=1e-6)
 
 
-def test_shared_features_equal_networks_apart(drawn, lite0):
+def test_shared_features_equal_networks_apart(data, lite0):
     apart = {"rmac": lite0, "mac": RMAC(NetworkSettings("efficientnet_lite0", grid="whole"), lite0.backbone)}
     together = SharedFeatures(apart)
-    split = together.split(describe(together, drawn.paths[:4], FAST).vectors)
+    split = together.split(describe(together, data.paths[:4], FAST).vectors)
     for name, network in apart.items():
-        assert np.allclose(split[name], describe(network, drawn.paths[:4], FAST).vectors, atol=1e-5)
+        assert np.allclose(split[name], describe(network, data.paths[:4], FAST).vectors, atol=1e-5)
     with pytest.raises(ValueError, match="same backbone"):
         other = RMAC(lite0.settings, torch.nn.Module())
         SharedFeatures({"one": lite0, "two": other})
 
 
-def test_bad_database_images_are_never_found_and_bad_queries_end_the_run(drawn, lite0, tmp_path):
+def test_bad_database_images_are_never_found_and_bad_queries_end_the_run(data, lite0, tmp_path):
     from dataclasses import replace
 
-    victim = next(name for name in drawn.names if name in drawn.queries[0].relevance["ok"])
+    victim = next(name for name in data.names if name in data.queries[0].relevance["ok"])
     (tmp_path / "broken.jpg").write_bytes(b"")
     paths = tuple(tmp_path / "broken.jpg" if name == victim else path
-                  for name, path in zip(drawn.names, drawn.paths, strict=True))
-    evaluation, database = measure(lite0, replace(drawn, paths=paths), "oxford", FAST)
+                  for name, path in zip(data.names, data.paths, strict=True))
+    evaluation, database = measure(lite0, replace(data, paths=paths), "oxford", FAST)
     assert [name for name, _ in database.bad] == [victim]
-    assert evaluation.scores["mAP"] < measure(lite0, drawn, "oxford", FAST)[0].scores["mAP"]
-    query = replace(drawn.queries[0], path=tmp_path / "broken.jpg")
+    assert evaluation.scores["mAP"] < measure(lite0, data, "oxford", FAST)[0].scores["mAP"]
+    query = replace(data.queries[0], path=tmp_path / "broken.jpg")
     with pytest.raises(ImageError, match=f"broken.jpg.*{query.name}"):
-        describe_queries(lite0, replace(drawn, queries=(query,)), FAST)
+        describe_queries(lite0, replace(data, queries=(query,)), FAST)
 
 
-def test_score_by_hand(drawn):
+def test_score_by_hand(data):
     """A database in which every image is its own direction: a query finds itself first, the rest in list order."""
-    database = Descriptors(np.eye(len(drawn.names), dtype=np.float32), drawn.names, ())
-    index = [drawn.names.index(query.image) for query in drawn.queries]
-    queries = Descriptors(database.vectors[index], tuple(query.name for query in drawn.queries), ())
-    per_query = score(drawn, queries, database, "oxford").per_query
+    database = Descriptors(np.eye(len(data.names), dtype=np.float32), data.names, ())
+    index = [data.names.index(query.image) for query in data.queries]
+    queries = Descriptors(database.vectors[index], tuple(query.name for query in data.queries), ())
+    per_query = score(data, queries, database, "oxford").per_query
     assert all(entry["first_positive_rank"] == 1 for entry in per_query)
 
 
-def test_training_sample_repeats_and_stays_inside(tmp_path):
-    collection = drawn_training(tmp_path / "train")
+def test_training_sample_repeats_and_stays_inside():
+    collection = open_collection("diorama_train")
     sample = training_sample(collection, 10, seed=3)
     assert sample == training_sample(collection, 10, seed=3) != training_sample(collection, 10, seed=4)
     assert len(set(sample)) == 10 and set(sample) <= set(collection.paths)

@@ -1,0 +1,41 @@
+"""The notebooks as CI builds them: every figure is a picture, every number is recorded."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from rmaclib.results import load_results
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_smoke(name, output):
+    """Pictures that the notebook shows, and the values that it records."""
+    command = [sys.executable, "book/run_notebook.py", f"notebooks/{name}.ipynb",
+               "--profile", "notebooks/profiles/smoke.yml", "--output", output]
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((output / f"notebooks/{name}.ipynb").read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] != "stream"]
+    assert all("image/png" in output["data"] for output in outputs)
+    return len(outputs), {key: result.value for key, result in load_results(output / "results").items()}
+
+
+def test_00_diorama(tmp_path):
+    figures, values = run_smoke("00_diorama", tmp_path)
+    assert figures == 6
+    found = {key.removeprefix("00_diorama/diorama_train/"): value for key, value in values.items()}
+    assert 0.3 < found["dominant"] < 0.4
+    assert found["linked_same"] > 0.5 and found["linked_strangers"] < 0.05 and found["linked_sides"] < 0.1
+
+
+def test_01_rmac(tmp_path):
+    figures, values = run_smoke("01_rmac", tmp_path)
+    found = {key.removeprefix("01_rmac/diorama/"): value for key, value in values.items()}
+    assert figures >= 12 and len(found) >= 14
+    assert found["images"] == 521 and 0.2 < found["baseline"] < 0.9
+    assert found["query_removed"] < 0  # the query's own image is always found first
+    assert -1 <= found["rank_correlation"] <= 1
