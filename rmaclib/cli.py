@@ -94,7 +94,7 @@ def clean_command(
     images: Annotated[str, typer.Argument(
         metavar="LIST", help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
     out: Annotated[Path, typer.Option(help="Folder for the clean list, tables, report.html, and the graphs.")],
-    threshold: Annotated[int | None, typer.Option(help="Inliers that an edge needs.  [default: 15]")] = None,
+    threshold: Annotated[int | None, typer.Option(help="Inliers that an edge needs.  [default: 12]")] = None,
     largest: Annotated[int | None, typer.Option(help="Components kept of each landmark.  [default: 1]")] = None,
     detector: Annotated[Detector | None, typer.Option(help="Keypoints.  [default: sift]")] = None,
     keypoints: Annotated[int | None, typer.Option(help="Keypoints per image.  [default: 700]")] = None,
@@ -113,7 +113,7 @@ def clean_command(
 
     - `rmac clean annotation_full_train.txt --out clean`
 
-    - `rmac clean my_landmarks --out clean --threshold 12 --largest 2`
+    - `rmac clean my_landmarks --out clean --threshold 15 --largest 2`
 
     - `rmac clean landmarks_full --out clean --scheduler tcp://10.0.0.1:8786 --ahead 512`
 

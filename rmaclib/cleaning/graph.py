@@ -54,7 +54,7 @@ class GraphSettings:
     min_images: a smaller component is no class and not kept
     """
 
-    threshold: int = 15
+    threshold: int = 12
     largest: int = 1
     min_images: int = 2
 

@@ -5,6 +5,7 @@ the few directions that hold most of the descriptors' energy, and only the rows 
 in full. A pair with fewer such rows than a verified pair needs is done after the rough product.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,28 +37,29 @@ class MatchSettings:
             raise ValueError(f"rough_dim: expected 1..{DIMENSIONS}, got {self.rough_dim}")
 
 
-def main_directions(descriptors: np.ndarray, count: int) -> np.ndarray:
-    """The `count` directions that hold most of the energy of RootSIFT descriptors.
+def main_directions(descriptors: np.ndarray) -> np.ndarray:
+    """Directions of RootSIFT descriptors in falling order of the energy they hold.
 
-    descriptors: (N, 128) float32; returns (128, count) float32, orthonormal columns. The mean is not removed:
-    dot products in all 128 directions are those of the descriptors themselves.
+    descriptors: (N, 128) float32; returns (128, 128) float32, orthonormal columns. The mean is not removed: dot
+    products in all 128 directions are those of the descriptors themselves.
     """
     values = descriptors.astype(np.float64)
     _, vectors = np.linalg.eigh(values.T @ values)  # rising
-    return np.ascontiguousarray(vectors[:, ::-1][:, :count], dtype=np.float32)
+    return np.ascontiguousarray(vectors[:, ::-1], dtype=np.float32)
 
 
 class Matcher:
     """Matches pairs among a set of images; holds their descriptors ready.
 
-    directions: (128, settings.rough_dim), see main_directions; least: matches that a pair must have to count
+    directions: (128, 128), all of main_directions(); least: matches that a pair must have to count
     """
 
-    def __init__(self, features: list[Features], directions: np.ndarray, settings: MatchSettings, least: int = 1):
+    def __init__(self, features: Sequence[Features], directions: np.ndarray, settings: MatchSettings, least: int = 1):
         self.settings, self.least = settings, least
-        self.full = [root_sift(image.descriptors) for image in features]
-        self.rough = [descriptors @ directions for descriptors in self.full]
-        largest = max((len(descriptors) for descriptors in self.full), default=0)
+        turned = [root_sift(image.descriptors) @ directions for image in features]
+        self.rough = [np.ascontiguousarray(descriptors[:, :settings.rough_dim]) for descriptors in turned]
+        self.rest = [np.ascontiguousarray(descriptors[:, settings.rough_dim:]) for descriptors in turned]
+        largest = max((len(descriptors) for descriptors in turned), default=0)
         # One buffer for all products: a fresh one each time costs as much as the product.
         self.product = np.empty(largest * largest, np.float32)
 
@@ -66,31 +68,35 @@ class Matcher:
 
         Of several keypoints of i that match one of j, the nearest is kept. Fewer than `least` come back as none.
         """
-        rows = np.arange(len(self.full[i]))
+        left, right = self.rough[i], self.rough[j]
         # A second neighbour needs two keypoints; of one alone it can't be told whether it matches.
-        if len(rows) < self.least or len(self.full[j]) < 2:
+        if len(left) < self.least or len(right) < 2:
+            return _no_matches()
+        product = self.product[:len(left) * len(right)].reshape(len(left), len(right))
+        np.matmul(left, right.T, out=product)
+        best, first, second = _neighbours(product)
+        rows = np.flatnonzero(_passes(first, second, self.settings.rough_ratio))
+        if len(rows) < self.least:
             return _no_matches()
         if self.settings.rough_dim < DIMENSIONS:
-            _, first, second = self._neighbours(self.rough[i], self.rough[j])
-            rows = np.flatnonzero(_passes(first, second, self.settings.rough_ratio))
-            if len(rows) < self.least:
-                return _no_matches()
-        best, first, second = self._neighbours(self.full[i][rows], self.full[j])
+            product[rows, best[rows]] = first[rows]
+            best, first, second = _neighbours(product[rows] + self.rest[i][rows] @ self.rest[j].T)
+        else:
+            best, first, second = best[rows], first[rows], second[rows]
         kept = np.flatnonzero(_passes(first, second, self.settings.ratio))
         kept = kept[np.argsort(-first[kept], kind="stable")]  # nearest first
         _, one_each = np.unique(best[kept], return_index=True)
         kept = kept[one_each]
         return np.stack([rows[kept], best[kept]], 1) if len(kept) >= self.least else _no_matches()
 
-    def _neighbours(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each row of `left`: index of the nearest of `right`, its dot product, that of the second nearest."""
-        product = self.product[:len(left) * len(right)].reshape(len(left), len(right))
-        np.matmul(left, right.T, out=product)
-        rows = np.arange(len(left))
-        best = product.argmax(1)
-        first = product[rows, best]
-        product[rows, best] = -np.inf
-        return best, first, product.max(1)
+
+def _neighbours(product: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each row of dot products: column of the largest, its value, the second largest; the largest is erased."""
+    rows = np.arange(len(product))
+    best = product.argmax(1)
+    first = product[rows, best]
+    product[rows, best] = -np.inf
+    return best, first, product.max(1)
 
 
 def _passes(first: np.ndarray, second: np.ndarray, ratio: float) -> np.ndarray:

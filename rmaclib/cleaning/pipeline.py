@@ -327,8 +327,7 @@ class _Job:
             return []
         sample = np.flatnonzero(usable)
         sample = sample[np.linspace(0, len(sample) - 1, min(len(sample), _DIRECTION_IMAGES)).astype(int)]
-        directions = main_directions(root_sift(np.concatenate([self.features[i].descriptors for i in sample])),
-                                     self.settings.matching.rough_dim)
+        directions = main_directions(root_sift(np.concatenate([self.features[i].descriptors for i in sample])))
         wanted = np.outer(usable, usable)
         if self.neighbours is not None:
             wanted &= _near(self.neighbours(self.paths, self.settings.neighbours), len(usable))

@@ -4,7 +4,7 @@ from cleaning_pictures import VIEWS, save, texture, warped
 
 from rmaclib.cleaning import Features, KeypointSettings, Matcher, MatchSettings, extract, main_directions, root_sift
 
-FULL = MatchSettings(rough_dim=128)
+FULL = MatchSettings(rough_dim=128)  # everything in full at once
 
 
 def features(descriptors):
@@ -33,13 +33,14 @@ def by_loops(left, right, ratio):
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
     folder = tmp_path_factory.mktemp("views")
-    return [extract(save(folder / f"{n}.png", warped(texture(1), view, texture(100 + n))), KeypointSettings(count=120))
-            for n, view in enumerate(VIEWS)] + [extract(save(folder / "other.png", texture(9)), KeypointSettings(count=110))]
+    pictures = [warped(texture(1), view, texture(100 + number)) for number, view in enumerate(VIEWS)] + [texture(9)]
+    return [extract(save(folder / f"{number}.png", picture), KeypointSettings(count=120 - number))
+            for number, picture in enumerate(pictures)]
 
 
 def matcher(images, settings, least=1):
     stacked = root_sift(np.concatenate([image.descriptors for image in images]))
-    return Matcher(images, main_directions(stacked, settings.rough_dim), settings, least)
+    return Matcher(images, main_directions(stacked), settings, least)
 
 
 def test_ratio_by_hand():
@@ -89,14 +90,15 @@ def test_images_without_or_with_one_keypoint():
 
 def test_main_directions_hold_the_energy(views):
     vectors = root_sift(np.concatenate([image.descriptors for image in views]))
-    directions = main_directions(vectors, 128)
+    directions = main_directions(vectors)
     assert directions.T @ directions == pytest.approx(np.eye(128), abs=1e-5)
     assert vectors @ directions @ directions.T == pytest.approx(vectors, abs=1e-5)
     energy = ((vectors @ directions)**2).sum(0)
     assert (np.diff(energy) < 1e-2).all() and energy[:48].sum() > 0.9 * energy.sum()
 
 
-@pytest.mark.parametrize("values", [{"ratio": 0}, {"ratio": 0.95}, {"rough_ratio": 1.1}, {"rough_dim": 0}, {"rough_dim": 129}])
+@pytest.mark.parametrize("values", [{"ratio": 0}, {"ratio": 0.95}, {"rough_ratio": 1.1}, {"rough_dim": 0},
+                                    {"rough_dim": 129}])
 def test_bad_settings(values):
     with pytest.raises(ValueError, match="expected"):
         MatchSettings(**values)

@@ -114,7 +114,8 @@ def test_a_mark_does_not_link_two_photographs():
 
 def test_what_matches_beside_a_mark_still_links():
     mark, left = points(30), points(40, seed=2)
-    found = verify(np.concatenate([mark, left]), np.concatenate([mark, mapped(view(), left)]), SIZE, SIZE, keypoints=700)
+    right = np.concatenate([mark, mapped(view(), left)])
+    found = verify(np.concatenate([mark, left]), right, SIZE, SIZE, keypoints=700)
     assert found.reason == "" and found.affine == pytest.approx(view(), abs=1e-3)
     assert not found.inliers[:30].any() and found.inliers[30:].all()
 

@@ -1,0 +1,180 @@
+"""What cleaning does to real photographs: the numbers of book/cleaning.md.
+
+    RMACLIB_DATA=FOLDER python tests/benchmarks/cleaning_photos.py STEP … --work FOLDER --record FOLDER
+
+Steps: `threshold` cleans landmarks48 and sweeps the threshold; `injected` adds ten images of oxford5k_subset to
+each class and counts the survivors; `marks` cleans a quarter of the classes without taking marks out;
+`shortlist` asks how many edges and kept images remain when only neighbours by global descriptor are matched;
+`memory` cleans one class of 1,000 images and reads the peak of each process. The graphs stay in --work: a step
+that was interrupted goes on, and `marks` and `shortlist` reuse those of `threshold`.
+"""
+
+import argparse
+import random
+import resource
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from rmaclib.cleaning import Cleaned, CleanSettings, GraphSettings, VerificationSettings, clean, kept_components
+from rmaclib.cleaning.pipeline import landmark_members
+from rmaclib.datasets import LabelledImages, open_collection, open_dataset
+from rmaclib.results import record
+
+INJECTED = 10  # images for each class
+QUANTILES = (10, 25, 50, 75, 90)
+SHORTLISTS = (10, 20, 50)
+
+
+class Steps:
+    def __init__(self, work: Path, folder: Path | None):
+        self.work, self.folder = work, folder
+        self.settings = CleanSettings()
+        self.photos = open_collection("landmarks48")
+        self.started = time.monotonic()
+
+    def keep(self, key: str, value, unit: str, protocol: str, settings: CleanSettings, seed=None, **more) -> None:
+        print(f"{key}: {value} {unit}", flush=True)
+        if self.folder:
+            record(self.folder, f"02_cleaning/{self.photos.name}/{key}", value, unit=unit, protocol=protocol,
+                   dataset={"name": self.photos.name, "counts": self.photos.counts},
+                   settings={**asdict(settings), **more}, seed=seed, seconds=time.monotonic() - self.started,
+                   notebook="02_cleaning", profile="photos")
+
+    def cleaned(self, images: LabelledImages, settings: CleanSettings, name: str) -> Cleaned:
+        return clean(images, settings, out=self.work / name)
+
+    def threshold(self) -> None:
+        found = self.cleaned(self.photos, self.settings, "threshold")
+        for threshold in range(10, 31):
+            settings = replace(self.settings, graph=GraphSettings(threshold=threshold))
+            kept = [kept_components(landmark.graph, settings.graph) >= 0 for landmark in found.landmarks]
+            share = sum(map(np.sum, kept)) / len(self.photos.names)
+            self.keep(f"kept_{threshold}", share, "share", "all pairs", settings)
+            if threshold == self.settings.graph.threshold:
+                for quantile in QUANTILES:
+                    share = float(np.quantile([part.mean() for part in kept], quantile / 100))
+                    self.keep(f"class_share_{quantile}", share, "share", "all pairs", settings)
+        graphs = [landmark.graph for landmark in found.landmarks]
+        self.keep("pairs", sum(graph.compared for graph in graphs), "pairs", "all pairs", self.settings)
+        edges = sum(int((graph.inliers >= self.settings.graph.threshold).sum()) for graph in graphs)
+        self.keep("edges", edges, "edges", "all pairs", self.settings)
+        for reason in ("mark", "thin strip", "stretch", "scale", "mirrored"):
+            self.keep(f"refused_{reason.replace(' ', '_')}", sum(graph.rejected.get(reason, 0) for graph in graphs),
+                      "pairs", "all pairs", self.settings)
+        boxes = [landmark.selection for landmark in found.landmarks]
+        rounds = int(np.median([part.rounds for part in boxes]))
+        self.keep("diffusion_rounds", rounds, "updates", "all pairs", self.settings)
+        self.keep("diffusion_converged", sum(part.converged for part in boxes) / len(boxes), "share", "all pairs",
+                  self.settings)
+
+    def injected(self, seed: int = 0) -> None:
+        """Ten images of another data set in each class: does any survive, and do they pull others along?"""
+        before = self.cleaned(self.photos, self.settings, "threshold")
+        others = open_dataset("oxford5k_subset")
+        members = landmark_members(self.photos)
+        drawn = random.Random(seed).sample(range(len(others.names)), INJECTED * len(members))
+        labels = [label for label in members for _ in range(INJECTED)]
+        both = LabelledImages(
+            "landmarks48", self.photos.root,
+            self.photos.names + tuple(f"injected/{others.names[index]}" for index in drawn),
+            self.photos.paths + tuple(others.paths[index] for index in drawn),
+            self.photos.labels + tuple(labels), self.photos.boxes + (None,) * len(drawn), self.photos.label_names)
+        after = self.cleaned(both, self.settings, "injected")
+        for threshold in (10, self.settings.graph.threshold, 15):
+            settings = replace(self.settings, graph=GraphSettings(threshold=threshold))
+            names = [self._kept(found, settings) for found in (before, after)]
+            strangers = {name for name in names[1] if name.startswith("injected/")}
+            change = (len(names[1] - strangers) - len(names[0])) / len(self.photos.names)
+            self.keep(f"injected_survive_{threshold}", len(strangers) / len(drawn), "share", "injected", settings, seed)
+            self.keep(f"injected_change_{threshold}", change, "points", "injected", settings, seed)
+
+    @staticmethod
+    def _kept(found: Cleaned, settings: CleanSettings) -> set[str]:
+        return {name for landmark in found.landmarks
+                for name, component in zip(landmark.graph.names, kept_components(landmark.graph, settings.graph),
+                                           strict=True) if component >= 0}
+
+    def marks(self) -> None:
+        """The same classes with and without taking marks out."""
+        chosen = [index for index, label in enumerate(self.photos.labels) if label % 4 == 0]
+        part = replace(self.photos, **{name: tuple(getattr(self.photos, name)[index] for index in chosen)
+                                       for name in ("names", "paths", "labels", "boxes")})
+        off = replace(self.settings, verification=VerificationSettings(marks=False, min_width=0.0))
+        without = self.cleaned(part, off, "marks")
+        whole = self.cleaned(self.photos, self.settings, "threshold")
+        with_marks = [landmark for landmark in whole.landmarks if landmark.label % 4 == 0]
+        threshold = self.settings.graph.threshold
+        for name, landmarks, settings in (("on", with_marks, self.settings), ("off", without.landmarks, off)):
+            kept = sum(int((kept_components(landmark.graph, settings.graph) >= 0).sum()) for landmark in landmarks)
+            edges = sum(int((landmark.graph.inliers >= threshold).sum()) for landmark in landmarks)
+            self.keep(f"marks_{name}_kept", kept / len(chosen), "share", "every fourth class", settings)
+            self.keep(f"marks_{name}_edges", edges, "edges", "every fourth class", settings)
+
+    def shortlist(self) -> None:
+        """Edges and kept images that remain on shortlists, computed from the graphs of all pairs."""
+        from rmaclib.rmac import NetworkSettings, create_network
+        from rmaclib.search.descriptors import DescribeSettings
+        from rmaclib.search.neighbours import DescriptorNeighbours
+
+        found = self.cleaned(self.photos, self.settings, "threshold")
+        lists = DescriptorNeighbours(create_network(NetworkSettings("efficientnet_lite0", levels=3)),
+                                     DescribeSettings((320,), precision="float32"))
+        large = [landmark for landmark in found.landmarks if len(landmark.images) >= 90]
+        nearest = [lists([self.photos.paths[index] for index in landmark.images], max(SHORTLISTS))
+                   for landmark in large]
+        for count in SHORTLISTS:
+            edges = listed_edges = compared = pairs = kept = kept_listed = 0
+            for landmark, order in zip(large, nearest, strict=True):
+                graph, images = landmark.graph, len(landmark.images)
+                near = np.zeros((images, images), bool)
+                near[np.arange(images)[:, None], order[:, :count]] = True
+                near |= near.T
+                on_list = near[graph.pairs[:, 0], graph.pairs[:, 1]]
+                strong = graph.inliers >= self.settings.graph.threshold
+                short = replace(graph, **{name: getattr(graph, name)[on_list]
+                                          for name in ("pairs", "inliers", "affines", "rectangles")})
+                full = kept_components(graph, self.settings.graph) >= 0
+                part = kept_components(short, self.settings.graph) >= 0
+                edges += int(strong.sum())
+                listed_edges += int((strong & on_list).sum())
+                kept += int(full.sum())
+                kept_listed += int((full & part).sum())
+                compared += int(np.triu(near, 1).sum())
+                pairs += images * (images - 1) // 2
+            shares = {"edges": listed_edges / edges, "kept": kept_listed / kept, "pairs": compared / pairs}
+            for key, value in shares.items():
+                self.keep(f"shortlist_{count}_{key}", value, "share", "classes of 90 images and more", self.settings,
+                          network=lists.name, classes=len(large))
+
+    def memory(self, count: int = 1000) -> None:
+        """Peak memory of the main process and of its largest worker, for one class."""
+        names = [f"{index:04d}" for index in range(count)]
+        images = LabelledImages("one class", self.photos.root, tuple(names), self.photos.paths[:count], (0,) * count,
+                                (None,) * count)
+        begin = time.monotonic()
+        clean(images, self.settings, out=self.work / "memory")
+        seconds = time.monotonic() - begin
+        mebibytes = {who: resource.getrusage(kind).ru_maxrss / 1024
+                     for who, kind in (("main", resource.RUSAGE_SELF), ("worker", resource.RUSAGE_CHILDREN))}
+        for who, value in mebibytes.items():
+            self.keep(f"memory_{who}", value, "MiB", f"one class of {count} images", self.settings)
+        print(f"{seconds:.0f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="+", choices=("threshold", "injected", "marks", "shortlist", "memory"))
+    parser.add_argument("--work", type=Path, required=True, help="folder for graphs")
+    parser.add_argument("--record", type=Path, help="folder of result records to write to")
+    options = parser.parse_args()
+    for name in options.steps:
+        getattr(Steps(options.work, options.record), name)()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
