@@ -39,10 +39,10 @@ class Steps:
     def keep(self, key: str, value, unit: str, protocol: str, settings: CleanSettings, seed=None, **more) -> None:
         print(f"{key}: {value} {unit}", flush=True)
         if self.folder:
-            record(self.folder, f"02_cleaning/{self.photos.name}/{key}", value, unit=unit, protocol=protocol,
+            record(self.folder, f"benchmarks/{self.photos.name}/{key}", value, unit=unit, protocol=protocol,
                    dataset={"name": self.photos.name, "counts": self.photos.counts},
                    settings={**asdict(settings), **more}, seed=seed, seconds=time.monotonic() - self.started,
-                   notebook="02_cleaning", profile="photos")
+                   notebook="benchmarks", profile="photos")
 
     def cleaned(self, images: LabelledImages, settings: CleanSettings, name: str) -> Cleaned:
         return clean(images, settings, out=self.work / name)

@@ -120,10 +120,10 @@ def main() -> int:
 
     def keep(key, value, unit, **more):
         if options.record:
-            record(options.record, f"02_cleaning/{collection.name}/{key}", value, unit=unit, protocol="cleaning_speed",
+            record(options.record, f"benchmarks/{collection.name}/{key}", value, unit=unit, protocol="cleaning_speed",
                    dataset={"name": collection.name, "counts": {"images": sum(map(len, groups)), "pairs": pairs_timed}},
                    settings={**asdict(settings), **more}, seed=None, seconds=time.monotonic() - started,
-                   notebook="02_cleaning", profile="photos")
+                   notebook="benchmarks", profile="photos")
 
     keep("speed_ratio", ratio, "times")
     keep("edges_jaccard_plain", jaccard["plain"], "Jaccard index")
