@@ -23,6 +23,9 @@ from rmaclib.cleaning import Cleaned, CleanSettings, GraphSettings, Verification
 from rmaclib.cleaning.pipeline import landmark_members
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset
 from rmaclib.results import record
+from rmaclib.rmac import NetworkSettings, create_network
+from rmaclib.search.descriptors import DescribeSettings
+from rmaclib.search.neighbours import DescriptorNeighbours
 
 INJECTED = 10  # images for each class
 QUANTILES = (10, 25, 50, 75, 90)
@@ -116,13 +119,8 @@ class Steps:
 
     def shortlist(self) -> None:
         """Edges and kept images that remain on shortlists, computed from the graphs of all pairs."""
-        from rmaclib.rmac import NetworkSettings, create_network
-        from rmaclib.search.descriptors import DescribeSettings
-        from rmaclib.search.neighbours import DescriptorNeighbours
-
         found = self.cleaned(self.photos, self.settings, "threshold")
-        lists = DescriptorNeighbours(create_network(NetworkSettings("efficientnet_lite0", levels=3)),
-                                     DescribeSettings((320,), precision="float32"))
+        lists = shortlists()
         large = [landmark for landmark in found.landmarks if len(landmark.images) >= 90]
         nearest = [lists([self.photos.paths[index] for index in landmark.images], max(SHORTLISTS))
                    for landmark in large]
@@ -151,18 +149,25 @@ class Steps:
                           network=lists.name, classes=len(large))
 
     def memory(self, count: int = 1000) -> None:
-        """Peak memory of the main process and of its largest worker, for one class."""
+        """Peak memory of the main process and of its largest worker, for one class matched on shortlists, which is
+        what the default settings do with so many images. Every task still carries all images of its two blocks."""
         names = [f"{index:04d}" for index in range(count)]
         images = LabelledImages("one class", self.photos.root, tuple(names), self.photos.paths[:count], (0,) * count,
                                 (None,) * count)
         begin = time.monotonic()
-        clean(images, self.settings, out=self.work / "memory")
+        clean(images, self.settings, out=self.work / "memory", neighbours=shortlists())
         seconds = time.monotonic() - begin
         mebibytes = {who: resource.getrusage(kind).ru_maxrss / 1024
                      for who, kind in (("main", resource.RUSAGE_SELF), ("worker", resource.RUSAGE_CHILDREN))}
         for who, value in mebibytes.items():
             self.keep(f"memory_{who}", value, "MiB", f"one class of {count} images", self.settings)
         print(f"{seconds:.0f} s")
+
+
+def shortlists() -> DescriptorNeighbours:
+    """Those of rmac clean."""
+    return DescriptorNeighbours(create_network(NetworkSettings("efficientnet_lite0", levels=3)),
+                                DescribeSettings((320,), precision="float32"))
 
 
 def main() -> int:
