@@ -118,7 +118,7 @@ def clean_command(
     - `rmac clean landmarks_full --out clean --scheduler tcp://10.0.0.1:8786 --ahead 512`
 
     OUT/annotation_clean.txt is the clean list (`path label x1 x2 y1 y2`), OUT/report.html shows what was dropped
-    and why. Another --threshold or --largest on the same OUT needs no matching.
+    and why. A higher --threshold or another --largest on the same OUT needs no matching.
     """
     started = time.monotonic()
     collection = open_collection(images)
@@ -147,7 +147,10 @@ def _clean_settings(file: Path | None, threshold, largest, detector, count, size
     def over(part, **values):
         return replace(part, **{name: value for name, value in values.items() if value is not None})
 
-    return replace(found, graph=over(found.graph, threshold=threshold, largest=largest),
+    graph = over(found.graph, threshold=threshold, largest=largest)
+    # Weaker edges than asked for need not be kept; as weak ones as asked for must be.
+    least = min(found.verification.min_inliers, graph.threshold)
+    return replace(found, graph=graph, verification=replace(found.verification, min_inliers=least),
                    keypoints=over(found.keypoints, detector=detector, count=count, size=size))
 
 

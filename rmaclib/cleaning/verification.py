@@ -37,7 +37,7 @@ class VerificationSettings:
     """
 
     tolerance: float = 0.011
-    min_inliers: int = 10
+    min_inliers: int = 12
     max_scale: float = 4.0
     max_stretch: float = 3.0
     min_width: float = 0.01

@@ -27,6 +27,7 @@ from rmaclib.rmac import NetworkSettings, create_network
 from rmaclib.search.descriptors import DescribeSettings
 from rmaclib.search.neighbours import DescriptorNeighbours
 
+LEAST = 10  # inliers kept in the graphs, the lowest threshold of the sweep
 INJECTED = 10  # images for each class
 QUANTILES = (10, 25, 50, 75, 90)
 SHORTLISTS = (10, 20, 50)
@@ -35,7 +36,7 @@ SHORTLISTS = (10, 20, 50)
 class Steps:
     def __init__(self, work: Path, folder: Path | None):
         self.work, self.folder = work, folder
-        self.settings = CleanSettings()
+        self.settings = CleanSettings(verification=VerificationSettings(min_inliers=LEAST))
         self.photos = open_collection("landmarks48")
         self.started = time.monotonic()
 
@@ -52,7 +53,7 @@ class Steps:
 
     def threshold(self) -> None:
         found = self.cleaned(self.photos, self.settings, "threshold")
-        for threshold in range(10, 31):
+        for threshold in range(LEAST, 31):
             settings = replace(self.settings, graph=GraphSettings(threshold=threshold))
             kept = [kept_components(landmark.graph, settings.graph) >= 0 for landmark in found.landmarks]
             share = sum(map(np.sum, kept)) / len(self.photos.names)
@@ -87,7 +88,7 @@ class Steps:
             self.photos.paths + tuple(others.paths[index] for index in drawn),
             self.photos.labels + tuple(labels), self.photos.boxes + (None,) * len(drawn), self.photos.label_names)
         after = self.cleaned(both, self.settings, "injected")
-        for threshold in (10, self.settings.graph.threshold, 15):
+        for threshold in (LEAST, self.settings.graph.threshold, 15):
             settings = replace(self.settings, graph=GraphSettings(threshold=threshold))
             names = [self._kept(found, settings) for found in (before, after)]
             strangers = {name for name in names[1] if name.startswith("injected/")}
@@ -106,7 +107,7 @@ class Steps:
         chosen = [index for index, label in enumerate(self.photos.labels) if label % 4 == 0]
         part = replace(self.photos, **{name: tuple(getattr(self.photos, name)[index] for index in chosen)
                                        for name in ("names", "paths", "labels", "boxes")})
-        off = replace(self.settings, verification=VerificationSettings(marks=False, min_width=0.0))
+        off = replace(self.settings, verification=VerificationSettings(min_inliers=LEAST, marks=False, min_width=0.0))
         without = self.cleaned(part, off, "marks")
         whole = self.cleaned(self.photos, self.settings, "threshold")
         with_marks = [landmark for landmark in whole.landmarks if landmark.label % 4 == 0]

@@ -34,7 +34,7 @@ def test_medians_by_hand(points, median):
     assert geometric_median(points) == pytest.approx(median, abs=2e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(clouds)
 def test_nothing_is_nearer_than_the_median(points):
     points = np.array(points)
@@ -44,11 +44,11 @@ def test_nothing_is_nearer_than_the_median(points):
     # From the mean and from every point: a median may be one of them.
     starts = [points.mean(0), *points]
     best = min([cost(start, points) for start in starts]
-               + [minimize(cost, start, args=(points,), method="Nelder-Mead").fun for start in starts[:3]])
+               + [minimize(cost, start, args=(points,), method="Nelder-Mead").fun for start in starts[:2]])
     assert cost(found, points) <= best + 1e-3 * spread
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(clouds, st.floats(-500, 500), st.sampled_from([1e-3, 1.0, 1e4]))
 def test_medians_move_and_grow_with_their_points(points, shift, scale):
     points = np.array(points)
@@ -58,7 +58,7 @@ def test_medians_move_and_grow_with_their_points(points, shift, scale):
         scale * cost(geometric_median(points), points), abs=2e-3 * scale * spread * len(points) + 1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(clouds, min_size=1, max_size=4))
 def test_groups_are_independent(groups):
     owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
@@ -177,7 +177,7 @@ def test_agreeing_boxes_rest_and_a_wrong_one_is_mended(seed):
     assert np.abs(found.boxes - true).max() < 0.4 * np.abs(start - true).max()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.01, 1), st.integers(2, 8))
 def test_boxes_are_never_empty_or_outside(seed, alpha, count):
     """Whatever the maps say."""

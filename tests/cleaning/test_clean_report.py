@@ -95,9 +95,11 @@ def test_the_page_shows_what_was_kept_and_why_not(report):
 def test_another_threshold_needs_no_matching(collection, tmp_path, monkeypatch):
     part = collection / "part.txt"
     part.write_text("".join(f"images/2/{number}.png 2\n" for number in range(3)))
-    assert "3 of 3 images" in run(part, "--out", tmp_path, *COUNT).stderr
-    monkeypatch.setattr("rmaclib.cleaning.pipeline.match_landmarks", lambda *_: None)
-    assert "0 of 3 images" in run(part, "--out", tmp_path, "--threshold", 5000, *COUNT).stderr
+    assert "3 of 3 images" in run(part, "--out", tmp_path, "--threshold", 9, *COUNT).stderr
+    monkeypatch.setattr("rmaclib.cleaning.pipeline.extract_all", lambda *_: 1 / 0)
+    (tmp_path / "s.yml").write_text("verification: {min_inliers: 9}\ngraph: {threshold: 9}\n")
+    assert "0 of 3 images" in run(part, "--out", tmp_path, "--threshold", 5000, "--settings", tmp_path / "s.yml",
+                                   *COUNT).stderr
 
 
 def test_a_folder_per_landmark_and_settings_from_a_file(tmp_path):
