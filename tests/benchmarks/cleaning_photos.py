@@ -14,13 +14,23 @@ import random
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from rmaclib.cleaning import Cleaned, CleanSettings, GraphSettings, VerificationSettings, clean, kept_components
-from rmaclib.cleaning.pipeline import landmark_members
+from rmaclib.cleaning import (
+    CleanSettings,
+    GraphSettings,
+    MatchGraph,
+    VerificationSettings,
+    clean,
+    kept_components,
+    load_graph,
+    select,
+)
+from rmaclib.cleaning.pipeline import graph_file, landmark_members, match_landmarks
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset
 from rmaclib.results import record
 from rmaclib.rmac import NetworkSettings, create_network
@@ -48,28 +58,30 @@ class Steps:
                    settings={**asdict(settings), **more}, seed=seed, seconds=time.monotonic() - self.started,
                    notebook="benchmarks", profile="photos")
 
-    def cleaned(self, images: LabelledImages, settings: CleanSettings, name: str) -> Cleaned:
-        return clean(images, settings, out=self.work / name)
+    def graphs(self, images: LabelledImages, settings: CleanSettings, name: str) -> dict[int, MatchGraph]:
+        """Label -> graph, made where it is not there yet."""
+        folder, members = self.work / name / "graphs", landmark_members(images)
+        match_landmarks(images, members, settings, folder, None, None, True)
+        return {label: load_graph(graph_file(folder, label)) for label in members}
 
     def threshold(self) -> None:
-        found = self.cleaned(self.photos, self.settings, "threshold")
+        graphs = self.graphs(self.photos, self.settings, "threshold").values()
         for threshold in range(LEAST, 31):
             settings = replace(self.settings, graph=GraphSettings(threshold=threshold))
-            kept = [kept_components(landmark.graph, settings.graph) >= 0 for landmark in found.landmarks]
+            kept = [kept_components(graph, settings.graph) >= 0 for graph in graphs]
             share = sum(map(np.sum, kept)) / len(self.photos.names)
             self.keep(f"kept_{threshold}", share, "share", "all pairs", settings)
             if threshold == self.settings.graph.threshold:
                 for quantile in QUANTILES:
                     share = float(np.quantile([part.mean() for part in kept], quantile / 100))
                     self.keep(f"class_share_{quantile}", share, "share", "all pairs", settings)
-        graphs = [landmark.graph for landmark in found.landmarks]
         self.keep("pairs", sum(graph.compared for graph in graphs), "pairs", "all pairs", self.settings)
         edges = sum(int((graph.inliers >= self.settings.graph.threshold).sum()) for graph in graphs)
         self.keep("edges", edges, "edges", "all pairs", self.settings)
         for reason in ("mark", "thin strip", "stretch", "scale", "mirrored"):
             self.keep(f"refused_{reason.replace(' ', '_')}", sum(graph.rejected.get(reason, 0) for graph in graphs),
                       "pairs", "all pairs", self.settings)
-        boxes = [landmark.selection for landmark in found.landmarks]
+        boxes = [select(graph, self.settings) for graph in graphs]
         rounds = int(np.median([part.rounds for part in boxes]))
         self.keep("diffusion_rounds", rounds, "updates", "all pairs", self.settings)
         self.keep("diffusion_converged", sum(part.converged for part in boxes) / len(boxes), "share", "all pairs",
@@ -77,7 +89,7 @@ class Steps:
 
     def injected(self, seed: int = 0) -> None:
         """Ten images of another data set in each class: does any survive, and do they pull others along?"""
-        before = self.cleaned(self.photos, self.settings, "threshold")
+        before = self.graphs(self.photos, self.settings, "threshold")
         others = open_dataset("oxford5k_subset")
         members = landmark_members(self.photos)
         drawn = random.Random(seed).sample(range(len(others.names)), INJECTED * len(members))
@@ -87,7 +99,7 @@ class Steps:
             self.photos.names + tuple(f"injected/{others.names[index]}" for index in drawn),
             self.photos.paths + tuple(others.paths[index] for index in drawn),
             self.photos.labels + tuple(labels), self.photos.boxes + (None,) * len(drawn), self.photos.label_names)
-        after = self.cleaned(both, self.settings, "injected")
+        after = self.graphs(both, self.settings, "injected")
         for threshold in (LEAST, self.settings.graph.threshold, 15):
             settings = replace(self.settings, graph=GraphSettings(threshold=threshold))
             names = [self._kept(found, settings) for found in (before, after)]
@@ -97,10 +109,10 @@ class Steps:
             self.keep(f"injected_change_{threshold}", change, "points", "injected", settings, seed)
 
     @staticmethod
-    def _kept(found: Cleaned, settings: CleanSettings) -> set[str]:
-        return {name for landmark in found.landmarks
-                for name, component in zip(landmark.graph.names, kept_components(landmark.graph, settings.graph),
-                                           strict=True) if component >= 0}
+    def _kept(graphs: Mapping[int, MatchGraph], settings: CleanSettings) -> set[str]:
+        return {name for graph in graphs.values()
+                for name, component in zip(graph.names, kept_components(graph, settings.graph), strict=True)
+                if component >= 0}
 
     def marks(self) -> None:
         """The same classes with and without taking marks out."""
@@ -108,27 +120,26 @@ class Steps:
         part = replace(self.photos, **{name: tuple(getattr(self.photos, name)[index] for index in chosen)
                                        for name in ("names", "paths", "labels", "boxes")})
         off = replace(self.settings, verification=VerificationSettings(min_inliers=LEAST, marks=False, min_width=0.0))
-        without = self.cleaned(part, off, "marks")
-        whole = self.cleaned(self.photos, self.settings, "threshold")
-        with_marks = [landmark for landmark in whole.landmarks if landmark.label % 4 == 0]
+        without = self.graphs(part, off, "marks")
+        whole = self.graphs(self.photos, self.settings, "threshold")
+        with_marks = {label: graph for label, graph in whole.items() if label in without}
         threshold = self.settings.graph.threshold
-        for name, landmarks, settings in (("on", with_marks, self.settings), ("off", without.landmarks, off)):
-            kept = sum(int((kept_components(landmark.graph, settings.graph) >= 0).sum()) for landmark in landmarks)
-            edges = sum(int((landmark.graph.inliers >= threshold).sum()) for landmark in landmarks)
+        for name, graphs, settings in (("on", with_marks, self.settings), ("off", without, off)):
+            kept = len(self._kept(graphs, settings))
+            edges = sum(int((graph.inliers >= threshold).sum()) for graph in graphs.values())
             self.keep(f"marks_{name}_kept", kept / len(chosen), "share", "every fourth class", settings)
             self.keep(f"marks_{name}_edges", edges, "edges", "every fourth class", settings)
 
     def shortlist(self) -> None:
         """Edges and kept images that remain on shortlists, computed from the graphs of all pairs."""
-        found = self.cleaned(self.photos, self.settings, "threshold")
-        lists = shortlists()
-        large = [landmark for landmark in found.landmarks if len(landmark.images) >= 90]
-        nearest = [lists([self.photos.paths[index] for index in landmark.images], max(SHORTLISTS))
-                   for landmark in large]
+        found = self.graphs(self.photos, self.settings, "threshold")
+        lists, members = shortlists(), landmark_members(self.photos)
+        large = [label for label, indices in members.items() if len(indices) >= 90]
+        nearest = [lists([self.photos.paths[index] for index in members[label]], max(SHORTLISTS)) for label in large]
         for count in SHORTLISTS:
             edges = listed_edges = compared = pairs = kept = kept_listed = 0
-            for landmark, order in zip(large, nearest, strict=True):
-                graph, images = landmark.graph, len(landmark.images)
+            for label, order in zip(large, nearest, strict=True):
+                graph, images = found[label], len(members[label])
                 near = np.zeros((images, images), bool)
                 near[np.arange(images)[:, None], order[:, :count]] = True
                 near |= near.T
