@@ -1,19 +1,27 @@
-"""The command line: rmac describe, rmac show, rmac evaluate, rmac data render."""
+"""The command line: rmac clean, rmac describe, rmac show, rmac evaluate, rmac data render."""
 
 import json
 import sys
 import time
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from rmaclib.backbones import NAMES, BackboneError
 from rmaclib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from rmaclib.cleaning import CleanError, CleanSettings, GraphError, clean, clean_settings
+from rmaclib.cleaning.keypoints import DETECTORS
+from rmaclib.cleaning.report import LIST, write_report
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset, self_check
 from rmaclib.datasets.diorama import render
 from rmaclib.datasets.types import DatasetError
@@ -28,6 +36,7 @@ from rmaclib.search.descriptors import (
     learn_whitening,
     load_descriptors,
 )
+from rmaclib.search.neighbours import DescriptorNeighbours
 from rmaclib.search.ranking import rank
 from rmaclib.search.retrieval import measure, training_sample
 
@@ -47,6 +56,7 @@ def _choice(name: str, values) -> type[StrEnum]:
     return StrEnum(name, {value: value for value in values})
 
 
+Detector = _choice("Detector", DETECTORS)
 Protocol, CropOrder = _choice("Protocol", PROTOCOLS), _choice("CropOrder", CROP_ORDERS)
 _PAPER_ORDER = CropOrder(RESIZE_THEN_CROP)
 Grid, Pooling = _choice("Grid", GRIDS), _choice("Pooling", POOLINGS)
@@ -68,8 +78,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto takes bfloat16 where it is safe.")]
 Seed = Annotated[int, typer.Option(help="Chooses the whitening's images.")]
 
-_EXPECTED = (BackboneError, CheckpointError, DatasetError, DescriptorsError, ImageError, ImportError, ValueError,
-             OSError)
+_EXPECTED = (BackboneError, CheckpointError, CleanError, DatasetError, DescriptorsError, GraphError, ImageError,
+             ImportError, ValueError, OSError)
 
 
 def main() -> None:
@@ -79,6 +89,93 @@ def main() -> None:
     except _EXPECTED as error:
         _messages.print(f"[red]error:[/] {error}", markup=True, soft_wrap=True)
         sys.exit(2)
+
+
+@app.command("clean")
+def clean_command(
+    images: Annotated[str, typer.Argument(
+        metavar="LIST", help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
+    out: Annotated[Path, typer.Option(help="Folder for the clean list, tables, report.html, and the graphs.")],
+    threshold: Annotated[int | None, typer.Option(help="Inliers that an edge needs.  [default: 12]")] = None,
+    largest: Annotated[int | None, typer.Option(help="Components kept of each landmark.  [default: 1]")] = None,
+    detector: Annotated[Detector | None, typer.Option(help="Keypoints.  [default: sift]")] = None,
+    keypoints: Annotated[int | None, typer.Option(help="Keypoints per image.  [default: 700]")] = None,
+    size: Annotated[int | None, typer.Option(help="Longer side in pixels.  [default: 512]")] = None,
+    settings: Annotated[Path | None, typer.Option(help="YAML file with any setting; options go before it.")] = None,
+    scheduler: Annotated[str | None, typer.Option(
+        metavar="ADDRESS", help="dask scheduler to run on, such as tcp://host:8786.  [default: this machine's cores]",
+    )] = None,
+    ahead: Annotated[int, typer.Option(help="Tasks handed over at a time: at least twice the workers.")] = 64,
+    thumbnails: Annotated[int, typer.Option(help="Kept, and dropped, images shown of each landmark.")] = 12,
+    network: Annotated[str, typer.Option(help="Network of the shortlists for large classes.")] = "efficientnet_lite0",
+) -> None:
+    """Clean a noisy collection: keep what shows the same thing, with boxes. A killed run goes on when started again.
+
+    Examples:
+
+    - `rmac clean annotation_full_train.txt --out clean`
+
+    - `rmac clean my_landmarks --out clean --threshold 15 --largest 2`
+
+    - `rmac clean landmarks_full --out clean --scheduler tcp://10.0.0.1:8786 --ahead 512`
+
+    OUT/annotation_clean.txt is the clean list (`path label x1 x2 y1 y2`), OUT/report.html shows what was dropped
+    and why. A higher --threshold or another --largest on the same OUT needs no matching.
+    """
+    started = time.monotonic()
+    collection = open_collection(images)
+    _tell_missing(collection.missing)
+    chosen = _clean_settings(settings, threshold, largest, detector and detector.value, keypoints, size)
+    with _dask(scheduler) as executor:
+        cleaned = clean(collection, chosen, out=out, executor=executor, ahead=ahead,
+                        neighbours=_shortlists(collection, chosen, network))
+    page = write_report(cleaned, chosen, out, thumbnails)
+    kept, whole = len(cleaned.clean.names), len(collection.names)
+    _messages.print(f"{kept} of {whole} images of {len(cleaned.landmarks)} landmarks kept ({kept / whole:.1%}), "
+                    f"{time.monotonic() - started:.0f} s")
+    _messages.print(f"list: {out / LIST}\nreport: {page}", soft_wrap=True)
+
+
+def _clean_settings(file: Path | None, threshold, largest, detector, count, size) -> CleanSettings:
+    """Settings of a YAML file, or the defaults, with the options put over them."""
+    found = CleanSettings()
+    if file is not None:
+        try:
+            mapping = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            found = clean_settings(mapping, str(file))
+        except (yaml.YAMLError, AttributeError, TypeError) as error:
+            raise ValueError(f"{file}: expected settings in YAML, `part: {{name: value}}`, found {error}") from error
+
+    def over(part, **values):
+        return replace(part, **{name: value for name, value in values.items() if value is not None})
+
+    graph = over(found.graph, threshold=threshold, largest=largest)
+    # Weaker edges than asked for need not be kept; as weak ones as asked for must be.
+    least = min(found.verification.min_inliers, graph.threshold)
+    return replace(found, graph=graph, verification=replace(found.verification, min_inliers=least),
+                   keypoints=over(found.keypoints, detector=detector, count=count, size=size))
+
+
+@contextmanager
+def _dask(scheduler: str | None) -> Iterator[Executor | None]:
+    """An executor on a dask cluster, None without a scheduler."""
+    if scheduler is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError("--scheduler needs dask: install rmaclib[cluster]") from error
+    with Client(scheduler, set_as_default=False) as client:
+        yield client.get_executor(pure=False)
+
+
+def _shortlists(collection: LabelledImages, chosen: CleanSettings, network: str) -> DescriptorNeighbours | None:
+    """Shortlists by global descriptors, where a class is large enough to need them: the network takes seconds."""
+    if max(Counter(collection.labels).values()) <= chosen.exhaustive:
+        return None
+    describing = DescribeSettings((320,), precision="float32")
+    return DescriptorNeighbours(_network(network, describing, *[None] * 5, 0, 0.0, 0), describing)
 
 
 @app.command("describe")

@@ -127,7 +127,7 @@ def open_collection(name_or_path: str | os.PathLike) -> LabelledImages:
         folder = _registered_folder(name, entry)
         images = (read_landmarks_list(folder / entry.list, folder) if entry.layout == "landmarks"
                   else _COLLECTION_READERS[entry.layout](folder))
-        return replace(images, name=name)
+        return replace(images, name=name, publishable=entry.publishable)
     path = _existing(name)
     if path.is_file():
         return read_images(path) if path.suffix.lower() == ".csv" else read_landmarks_list(path)

@@ -68,6 +68,7 @@ class LabelledImages:
     names, paths, labels, boxes: one of each per image; labels count from 0; a box is None where unknown
     label_names: name of label 0, 1, …, where the collection has names
     missing: names that the list mentions and that have no file
+    publishable: whether its pictures may be shown in public
     raises ValueError when the four differ in length
     """
 
@@ -79,6 +80,7 @@ class LabelledImages:
     boxes: tuple[Box | None, ...]
     label_names: tuple[str, ...] | None = None
     missing: tuple[str, ...] = ()
+    publishable: bool = False
 
     def __post_init__(self):
         lengths = [len(self.names), len(self.paths), len(self.labels), len(self.boxes)]

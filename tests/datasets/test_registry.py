@@ -86,6 +86,8 @@ def own_registry(make, monkeypatch):
 def test_the_registry_says_what_is_publishable(own_registry):
     own_registry()
     assert open_dataset("own").publishable
+    own_registry(", kind: collection")
+    assert open_collection("own").publishable
 
 
 def test_an_unknown_registry_field_is_refused(own_registry):

@@ -1,0 +1,37 @@
+"""Cleaning a noisy landmark collection (Section 3): what shows the same thing, and a box around it.
+
+`clean` does it all: keypoints, ratio matches, verified affine models, a graph per landmark, its largest
+component, boxes. `select` draws the last three from a stored graph, in no time.
+"""
+
+from rmaclib.cleaning.boxes import BoxSettings, diffuse, geometric_median, geometric_medians, initial_boxes, map_boxes
+from rmaclib.cleaning.graph import (
+    GraphError,
+    GraphSettings,
+    MatchGraph,
+    components,
+    kept_components,
+    load_graph,
+    save_graph,
+)
+from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract, root_sift
+from rmaclib.cleaning.matching import Matcher, MatchSettings, main_directions
+from rmaclib.cleaning.pipeline import (
+    Cleaned,
+    CleanError,
+    CleanSettings,
+    Landmark,
+    Selection,
+    clean,
+    clean_settings,
+    select,
+)
+from rmaclib.cleaning.verification import VerificationSettings, Verified, verify
+
+__all__ = [
+    "BoxSettings", "CleanError", "CleanSettings", "Cleaned", "Features", "GraphError", "GraphSettings",
+    "KeypointSettings", "Landmark", "MatchGraph", "MatchSettings", "Matcher", "Selection", "VerificationSettings",
+    "Verified", "clean", "clean_settings", "components", "diffuse", "extract", "geometric_median",
+    "geometric_medians", "initial_boxes", "kept_components", "load_graph", "main_directions", "map_boxes",
+    "root_sift", "save_graph", "select", "verify",
+]

@@ -1,0 +1,163 @@
+"""Boxes around a landmark from its match graph: geometric medians, diffused over the graph (Section 3)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+_MEDIAN_ROUNDS = 200
+_MEDIAN_TOLERANCE = 1e-6  # of the points' spread
+
+
+@dataclass(frozen=True)
+class BoxSettings:
+    """How boxes are spread over the graph.
+
+    alpha: weight of what the neighbours say in an update (the paper's 0.1)
+    tolerance: stop when no coordinate moves more than this part of its image's longer side; the paper gives none
+    max_rounds: stop after so many updates in any case
+    """
+
+    alpha: float = 0.1
+    tolerance: float = 0.001
+    max_rounds: int = 200
+
+    def __post_init__(self):
+        if not (0 < self.alpha <= 1 and self.tolerance > 0 and self.max_rounds >= 0):
+            raise ValueError("boxes: expected 0 < alpha <= 1, tolerance > 0 and max_rounds >= 0, "
+                             f"got {self.alpha}, {self.tolerance}, {self.max_rounds}")
+
+
+class Diffusion(NamedTuple):
+    """boxes: (N, 4) float64; rounds: updates made; converged: whether the last one moved less than asked."""
+
+    boxes: np.ndarray
+    rounds: int
+    converged: bool
+
+
+def geometric_median(points: np.ndarray) -> np.ndarray:
+    """The point with the smallest sum of distances to (M, D) points, M > 0 (Vardi and Zhang 2000); (D,).
+
+    Points may coincide. Of two points, or an even number on a line, any point between is a median; theirs nearest
+    to the mean is returned.
+    raises ValueError without points
+    """
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or not len(points):
+        raise ValueError(f"geometric median: expected points of shape (M, D) with M > 0, got {points.shape}")
+    return geometric_medians(points, np.zeros(len(points), np.int64))[0]
+
+
+def geometric_medians(points: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """Geometric medians of many groups of points at once.
+
+    points: (M, D) float; owners: (M,) int, group of each point, rising, every group 0..G-1 with a point
+    returns (G, D) float64
+
+    Vardi and Zhang's step: the weighted mean T of the points that are not at the current place y, held back by
+    those that are: max(0, 1 - n/r) T + min(1, n/r) y, with n points at y and r the length of the sum of unit
+    vectors from y to the others.
+    """
+    points = np.asarray(points, np.float64)
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    sizes = np.diff(starts, append=len(points))
+
+    def total(values):  # (M, …) -> (G, …)
+        return np.add.reduceat(values, starts, axis=0)
+
+    median = total(points) / sizes[:, None]
+    spread = np.sqrt(total(((points - median[owners])**2).sum(1)) / sizes)  # (G,)
+    tiny = np.maximum(spread, np.finfo(float).tiny) * 1e-9
+    for _ in range(_MEDIAN_ROUNDS):
+        away = points - median[owners]  # (M, D)
+        distance = np.sqrt((away**2).sum(1))
+        at_place = distance <= tiny[owners]
+        weight = np.where(at_place, 0, 1 / np.where(at_place, 1, distance))
+        pull = total(away * weight[:, None])  # (G, D), sum of unit vectors
+        weights = total(weight)
+        here, strength = total(at_place.astype(float)), np.sqrt((pull**2).sum(1))
+        free = np.clip(1 - here / np.where(strength > 0, strength, 1), 0, 1) * (strength > 0)
+        # T - y is pull / weights; where all points are at y, nothing pulls.
+        move = free[:, None] * pull / np.where(weights > 0, weights, 1)[:, None]
+        median += move
+        if (np.sqrt((move**2).sum(1)) <= _MEDIAN_TOLERANCE * spread).all():
+            break
+    return median
+
+
+def map_boxes(boxes: np.ndarray, affines: np.ndarray) -> np.ndarray:
+    """Upright boxes nearest to affinely mapped boxes.
+
+    boxes: (M, 4) as (x1, y1, x2, y2); affines: (M, 2, 3); returns (M, 4)
+    A mapped box is a parallelogram. The upright box has its centre and its second moments along x and y. The
+    rectangle around its corners would be larger than what it maps, by up to 2 in area for a turn by 45 degrees,
+    and diffusion, which maps boxes again and again, would blow them up.
+    """
+    matrix = affines[:, :, :2]
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]) / 2
+    centre = np.einsum("mab,mb->ma", matrix, centre) + affines[:, :, 2]
+    half = np.sqrt(np.einsum("mab,mb->ma", matrix**2, half**2))
+    return np.concatenate([centre - half, centre + half], 1)
+
+
+def invert_affines(affines: np.ndarray) -> np.ndarray:
+    """Inverse maps of (M, 2, 3) affines. raises numpy.linalg.LinAlgError for a singular one."""
+    matrix = np.linalg.inv(affines[:, :, :2])
+    shift = -np.einsum("mab,mb->ma", matrix, affines[:, :, 2])
+    return np.concatenate([matrix, shift[:, :, None]], 2)
+
+
+def clip_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Boxes (N, 4) clipped to images of (width, height) (N, 2), at least one pixel wide and high."""
+    sizes = np.asarray(sizes, np.float64)
+    corners = np.clip(boxes.reshape(-1, 2, 2), 0, sizes[:, None, :])  # (N, [x1 y1 | x2 y2], 2)
+    low = np.minimum(corners[:, 0], sizes - 1)
+    high = np.maximum(corners[:, 1], low + 1)
+    return np.concatenate([low, high], 1)
+
+
+def initial_boxes(count: int, pairs: np.ndarray, rectangles: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """First estimate: an image's box is the geometric median of its rectangles, one for each of its pairs.
+
+    pairs: (E, 2), rectangles: (E, 2, 4), see MatchGraph; sizes: (count, 2); returns (count, 4) float64, clipped;
+    images in no pair get the whole image
+    """
+    boxes = np.concatenate([np.zeros((count, 2)), np.asarray(sizes, np.float64)], 1)
+    if len(pairs):
+        owners = pairs.reshape(-1)
+        order = np.argsort(owners, kind="stable")
+        nodes, owners = np.unique(owners[order], return_inverse=True)
+        boxes[nodes] = geometric_medians(rectangles.reshape(-1, 4)[order], owners)
+    return clip_boxes(boxes, sizes)
+
+
+def diffuse(boxes: np.ndarray, pairs: np.ndarray, affines: np.ndarray, sizes: np.ndarray,
+            settings: BoxSettings | None = None) -> Diffusion:
+    """Spread boxes over the graph: B_j <- (1 - alpha) B_j + alpha A_ij B_i, until they rest (Section 3).
+
+    boxes: (N, 4) with a first estimate; pairs: (E, 2); affines: (E, 2, 3), from i to j, used both ways;
+    sizes: (N, 2), (width, height)
+    The updates of one image are merged by their geometric median. All share the term (1 - alpha) B_j, so that is
+    the mean of B_j and the median of the mapped boxes, weighted 1 - alpha and alpha. All images are updated at
+    once; boxes are clipped to their image each time.
+    """
+    settings = settings or BoxSettings()
+    boxes = clip_boxes(np.asarray(boxes, np.float64), sizes)
+    if not len(pairs):
+        return Diffusion(boxes, 0, True)
+    sources = np.concatenate([pairs[:, 0], pairs[:, 1]])
+    targets = np.concatenate([pairs[:, 1], pairs[:, 0]])
+    order = np.argsort(targets, kind="stable")
+    sources, maps = sources[order], np.concatenate([affines, invert_affines(affines)])[order]
+    nodes, owners = np.unique(targets[order], return_inverse=True)
+    longer = np.asarray(sizes, np.float64).max(1)[nodes, None]
+    for rounds in range(1, settings.max_rounds + 1):
+        said = geometric_medians(map_boxes(boxes[sources], maps), owners)
+        moved = clip_boxes((1 - settings.alpha) * boxes[nodes] + settings.alpha * said, sizes[nodes])
+        rests = (np.abs(moved - boxes[nodes]) <= settings.tolerance * longer).all()
+        boxes[nodes] = moved
+        if rests:
+            return Diffusion(boxes, rounds, True)
+    return Diffusion(boxes, settings.max_rounds, False)

@@ -1,0 +1,124 @@
+"""Local features of an image: SIFT or Hessian-affine keypoints with RootSIFT descriptors (Section 3)."""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from rmaclib.images import read_image, resize_longer
+
+DETECTORS = ("sift", "hessian-affine")
+
+
+class Features(NamedTuple):
+    """Keypoints of one image.
+
+    points: (N, 2) float32, in pixels of the original image
+    descriptors: (N, 128) uint8, SIFT; root_sift() makes them comparable
+    size: (width, height) of the original image in pixels
+    """
+
+    points: np.ndarray
+    descriptors: np.ndarray
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class KeypointSettings:
+    """How keypoints are found. The paper names both detectors and gives neither size nor number.
+
+    detector: "sift" (OpenCV), or "hessian-affine" (kornia, the extra `hessian`)
+    size: longer side in pixels that larger images are reduced to
+    count: keypoints kept, those of the strongest response. Cost grows with its square.
+    """
+
+    detector: str = "sift"
+    size: int = 512
+    count: int = 700
+
+    def __post_init__(self):
+        if self.detector not in DETECTORS:
+            raise ValueError(f"detector: expected one of {', '.join(DETECTORS)}, got {self.detector!r}")
+        if self.size < 16 or self.count < 3:
+            raise ValueError("keypoints: expected a size of at least 16 pixels and a count of at least 3, "
+                             f"got {self.size} and {self.count}")
+
+
+def extract(path: str | os.PathLike, settings: KeypointSettings | None = None) -> Features:
+    """Keypoints of an image file; none at all (N = 0) where the picture is flat.
+
+    raises ImageError when the file can't be read; ImportError for hessian-affine without kornia
+    """
+    settings = settings or KeypointSettings()
+    image = read_image(path)
+    grey = np.asarray(resize_longer(image, settings.size).convert("L"))  # (H, W)
+    detect = _sift if settings.detector == "sift" else _hessian_affine
+    points, descriptors, response = detect(grey, settings.count)
+    # OpenCV may return a few more than asked for; equal responses keep their order.
+    strongest = np.sort(np.argsort(-response, kind="stable")[:settings.count])
+    # Pixel centres: x of the small image is (x + 1/2) * scale - 1/2 of the original.
+    scale = np.array(image.size) / grey.shape[::-1]
+    points = ((points[strongest] + 0.5) * scale - 0.5).astype(np.float32)
+    return Features(points, descriptors[strongest], image.size)
+
+
+def root_sift(descriptors: np.ndarray) -> np.ndarray:
+    """RootSIFT (Arandjelović and Zisserman 2012): square root of the L1-normalised SIFT descriptor.
+
+    descriptors: (N, 128) uint8; returns (N, 128) float32 of unit length, zero for a zero descriptor
+    The dot product of two is the Hellinger kernel of the SIFT histograms, 0..1.
+    """
+    values = descriptors.astype(np.float32)
+    return np.sqrt(values / np.maximum(values.sum(1, keepdims=True), 1))
+
+
+def _sift(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns points (N, 2), descriptors (N, 128) uint8, response (N,)."""
+    # OpenCV's SIFT descriptors are whole numbers 0..255 stored as float32.
+    # The precise pyramid takes away a shift of a quarter of a pixel.
+    sift = cv2.SIFT_create(nfeatures=count, enable_precise_upscale=True)
+    keypoints, descriptors = sift.detectAndCompute(grey, None)
+    if not keypoints:
+        return _none()
+    return (np.array([keypoint.pt for keypoint in keypoints]), descriptors.astype(np.uint8),
+            np.array([keypoint.response for keypoint in keypoints]))
+
+
+def _hessian_affine(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hessian blobs with affine shape (Mikolajczyk and Schmid 2004), as kornia has them; see _sift."""
+    try:
+        import kornia.feature as features
+        import torch
+    except ImportError as error:
+        raise ImportError("hessian-affine keypoints need kornia: install rmaclib[hessian], "
+                          "or choose the detector 'sift'") from error
+    detector, descriptor = _hessian_parts(count)
+    image = torch.from_numpy(grey.astype(np.float32) / 255)[None, None]  # (1, 1, H, W)
+    with torch.inference_mode():
+        frames, response = detector(image)  # (1, N, 2, 3), (1, N)
+        found = response[0] > 0  # frames that fell off the image come back with response 0
+        frames, response = frames[:, found], response[:, found]
+        if not found.any():
+            return _none()
+        patches = features.extract_patches_from_pyramid(image, frames, 41)[0]  # (N, 1, 41, 41)
+        vectors = descriptor(patches)  # (N, 128), unit length
+    # SIFT's own scaling to bytes: a unit vector times 512, cut at 255.
+    return (frames[0, :, :, 2].numpy(), np.clip(np.rint(vectors.numpy() * 512), 0, 255).astype(np.uint8),
+            response[0].numpy())
+
+
+@lru_cache(maxsize=2)
+def _hessian_parts(count: int):
+    import kornia.feature as features
+
+    detector = features.ScaleSpaceDetector(
+        count, resp_module=features.BlobHessian(), aff_module=features.LAFAffineShapeEstimator(19),
+        ori_module=features.LAFOrienter(19), mr_size=6.0)
+    return detector.eval(), features.SIFTDescriptor(41, rootsift=False).eval()
+
+
+def _none() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.zeros((0, 2)), np.zeros((0, 128), np.uint8), np.zeros(0)

@@ -1,0 +1,185 @@
+"""What cleaning writes for people and later steps: the clean list, tables, and a page with thumbnails.
+
+In the folder of a run, beside graphs/: annotation_clean.txt (the Landmarks release's format, paths from this
+folder) with labels.txt, images.csv (every image: kept or why not), landmarks.csv (every class), settings.json,
+and report.html with thumbnails/.
+"""
+
+import csv
+import html
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageDraw
+from tqdm import tqdm
+
+from rmaclib.cleaning.pipeline import Cleaned, CleanSettings, Landmark
+from rmaclib.datasets import write_landmarks_list
+from rmaclib.files import whole_file, write_json, write_text
+from rmaclib.images import Box, ImageError, read_image, resize_longer
+
+LIST = "annotation_clean.txt"
+IMAGE_COLUMNS = ("path", "label", "landmark", "component", "reason", "edges", "inliers", "x1", "y1", "x2", "y2")
+LANDMARK_COLUMNS = ("label", "landmark", "images", "kept", "share", "unreadable", "pairs", "edges", "rejected",
+                    "rounds", "converged")
+_THUMBNAIL = 128  # longer side in pixels
+_BOX_COLOUR = (255, 220, 0)
+NO_FILE = "no file"
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 1100px; padding: 0 1em; color: #222 }}
+table {{ border-collapse: collapse }} td, th {{ padding: .15em .8em .15em 0; text-align: right }}
+td:first-child, th:first-child {{ text-align: left }}
+figure {{ display: inline-block; margin: 3px; vertical-align: top; width: 132px; font-size: 11px; line-height: 1.2 }}
+figure img {{ display: block; border: 2px solid #009e73 }} .dropped img {{ border-color: #d55e00 }}
+figcaption {{ overflow-wrap: anywhere }} h2 {{ margin: 1.6em 0 .2em }} p {{ margin: .3em 0 }}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
+
+
+def image_table(cleaned: Cleaned, threshold: int) -> list[dict]:
+    """A row for each image of the collection, IMAGE_COLUMNS; missing files at the end, with the reason "no file".
+
+    component: 0 for the largest, …; empty when dropped, `reason` says why; edges: verified pairs of at least
+    `threshold` inliers; inliers: the most of any of its pairs, weaker ones included
+    """
+    rows = []
+    for landmark in cleaned.landmarks:
+        graph, selection = landmark.graph, landmark.selection
+        edges = np.bincount(graph.pairs[graph.inliers >= threshold].ravel(), minlength=len(graph.names))
+        most = np.zeros(len(graph.names), int)
+        np.maximum.at(most, graph.pairs, graph.inliers[:, None])
+        for number, name in enumerate(graph.names):
+            kept = selection.component[number] >= 0
+            box = [round(float(value), 2) for value in selection.boxes[number]] if kept else [""] * 4
+            rows.append(dict(zip(IMAGE_COLUMNS, (
+                name, landmark.label, landmark.name, int(selection.component[number]) if kept else "",
+                selection.reasons[number], int(edges[number]), int(most[number]), *box), strict=True)))
+    empty = dict.fromkeys(IMAGE_COLUMNS, "")
+    return rows + [{**empty, "path": name, "reason": NO_FILE} for name in cleaned.source.missing]
+
+
+def landmark_table(cleaned: Cleaned, threshold: int) -> list[dict]:
+    """A row for each landmark, LANDMARK_COLUMNS; labels that have a name but no image are in it, with 0 images.
+
+    pairs: compared; edges: of at least `threshold` inliers; rejected: pairs with enough matches and no edge,
+    "reason: count" joined; rounds, converged: of the boxes' diffusion
+    """
+    by_label = {landmark.label: landmark for landmark in cleaned.landmarks}
+    names = dict(enumerate(cleaned.source.label_names or ()))
+    empty = {**dict.fromkeys(LANDMARK_COLUMNS, ""), "images": 0, "kept": 0}
+    return [_landmark_row(by_label[label], threshold) if label in by_label
+            else {**empty, "label": label, "landmark": names[label]}
+            for label in sorted(by_label.keys() | names.keys())]
+
+
+def write_report(cleaned: Cleaned, settings: CleanSettings, out: str | os.PathLike, thumbnails: int = 12,
+                 progress: bool = True) -> Path:
+    """Write list, tables and page into a folder; returns the page.
+
+    thumbnails: pictures shown of each landmark's kept and of its dropped images; 0 for none
+    """
+    out = Path(out)
+    threshold = settings.graph.threshold
+    images, landmarks = image_table(cleaned, threshold), landmark_table(cleaned, threshold)
+    clean = cleaned.clean
+    # Paths from the folder of the list, so that the list opens wherever the images are.
+    names = tuple(Path(os.path.relpath(path, out)).as_posix() for path in clean.paths)
+    write_landmarks_list(out / LIST, replace(clean, names=names))
+    if clean.label_names:
+        write_text(out / "labels.txt", "".join(f"{name}\n" for name in clean.label_names))
+    write_text(out / "images.csv", _csv(IMAGE_COLUMNS, images))
+    write_text(out / "landmarks.csv", _csv(LANDMARK_COLUMNS, landmarks))
+    write_json(out / "settings.json", asdict(settings))
+    sections = [_summary(cleaned, images, landmarks)]
+    for landmark in tqdm(cleaned.landmarks, desc="report", unit="class", disable=None if progress else True):
+        sections.append(_section(cleaned, landmark, out, thumbnails))
+    page = out / "report.html"
+    write_text(page, _PAGE.format(title=html.escape(f"Cleaning {cleaned.source.name}"), body="\n".join(sections)))
+    return page
+
+
+def _landmark_row(landmark: Landmark, threshold: int) -> dict:
+    graph, selection = landmark.graph, landmark.selection
+    kept = int((selection.component >= 0).sum())
+    rejected = "; ".join(f"{reason}: {count}" for reason, count in graph.rejected.items())
+    return dict(zip(LANDMARK_COLUMNS, (
+        landmark.label, landmark.name, len(graph.names), kept, round(kept / len(graph.names), 4),
+        int((graph.sizes == 0).all(1).sum()), graph.compared, int((graph.inliers >= threshold).sum()), rejected,
+        selection.rounds, selection.converged), strict=True))
+
+
+def _csv(columns: Sequence[str], rows: Sequence[dict]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _summary(cleaned: Cleaned, images: Sequence[dict], landmarks: Sequence[dict]) -> str:
+    kept, whole = len(cleaned.clean.names), len(cleaned.source.names)
+    reasons: dict[str, int] = {}
+    for row in images:
+        if row["reason"]:
+            reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
+    lines = [f"<p>{kept:,} of {whole:,} images kept ({kept / max(whole, 1):.1%}).</p>",
+             "<table><tr><th>dropped because</th><th>images</th></tr>"]
+    lines += [f"<tr><td>{html.escape(reason)}</td><td>{count:,}</td></tr>"
+              for reason, count in sorted(reasons.items(), key=lambda item: -item[1])]
+    lines.append("</table><p></p><table><tr><th>landmark</th><th>images</th><th>kept</th><th>share</th></tr>")
+    for row in landmarks:
+        share = f"{row['share']:.0%}" if row["images"] else ""
+        name = html.escape(row["landmark"])
+        lines.append(f'<tr><td><a href="#{row["label"]}">{name}</a></td><td>{row["images"]}</td>'
+                     f"<td>{row['kept']}</td><td>{share}</td></tr>")
+    return "\n".join([*lines, "</table>"])
+
+
+def _section(cleaned: Cleaned, landmark: Landmark, out: Path, thumbnails: int) -> str:
+    selection = landmark.selection
+    kept = selection.component >= 0
+    parts = [f'<h2 id="{landmark.label}">{html.escape(landmark.name)}</h2>',
+             f"<p>{kept.sum()} of {len(kept)} images kept.</p>"]
+    for group, chosen in (("kept", np.flatnonzero(kept)), ("dropped", np.flatnonzero(~kept))):
+        # Spread over the class: the first images of a search result are the best ones.
+        chosen = chosen[np.linspace(0, len(chosen) - 1, min(thumbnails, len(chosen))).astype(int)]
+        figures = [_figure(cleaned, landmark, number, out) for number in chosen]
+        parts.append(f'<div class="{group}">{"".join(figures)}</div>')
+    return "\n".join(parts)
+
+
+def _figure(cleaned: Cleaned, landmark: Landmark, number: int, out: Path) -> str:
+    index, selection = landmark.images[number], landmark.selection
+    file = Path("thumbnails", f"{landmark.label:06d}", f"{number:06d}.jpg")
+    kept = selection.component[number] >= 0
+    drawn = _thumbnail(cleaned.source.paths[index], selection.boxes[number] if kept else None, out / file)
+    caption = html.escape(Path(cleaned.source.names[index]).name)
+    if not kept:
+        caption += f": {html.escape(selection.reasons[number])}"
+    picture = f'<img src="{file.as_posix()}" alt="">' if drawn else ""
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def _thumbnail(path: Path, box: Box | None, target: Path) -> bool:
+    """Write a small picture with its box; False when the image can't be read."""
+    try:
+        image = read_image(path)
+    except ImageError:
+        return False
+    small = resize_longer(image, _THUMBNAIL)
+    if box is not None:
+        scale = small.width / image.width
+        ImageDraw.Draw(small).rectangle([value * scale for value in box], outline=_BOX_COLOUR, width=2)
+    with whole_file(target) as temporary:
+        small.save(temporary, quality=85)
+    return True

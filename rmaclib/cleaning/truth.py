@@ -1,0 +1,133 @@
+"""Judging a cleaned collection whose truth is known: a rendered one (Section 3).
+
+Truth is a CSV file, one line per image, with the columns
+path (as in the collection's list), monument (what is shown, empty for nothing of interest), profile (from which
+side), visible (share of the monument that is seen, 0..1, or true and false), x1, y1, x2, y2 (its box in pixels,
+empty where there is none); others are passed over.
+"""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rmaclib.cleaning.pipeline import Cleaned
+from rmaclib.datasets.oxford import check_box
+from rmaclib.datasets.types import Box, DatasetError
+
+COLUMNS = ("path", "monument", "profile", "visible", "x1", "y1", "x2", "y2")
+LEAST_VISIBLE = 0.5
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What an image shows: monument "" for nothing of interest; visible 0..1; box or None."""
+
+    monument: str
+    profile: str
+    visible: float
+    box: Box | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A cleaned collection against the truth. A landmark's right images are those of its dominant profile: the
+    most frequent (monument, profile) among its images.
+
+    precision: share of the kept images that show the dominant profile
+    recall: share of the dominant profile's well visible images that are kept
+    first_iou, iou: median overlap of estimated and true boxes before and after diffusion, over kept images of the
+      dominant profile; NaN without any
+    kept, right, hits, wanted: counts; precision is right of kept, recall hits of wanted
+    mistakes: names of kept images that show something else
+    """
+
+    precision: float
+    recall: float
+    first_iou: float
+    iou: float
+    kept: int
+    right: int
+    hits: int
+    wanted: int
+    mistakes: tuple[str, ...]
+
+
+def read_truth(path: str | os.PathLike) -> dict[str, Truth]:
+    """Image name -> what it shows. raises DatasetError naming file and line: a missing column, a bad value"""
+    path = Path(path)
+    truths = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise DatasetError(f"{path}:1: expected the columns {', '.join(COLUMNS)}, missing {missing}")
+            for row in reader:
+                try:
+                    truths[row["path"]] = _truth(row)
+                except (TypeError, ValueError) as error:
+                    raise DatasetError(f"{path}:{reader.line_num}: {error}") from error
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such file") from None
+    return truths
+
+
+def judge(cleaned: Cleaned, truth: Mapping[str, Truth], least_visible: float = LEAST_VISIBLE) -> Judgement:
+    """Precision and recall of the dominant profiles, and overlap of the boxes.
+
+    least_visible: an image that shows less of its monument isn't missed when dropped
+    raises ValueError when an image of the collection has no truth
+    """
+    kept = right = hits = wanted = 0
+    mistakes, overlaps = [], []
+    for landmark in cleaned.landmarks:
+        names = [cleaned.source.names[index] for index in landmark.images]
+        absent = [name for name in names if name not in truth]
+        if absent:
+            raise ValueError(f"truth: expected a line for each image, none for {absent[0]!r}")
+        shown = [(truth[name].monument, truth[name].profile) for name in names]
+        counts = Counter(profile for profile in shown if profile[0])
+        dominant = max(sorted(counts), key=counts.get, default=None)
+        selection = landmark.selection
+        for name, profile, component, first, box in zip(names, shown, selection.component, selection.first,
+                                                        selection.boxes, strict=True):
+            found = truth[name]
+            seen = found.visible >= least_visible
+            wanted += seen and profile == dominant
+            if component < 0:
+                continue
+            kept += 1
+            if profile != dominant:
+                mistakes.append(name)
+                continue
+            right += 1
+            hits += seen
+            if found.box is not None:
+                overlaps.append((overlap(first, found.box), overlap(box, found.box)))
+    first_iou, iou = np.median(overlaps, 0) if overlaps else (float("nan"), float("nan"))
+    return Judgement(right / kept if kept else float("nan"), hits / wanted if wanted else float("nan"),
+                     float(first_iou), float(iou), kept, right, hits, wanted, tuple(mistakes))
+
+
+def overlap(box: Box, other: Box) -> float:
+    """Intersection over union of two boxes (x1, y1, x2, y2), 0..1."""
+    width = max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
+    height = max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
+    both = width * height
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
+    return float(both / (sum(areas) - both)) if sum(areas) > both else 0.0
+
+
+def _truth(row: Mapping[str, str]) -> Truth:
+    text = row["visible"].strip().lower()
+    visible = {"true": 1.0, "false": 0.0, "": 0.0}.get(text)
+    visible = float(text) if visible is None else visible
+    if not 0 <= visible <= 1:
+        raise ValueError(f"visible: expected 0..1 or true or false, found {text!r}")
+    values = [row[column].strip() for column in ("x1", "y1", "x2", "y2")]
+    return Truth(row["monument"].strip(), row["profile"].strip(), visible, check_box(values) if any(values) else None)

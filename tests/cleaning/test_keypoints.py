@@ -1,0 +1,81 @@
+import sys
+
+import numpy as np
+import pytest
+from cleaning_pictures import save, texture
+from PIL import Image
+
+from rmaclib.cleaning import KeypointSettings, extract, root_sift
+from rmaclib.images import ImageError
+
+
+def test_root_sift_by_hand():
+    descriptors = np.zeros((2, 128), np.uint8)
+    descriptors[0, :2] = 1, 3
+    found = root_sift(descriptors)
+    assert found.dtype == np.float32
+    assert found[0, :2] == pytest.approx([0.5, 0.75**0.5])
+    assert np.all(found[1] == 0)  # a zero descriptor stays zero, and gives no NaN
+
+
+def test_points_are_in_pixels_of_the_original(tmp_path):
+    """A blob's centre is found where it is, at the stored size and reduced to half."""
+    y, x = np.mgrid[:200, :300]
+    blob = 60 + 180 * np.exp(-((x - 200)**2 + (y - 90)**2) / (2 * 6**2))
+    path = save(tmp_path / "blob.png", blob.astype(np.uint8))
+    for size in (300, 150):
+        found = extract(path, KeypointSettings(size=size))
+        assert found.size == (300, 200)
+        assert np.abs(found.points - [200, 90]).max(1).min() < 0.5
+
+
+def test_the_strongest_are_kept(tmp_path):
+    path = save(tmp_path / "a.png", texture(0))
+    many, few = (extract(path, KeypointSettings(count=count)) for count in (300, 20))
+    assert len(few.points) == len(few.descriptors) == 20 < len(many.points)
+    assert few.descriptors.dtype == np.uint8
+    assert {tuple(point) for point in few.points} <= {tuple(point) for point in many.points}
+
+
+def test_a_flat_picture_has_none_and_a_broken_file_is_named(tmp_path):
+    Image.new("RGB", (60, 40), "white").save(tmp_path / "flat.png")
+    found = extract(tmp_path / "flat.png")
+    assert found.points.shape == (0, 2) and found.descriptors.shape == (0, 128) and found.size == (60, 40)
+    (tmp_path / "bad.jpg").write_text("no picture")
+    with pytest.raises(ImageError, match="bad.jpg"):
+        extract(tmp_path / "bad.jpg")
+
+
+def test_hessian_affine_keypoints(tmp_path):
+    pytest.importorskip("kornia")
+    settings = KeypointSettings("hessian-affine", count=60)
+    found = extract(save(tmp_path / "a.png", texture(0)), settings)
+    assert 30 < len(found.points) <= 60
+    assert found.descriptors.dtype == np.uint8 and found.descriptors.max() > 60
+    assert (found.points >= 0).all() and (found.points <= found.size).all()
+    # Turned by a right angle, most points are found again, and look alike: shape and direction are followed.
+    turned = extract(save(tmp_path / "b.png", np.rot90(texture(0)).copy()), settings)
+    expected = np.stack([found.points[:, 1], found.size[0] - 1 - found.points[:, 0]], 1)
+    distance = np.linalg.norm(expected[:, None] - turned.points[None], axis=2)
+    again = distance.min(1) < 2
+    assert again.mean() > 0.5
+    alike = (root_sift(found.descriptors) @ root_sift(turned.descriptors).T)
+    assert np.mean([distance[row, alike[row].argmax()] < 2 for row in np.flatnonzero(again)]) > 0.7
+    flat = extract(save(tmp_path / "flat.png", np.full((64, 64), 9, np.uint8)), settings)
+    assert len(flat.points) == 0
+
+
+def test_without_kornia_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia.feature", None)
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    with pytest.raises(ImportError, match=r"rmaclib\[hessian\]"):
+        extract(save(tmp_path / "a.png", texture(0)), KeypointSettings("hessian-affine"))
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"detector": "surf"}, "sift, hessian-affine, got 'surf'"), ({"size": 8}, "at least 16"),
+    ({"count": 1}, "at least 3"),
+])
+def test_bad_settings(values, message):
+    with pytest.raises(ValueError, match=message):
+        KeypointSettings(**values)
