@@ -39,3 +39,11 @@ def test_01_rmac(tmp_path):
     assert found["images"] == 521 and 0.2 < found["baseline"] < 0.9
     assert found["query_removed"] < 0  # the query's own image is always found first
     assert -1 <= found["rank_correlation"] <= 1
+
+
+def test_02_cleaning(tmp_path):
+    figures, values = run_smoke("02_cleaning", tmp_path)
+    found = {key.removeprefix("02_cleaning/diorama_train/"): value for key, value in values.items()}
+    assert figures == 6
+    assert found["precision"] > 0.9 and found["recall"] > 0.75
+    assert found["iou"] > found["iou_first"] - 0.02

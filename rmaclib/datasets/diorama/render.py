@@ -30,6 +30,7 @@ from rmaclib.datasets.lists import write_landmarks_list
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.files import whole_file, write_json, write_text
 
+LARGE, AGAIN = 16_000, 0.75  # bytes of a large file, and the quality of its second compression over the first
 _NOTES = ".truth"  # beside the pictures while they are made
 MARKER = "diorama.json"  # written last: where it is, the folder is whole
 
@@ -113,10 +114,18 @@ def _render_subject(shots: Sequence[Shot], out: Path) -> None:
     studio = Studio(shots[0].subject)
     for shot in shots:
         pixels, film, truth = studio.make(shot)
-        path = out / shot.path
-        with whole_file(path) as temporary:
-            Image.fromarray(pixels).save(temporary, quality=film.quality, optimize=True, progressive=True)
+        with whole_file(out / shot.path) as temporary:
+            publish(Image.fromarray(pixels), temporary, film.quality)
         write_json(_note(out, shot), truth)
+
+
+def publish(picture: Image.Image, path: Path, quality: int) -> None:
+    """Save a picture as the web would have it: what is large is compressed once more, as sites do that pass it on."""
+    picture.save(path, quality=quality, optimize=True, progressive=True)
+    if path.stat().st_size > LARGE:
+        with Image.open(path) as saved:
+            again = saved.copy()
+        again.save(path, quality=round(AGAIN * quality), optimize=True, progressive=True)
 
 
 # ---- lists
