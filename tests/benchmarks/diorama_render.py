@@ -45,7 +45,7 @@ def main() -> None:
         for name, value, unit in (("images_per_minute", rate, "images per minute"), ("cores", cores, "")):
             record(options.record, f"benchmarks/diorama/{name}", value, unit=unit, protocol="building included",
                    dataset={"name": "diorama", "counts": {"images": len(paths)}}, settings={"workers": cores},
-                   seed=options.seed, seconds=seconds, notebook="tests/benchmarks/diorama_render.py",
+                   seed=options.seed, seconds=seconds, notebook="benchmarks",
                    profile="embedded")
 
 
