@@ -35,7 +35,8 @@ def test_evaluate_protocol_of_another_layout(little):
     assert isinstance(result.exception, ValueError)
 
 
-def test_describe_then_show(little, tmp_path):
+def test_describe_then_show(little, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # names are not cut
     (little / "jpg" / "broken.jpg").write_text("no picture")
     try:
         result = run("describe", little / "jpg", "--out", tmp_path / "d", "--size", 160)
