@@ -189,7 +189,7 @@ def is_validation(shots: Iterable[Shot]) -> dict[str, bool]:
 def _test(rng: Rng, seed: int) -> list[Shot]:
     landmarks, names = _landmarks(seed, TEST_LANDMARKS, TEST), landmark_names(seed)[LANDMARKS:]
     first = seed * 10_000 + _BASES[TEST]
-    shots, number = [], 0
+    shots = []
     for label, landmark in enumerate(landmarks):
         grades = (
             [GOOD] * QUERIES
@@ -220,7 +220,8 @@ def _test(rng: Rng, seed: int) -> list[Shot]:
     subjects = [
         subject for group, each in ((alike, 6), (others, 6), (scenes, 4)) for subject in group for _ in range(each)
     ]
-    for subject in [subjects[i] for i in rng.permutation(len(subjects))][:DISTRACTORS]:
+    drawn = [subjects[i] for i in rng.permutation(len(subjects))][:DISTRACTORS]
+    for number, subject in enumerate(drawn):
         view = _view_of(subject)
         if view == "front" and rng.random() < 0.3:
             view = "rear"
@@ -235,7 +236,6 @@ def _test(rng: Rng, seed: int) -> list[Shot]:
                 str(rng.choice([GOOD, OK])) if view == "front" else "",
             )
         )
-        number += 1
     return sorted(shots, key=lambda shot: shot.path)
 
 

@@ -136,7 +136,7 @@ def _finish(out: Path, shots: Sequence[Shot], seed: int) -> dict:
     truth = {shot.path: json.loads(_note(out, shot).read_text(encoding="utf-8")) for shot in shots}
     names = landmark_names(seed)
     validation = is_validation(shots)
-    labels = [name for name in names][: 1 + max(shot.label for shot in shots if shot.part == TRAIN)]
+    labels = names[: 1 + max(shot.label for shot in shots if shot.part == TRAIN)]
     write_text(out / "train" / "landmarks.txt", "".join(name + "\n" for name in labels))
     for part, wanted in (("train", False), ("val", True)):
         chosen = [shot for shot in shots if shot.part == TRAIN and validation[shot.path] == wanted]
