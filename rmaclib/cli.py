@@ -99,7 +99,7 @@ def clean_command(
     threshold: Annotated[int | None, typer.Option(help="Inliers that an edge needs.  [default: 12]")] = None,
     largest: Annotated[int | None, typer.Option(help="Components kept of each landmark.  [default: 1]")] = None,
     detector: Annotated[Detector | None, typer.Option(help="Keypoints.  [default: sift]")] = None,
-    keypoints: Annotated[int | None, typer.Option(help="Keypoints per image.  [default: 700]")] = None,
+    keypoints: Annotated[int | None, typer.Option(help="Keypoints per image.  [default: 1000]")] = None,
     size: Annotated[int | None, typer.Option(help="Longer side in pixels.  [default: 512]")] = None,
     settings: Annotated[Path | None, typer.Option(help="YAML file with any setting; options go before it.")] = None,
     scheduler: Annotated[str | None, typer.Option(

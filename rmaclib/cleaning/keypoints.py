@@ -31,13 +31,13 @@ class KeypointSettings:
     """How keypoints are found. The paper names both detectors and gives neither size nor number.
 
     detector: "sift" (OpenCV), or "hessian-affine" (kornia, the extra `hessian`)
-    size: longer side in pixels that larger images are reduced to
+    size: longer side in pixels that every image is brought to; small ones are enlarged, which finds more in them
     count: keypoints kept, those of the strongest response. Cost grows with its square.
     """
 
     detector: str = "sift"
     size: int = 512
-    count: int = 700
+    count: int = 1000
 
     def __post_init__(self):
         if self.detector not in DETECTORS:
@@ -54,12 +54,12 @@ def extract(path: str | os.PathLike, settings: KeypointSettings | None = None) -
     """
     settings = settings or KeypointSettings()
     image = read_image(path)
-    grey = np.asarray(resize_longer(image, settings.size).convert("L"))  # (H, W)
+    grey = np.asarray(resize_longer(image, settings.size, enlarge=True).convert("L"))  # (H, W)
     detect = _sift if settings.detector == "sift" else _hessian_affine
     points, descriptors, response = detect(grey, settings.count)
     # OpenCV may return a few more than asked for; equal responses keep their order.
     strongest = np.sort(np.argsort(-response, kind="stable")[:settings.count])
-    # Pixel centres: x of the small image is (x + 1/2) * scale - 1/2 of the original.
+    # Pixel centres: x of the resized image is (x + 1/2) * scale - 1/2 of the original.
     scale = np.array(image.size) / grey.shape[::-1]
     points = ((points[strongest] + 0.5) * scale - 0.5).astype(np.float32)
     return Features(points, descriptors[strongest], image.size)
@@ -78,8 +78,9 @@ def root_sift(descriptors: np.ndarray) -> np.ndarray:
 def _sift(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns points (N, 2), descriptors (N, 128) uint8, response (N,)."""
     # OpenCV's SIFT descriptors are whole numbers 0..255 stored as float32.
-    # The precise pyramid takes away a shift of a quarter of a pixel.
-    sift = cv2.SIFT_create(nfeatures=count, enable_precise_upscale=True)
+    # The precise pyramid takes away a shift of a quarter of a pixel. With half of OpenCV's least contrast it is the
+    # count that decides, in hazy pictures too.
+    sift = cv2.SIFT_create(nfeatures=count, contrastThreshold=0.02, enable_precise_upscale=True)
     keypoints, descriptors = sift.detectAndCompute(grey, None)
     if not keypoints:
         return _none()
@@ -99,7 +100,8 @@ def _hessian_affine(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarra
     image = torch.from_numpy(grey.astype(np.float32) / 255)[None, None]  # (1, 1, H, W)
     with torch.inference_mode():
         frames, response = detector(image)  # (1, N, 2, 3), (1, N)
-        found = response[0] > 0  # frames that fell off the image come back with response 0
+        # Frames that fell off the image come back with response 0, rounding in flat parts with 1e-13.
+        found = response[0] > 1e-10
         frames, response = frames[:, found], response[:, found]
         if not found.any():
             return _none()

@@ -22,12 +22,13 @@ class MatchSettings:
     ratio: a match is kept when its distance is under `ratio` times that to the second neighbour (Lowe 2004);
       the paper's value is not known
     rough_dim: directions of the rough comparison, 1..128; 128 compares everything in full at once
-    rough_ratio: ratio above which a row is given up after the rough comparison, at least `ratio`
+    rough_ratio: ratio, of distances in these directions, above which a row is given up after the rough comparison;
+      at least `ratio`. With 32 directions 0.88 gives up 0.4 % of the matches (landmarks48).
     """
 
     ratio: float = 0.8
-    rough_dim: int = 48
-    rough_ratio: float = 0.9
+    rough_dim: int = 32
+    rough_ratio: float = 0.88
 
     def __post_init__(self):
         if not 0 < self.ratio <= self.rough_ratio <= 1:
@@ -57,8 +58,15 @@ class Matcher:
     def __init__(self, features: Sequence[Features], directions: np.ndarray, settings: MatchSettings, least: int = 1):
         self.settings, self.least = settings, least
         turned = [root_sift(image.descriptors) @ directions for image in features]
-        self.rough = [np.ascontiguousarray(descriptors[:, :settings.rough_dim]) for descriptors in turned]
-        self.rest = [np.ascontiguousarray(descriptors[:, settings.rough_dim:]) for descriptors in turned]
+        rough = [descriptors[:, :settings.rough_dim] for descriptors in turned]
+        rest = [descriptors[:, settings.rough_dim:] for descriptors in turned]
+        # |a - b|² / 2 = |a|² / 2 - (ab - |b|² / 2): with half the energy as one more column, the largest product of a
+        # row belongs to the nearest neighbour in the rough directions. The rest takes it out again.
+        self.energy = [(descriptors**2).sum(1) / 2 for descriptors in rough]
+        self.left = [_columns(part, 1) for part in rough]
+        self.right = [_columns(part, -energy) for part, energy in zip(rough, self.energy, strict=True)]
+        self.rest_left = [_columns(part, 1) for part in rest]
+        self.rest_right = [_columns(part, energy) for part, energy in zip(rest, self.energy, strict=True)]
         largest = max((len(descriptors) for descriptors in turned), default=0)
         # One buffer for all products: a fresh one each time costs as much as the product.
         self.product = np.empty(largest * largest, np.float32)
@@ -68,22 +76,19 @@ class Matcher:
 
         Of several keypoints of i that match one of j, the nearest is kept. Fewer than `least` come back as none.
         """
-        left, right = self.rough[i], self.rough[j]
+        left, right = self.left[i], self.right[j]
         # A second neighbour needs two keypoints; of one alone it can't be told whether it matches.
         if len(left) < self.least or len(right) < 2:
             return _no_matches()
         product = self.product[:len(left) * len(right)].reshape(len(left), len(right))
         np.matmul(left, right.T, out=product)
         best, first, second = _neighbours(product)
-        rows = np.flatnonzero(_passes(first, second, self.settings.rough_ratio))
+        rows = np.flatnonzero(_passes(first, second, self.settings.rough_ratio, self.energy[i]))
         if len(rows) < self.least:
             return _no_matches()
-        if self.settings.rough_dim < DIMENSIONS:
-            product[rows, best[rows]] = first[rows]
-            best, first, second = _neighbours(product[rows] + self.rest[i][rows] @ self.rest[j].T)
-        else:
-            best, first, second = best[rows], first[rows], second[rows]
-        kept = np.flatnonzero(_passes(first, second, self.settings.ratio))
+        product[rows, best[rows]] = first[rows]
+        best, first, second = _neighbours(product[rows] + self.rest_left[i][rows] @ self.rest_right[j].T)
+        kept = np.flatnonzero(_passes(first, second, self.settings.ratio, 1.0))
         kept = kept[np.argsort(-first[kept], kind="stable")]  # nearest first
         _, one_each = np.unique(best[kept], return_index=True)
         kept = kept[one_each]
@@ -99,9 +104,15 @@ def _neighbours(product: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return best, first, product.max(1)
 
 
-def _passes(first: np.ndarray, second: np.ndarray, ratio: float) -> np.ndarray:
-    # Of unit vectors the squared distance is 2 - 2 * dot product; rounding may make it a little negative.
-    return np.maximum(1 - first, 0) < ratio**2 * np.maximum(1 - second, 0)
+def _passes(first: np.ndarray, second: np.ndarray, ratio: float, energy: np.ndarray | float) -> np.ndarray:
+    """Ratio test on a row's largest two products; `energy` less a product is half the squared distance."""
+    # Rounding may make a distance a little negative.
+    return np.maximum(energy - first, 0) < ratio**2 * np.maximum(energy - second, 0)
+
+
+def _columns(part: np.ndarray, column: np.ndarray | float) -> np.ndarray:
+    """(N, D) with one more column, contiguous: (N, D + 1)."""
+    return np.concatenate([part, np.broadcast_to(np.float32(column), len(part))[:, None]], 1)
 
 
 def _no_matches() -> np.ndarray:

@@ -19,11 +19,11 @@ def test_root_sift_by_hand():
 
 
 def test_points_are_in_pixels_of_the_original(tmp_path):
-    """A blob's centre is found where it is, at the stored size and reduced to half."""
+    """A blob's centre is found where it is, at the stored size, reduced to half and enlarged."""
     y, x = np.mgrid[:200, :300]
     blob = 60 + 180 * np.exp(-((x - 200)**2 + (y - 90)**2) / (2 * 6**2))
     path = save(tmp_path / "blob.png", blob.astype(np.uint8))
-    for size in (300, 150):
+    for size in (300, 150, 512):
         found = extract(path, KeypointSettings(size=size))
         assert found.size == (300, 200)
         assert np.abs(found.points - [200, 90]).max(1).min() < 0.5
@@ -48,7 +48,7 @@ def test_a_flat_picture_has_none_and_a_broken_file_is_named(tmp_path):
 
 def test_hessian_affine_keypoints(tmp_path):
     pytest.importorskip("kornia")
-    settings = KeypointSettings("hessian-affine", count=60)
+    settings = KeypointSettings("hessian-affine", size=max(texture(0).shape), count=60)
     found = extract(save(tmp_path / "a.png", texture(0)), settings)
     assert 30 < len(found.points) <= 60
     assert found.descriptors.dtype == np.uint8 and found.descriptors.max() > 60
