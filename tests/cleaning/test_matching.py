@@ -34,7 +34,8 @@ def by_loops(left, right, ratio):
 def views(tmp_path_factory):
     folder = tmp_path_factory.mktemp("views")
     pictures = [warped(texture(1), view, texture(100 + number)) for number, view in enumerate(VIEWS)] + [texture(9)]
-    return [extract(save(folder / f"{number}.png", picture), KeypointSettings(size=max(picture.shape), count=120 - number))
+    return [extract(save(folder / f"{number}.png", picture),
+                    KeypointSettings(size=max(picture.shape), count=120 - number))
             for number, picture in enumerate(pictures)]
 
 
