@@ -183,8 +183,9 @@ class RMAC(nn.Module):
     def region_vectors(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Pooled and normalised regions, (B, R, C): what the whitening is fitted on."""
         pool = max_pool_regions if self.settings.pooling == "max" else average_pool_regions
-        # From here in float32: sums over regions would lose digits in half precision.
-        return l2(pool(features, self.regions(features.shape[-2:], image_size)).float())
+        pooled = pool(features, self.regions(features.shape[-2:], image_size))  # (B, R, C)
+        # From here not below float32: sums over regions would lose digits in half precision.
+        return l2(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))
 
     def regions(self, map_size: tuple[int, int], image_size: tuple[int, int]) -> list[Sequence[int]]:
         """The grid on a map of (h, w) cells from an image of (H, W) pixels."""

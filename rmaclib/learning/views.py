@@ -1,0 +1,65 @@
+"""The images of one update as the network sees them: decoded when asked for, resized, perhaps mirrored and cropped."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from rmaclib.datasets.types import Box, LabelledImages
+from rmaclib.images import read_image, read_size, resized_size
+
+
+def random_crop(width: int, height: int, least: float, box: Box | None,
+                random: np.random.Generator) -> tuple[float, float, float, float]:
+    """A part (x1, y1, x2, y2) of a width × height image, of the same shape as the whole.
+
+    least: 0..1, its area is drawn uniformly between this share of the image's and 1
+    box: it contains this part, as far as that lies in the image, and is as much larger as that needs
+    """
+    share = np.sqrt(random.uniform(least, 1))
+    x1, y1, x2, y2 = (width, height, 0, 0) if box is None else (max(0, box[0]), max(0, box[1]),
+                                                               min(width, box[2]), min(height, box[3]))
+    share = min(1, max(share, (x2 - x1) / width, (y2 - y1) / height))
+    across, down = width * share, height * share
+    # From the leftmost place that holds the box's right side to the rightmost that holds its left one.
+    left = random.uniform(max(0, x2 - across), max(0, min(x1, width - across)))
+    top = random.uniform(max(0, y2 - down), max(0, min(y1, height - down)))
+    return left, top, left + across, top + down
+
+
+class Views(Sequence[Tensor]):
+    """Images of a collection, each (3, H, W) uint8; H and W depend on the file and `size` alone.
+
+    indices: which images; size: longer side in pixels, smaller images are left as they are
+    flip: mirror half of them; crop: least share of the area kept (random_crop), brought to the size that the
+      whole image would have, so that it is seen from nearer
+    seed: numbers, such as run and update; the same ones give the same pixels of the same image
+    sizes: (H, W) of each, from the files' headers
+    raises ImageError, here or when an image is asked for
+    """
+
+    def __init__(self, collection: LabelledImages, indices: Sequence[int], size: int, *, flip: bool = False,
+                 crop: float = 1.0, seed: Sequence[int] = (0,)):
+        self.collection, self.indices = collection, [int(index) for index in indices]
+        self.flip, self.crop, self.seed = flip, crop, list(seed)
+        self.sizes = [resized_size(*read_size(collection.paths[index]), size)[::-1] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Tensor:
+        index = self.indices[place]
+        image = read_image(self.collection.paths[index])
+        random = np.random.default_rng([*self.seed, index])
+        mirrored = self.flip and random.random() < 0.5
+        height, width = self.sizes[place]
+        part = None
+        if self.crop < 1:
+            part = random_crop(*image.size, self.crop, self.collection.boxes[index], random)
+        if part or image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BICUBIC, part)
+        if mirrored:
+            image = ImageOps.mirror(image)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, H, W)
