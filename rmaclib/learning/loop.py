@@ -78,7 +78,7 @@ class LoopSettings:
         for name in ("updates", "evaluate_every", "save_every"):
             whole_number(name, getattr(self, name), 1)
         if self.clip is not None:
-            in_range("clip", self.clip, 0)
+            in_range("clip", self.clip, 1e-9)
         if self.pixels is not None:
             whole_number("pixels", self.pixels, 1)
 

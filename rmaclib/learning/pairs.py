@@ -45,30 +45,45 @@ def verified_pairs(collection: LabelledImages, folder: str | os.PathLike, thresh
     folder: of a cleaning run (rmac clean --out FOLDER): its graphs/*.npz are read
     threshold: inliers that a pair needs; largest: components kept of each landmark, as in cleaning. A pair has
       both its images in a kept one.
-    Images are found by their names; pairs whose images the collection lacks, or has under two labels, are left out.
+    An image is found by the end of its path: the name that it was cleaned under. Pairs that the collection lacks an
+      image of, or has under two labels, are left out.
     raises LearningError: no graphs in the folder, or none of their pairs in the collection
     """
     files = sorted((Path(folder) / "graphs").glob("*.npz"))
     if not files:
         raise LearningError(f"{folder}: expected match graphs graphs/*.npz of a cleaning run, found none")
-    places = defaultdict(list)
-    for index, name in enumerate(collection.names):
-        places[name].append(index)
-    rows, columns = [], []
+    find, rows, columns = _Finder(collection), [], []
     for file in files:
         graph = load_graph(file)
         kept = kept_components(graph, GraphSettings(threshold, largest)) >= 0
         strong = graph.pairs[strong_edges(graph, threshold)]
         for i, j in strong[kept[strong].all(1)].tolist():
-            for a in places[graph.names[i]]:
-                for b in places[graph.names[j]]:
+            for a in find(graph.names[i]):
+                for b in find(graph.names[j]):
                     if a != b and collection.labels[a] == collection.labels[b]:
                         rows += (a, b)
                         columns += (b, a)
     if not rows:
         raise LearningError(f"{folder}: none of the pairs with {threshold} inliers joins two images of "
-                            f"{collection.name}; images are found by their names, such as {collection.names[0]!r}")
+                            f"{collection.name}; images are found by the ends of their paths, such as "
+                            f"{collection.names[0]}")
     count = len(collection.names)
     found = csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
     found.sum_duplicates()
     return found
+
+
+class _Finder:
+    """Indices of the images whose path ends with a name, as the names of a clean list and of its source differ."""
+
+    def __init__(self, collection: LabelledImages):
+        self.parts = [Path(os.path.normpath(path)).parts for path in collection.paths]
+        self.ends: dict[int, dict[tuple[str, ...], list[int]]] = {}
+
+    def __call__(self, name: str) -> list[int]:
+        wanted = tuple(part for part in Path(os.path.normpath(name)).parts if part != "..")
+        if len(wanted) not in self.ends:
+            places = self.ends[len(wanted)] = defaultdict(list)
+            for index, parts in enumerate(self.parts):
+                places[parts[-len(wanted):]].append(index)
+        return self.ends[len(wanted)].get(wanted, [])

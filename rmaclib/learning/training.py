@@ -73,9 +73,7 @@ class TrainSettings(LoopSettings):
             in_range("margin", self.margin, 0)
         for name, least in (("triplets", 1), ("pool", 3), ("hardest", 1), ("refresh", 1), ("size", 1)):
             whole_number(name, getattr(self, name), least)
-        in_range("crop", self.crop, 0, 1)
-        if self.crop == 0:
-            raise ValueError("crop: expected a share of the area above 0, got 0")
+        in_range("crop", self.crop, 0.01, 1)
 
 
 def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | None = None, *,
@@ -146,12 +144,12 @@ class _Ranking:
                 return self._step(update, triplets, before)
             except ImageError as error:
                 # Readable when the pool was described, and not now.
-                index = self.collection.paths.index(error.path)
-                self.bad[self.collection.names[index]] = error.reason
-                kept = (triplets != index).all(1)
+                gone = [index for index in np.unique(triplets) if self.collection.paths[index] == error.path]
+                self.bad |= {self.collection.names[index]: str(error) for index in gone}
+                kept = ~np.isin(triplets, gone).any(1)
                 triplets, before = triplets[kept], before[kept]
-        raise LearningError(f"update {update}: none of its triplets can be read any more; see the last of "
-                            f"{list(self.bad.values())[-3:]}")
+        raise LearningError(f"update {update}: each of its triplets has an image that can't be read any more, such as "
+                            f"{list(self.bad.values())[-1]}")
 
     def _step(self, update: int, triplets: np.ndarray, before: np.ndarray) -> dict[str, float]:
         settings = self.settings
@@ -195,8 +193,8 @@ class _Ranking:
     def _collapsed(self, update: int, what: str) -> LearningError:
         return LearningError(
             f"update {update}: the network has collapsed, all images get the same descriptor: {what}. Try a smaller "
-            f"lr (now {self.settings.lr:g}), a longer warmup, clip, or less hard negatives (a larger `hardest`, a "
-            "smaller pool); wrong labels among the negatives of large classes do it too")
+            f"lr (now {self.settings.lr:g}), a longer warmup, clip, or less hard triplets (a larger `hardest`, a "
+            "smaller pool). Wrong labels do it too: clean the collection, or give verified pairs")
 
     def state(self) -> dict[str, Tensor]:
         return {"triplets": torch.from_numpy(self.mined.triplets),

@@ -21,11 +21,17 @@ def random_crop(width: int, height: int, least: float, box: Box | None,
     share = np.sqrt(random.uniform(least, 1))
     x1, y1, x2, y2 = (width, height, 0, 0) if box is None else (max(0, box[0]), max(0, box[1]),
                                                                min(width, box[2]), min(height, box[3]))
+    if x1 >= x2 or y1 >= y2:
+        x1, y1, x2, y2 = width, height, 0, 0  # nothing that a crop has to contain
     share = min(1, max(share, (x2 - x1) / width, (y2 - y1) / height))
     across, down = width * share, height * share
-    # From the leftmost place that holds the box's right side to the rightmost that holds its left one.
-    left = random.uniform(max(0, x2 - across), max(0, min(x1, width - across)))
-    top = random.uniform(max(0, y2 - down), max(0, min(y1, height - down)))
+
+    def start(first: float, last: float, length: float, side: float) -> float:
+        """Between the lowest place from which `length` reaches `last`, and the highest that is before `first`."""
+        lowest = max(0, last - length)
+        return random.uniform(lowest, max(lowest, min(first, side - length)))
+
+    left, top = start(x1, x2, across, width), start(y1, y2, down, height)
     return left, top, left + across, top + down
 
 

@@ -2,16 +2,17 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 from learning_pictures import SIZE, pictures, tiny
 from safetensors.torch import load_file
+from scipy.sparse import csr_array
 
 from rmaclib.datasets import open_collection
-from rmaclib.learning import LearningError, TrainSettings, hold_out, train, training
+from rmaclib.learning import LOSSES, LearningError, TrainSettings, hold_out, train, training
 
 SETTINGS = TrainSettings(lr=1e-3, triplets=6, pool=20, hardest=5, refresh=3, updates=8, size=SIZE, flip=True, crop=0.6,
                          evaluate_every=2, save_every=2, device="cpu")
@@ -70,6 +71,81 @@ def test_a_finished_run_is_only_loaded(images, trained, monkeypatch):
     assert again.history == found.history and again.score == found.score
     for one, other in zip(again.network.parameters(), found.network.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("options", [
+    {"loss": "contrastive"}, {"loss": "average_precision", "schedule": "cosine", "warmup": 2},
+    {"optimizer": "adamw", "clip": 0.1}, {"precision": "bfloat16", "pixels": 1}])
+def test_other_settings_train_too(images, tmp_path, options):
+    settings = replace(SETTINGS, margin=None, lr=None, updates=4, refresh=2)
+    found = run(images, tmp_path, TrainSettings(**{**asdict(settings), "margin": None, "lr": None, **options}))
+    assert len(found.history) == 5 and all(row["gradient_norm"] > 0 for row in found.history[1:])
+
+
+def test_without_validation_the_last_network_is_kept(images, tmp_path):
+    network = tiny(images)
+    found = train(network, images, replace(SETTINGS, updates=2), out=tmp_path, progress=False)
+    assert (found.best_update, found.score, len(found.history)) == (2, None, 2)
+    for one, other in zip(network.parameters(), found.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_positives_are_verified_pairs_where_given(images, tmp_path, monkeypatch):
+    pairs = csr_array((np.ones(4, bool), ([0, 1, 5, 6], [1, 0, 6, 5])), shape=(25, 25))
+    seen, mined = [], training.mine
+    monkeypatch.setattr(training, "mine", lambda *arguments: seen.append(mined(*arguments)) or seen[-1])
+    train(tiny(images), images, replace(SETTINGS, updates=3, pool=25), out=tmp_path, positives=pairs,
+          validation=images, validation_positives=pairs, progress=False)
+    assert {tuple(sorted(pair)) for pair in seen[0].triplets[..., :2].reshape(-1, 2).tolist()} == {(0, 1), (5, 6)}
+    with pytest.raises(LearningError, match="other positives, validation positives"):
+        train(tiny(images), images, replace(SETTINGS, updates=3, pool=25), out=tmp_path, validation=images)
+
+
+def test_bad_images_are_left_out_and_listed(tmp_path, monkeypatch):
+    images = pictures(tmp_path / "pictures", landmarks=4, each=4)
+    network = tiny(images)
+    images.paths[0].write_bytes(b"")
+    images.paths[5].write_bytes(images.paths[5].read_bytes()[:200])
+    mined, lost = training.mine, []
+
+    def loses_one_more(*arguments):
+        found = mined(*arguments)
+        assert not {0, 5} & set(found.triplets.ravel())
+        lost.append(int(found.triplets[1, 0, 1]))
+        images.paths[lost[0]].unlink()
+        return found
+
+    monkeypatch.setattr(training, "mine", loses_one_more)
+    found = train(network, images, replace(SETTINGS, updates=3, pool=16), out=tmp_path / "out", progress=False)
+    assert list(found.bad) == [images.names[index] for index in (0, 5, *lost)]
+    lines = (tmp_path / "out/bad.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == sorted(found.bad)
+    assert sum("no such file" in line for line in lines) == 1
+
+
+def test_all_triplets_of_an_update_lost(tmp_path, monkeypatch):
+    images = pictures(tmp_path / "pictures", landmarks=2, each=2)
+    network, mined = tiny(images), training.mine
+    monkeypatch.setattr(training, "mine", lambda *a: (mined(*a), [path.unlink() for path in images.paths])[0])
+    with pytest.raises(LearningError, match="update 1: each of its triplets has an image that can't be read"):
+        train(network, images, replace(SETTINGS, pool=4), out=tmp_path / "out", progress=False)
+
+
+def test_collapse_stops_with_advice(images, tmp_path):
+    network = tiny(images)
+    with torch.no_grad():
+        network.fc.bias.fill_(1e4)
+    with pytest.raises(LearningError, match=r"update 1: .*collapsed.* mean cosine .* 1.00000.* smaller lr"):
+        run(images, tmp_path / "pool", network=network)
+    network = tiny(images)
+    with pytest.raises(LearningError, match="update [23]: .*collapsed.* squared distances"):
+        run(images, tmp_path / "step", replace(SETTINGS, lr=30.0, refresh=8), network=network)
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(images, tmp_path, monkeypatch):
+    monkeypatch.setitem(LOSSES, "triplet", lambda descriptors, tuples, margin: descriptors.sum() / 0)
+    with pytest.raises(LearningError, match="update 1: the loss is .*inf; try a smaller lr"):
+        run(images, tmp_path)
 
 
 def test_another_run_in_the_folder_is_refused(images, trained, tmp_path):
