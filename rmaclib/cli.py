@@ -27,7 +27,17 @@ from rmaclib.datasets.diorama import render
 from rmaclib.datasets.types import DatasetError
 from rmaclib.evaluation import PROTOCOLS, Evaluation
 from rmaclib.images import CROP_ORDERS, RESIZE_THEN_CROP, ImageError
-from rmaclib.learning import LOSSES, LearningError, TrainSettings, hold_out, train, verified_pairs
+from rmaclib.learning import (
+    LOSSES,
+    ClassifySettings,
+    LearningError,
+    Trained,
+    TrainSettings,
+    hold_out,
+    train,
+    train_classifier,
+    verified_pairs,
+)
 from rmaclib.learning.loop import BEST, OPTIMIZERS
 from rmaclib.plots import ranking_sheet
 from rmaclib.rmac import GRIDS, POOLINGS, RMAC, NetworkSettings, create_network
@@ -65,7 +75,9 @@ Protocol, CropOrder = _choice("Protocol", PROTOCOLS), _choice("CropOrder", CROP_
 _PAPER_ORDER = CropOrder(RESIZE_THEN_CROP)
 Grid, Pooling = _choice("Grid", GRIDS), _choice("Pooling", POOLINGS)
 Precision = _choice("Precision", ("auto", "float32", "bfloat16"))
-Loss, Optimizer = _choice("Loss", LOSSES), _choice("Optimizer", OPTIMIZERS)
+_STAGES = {"ranking": TrainSettings, "classification": ClassifySettings}
+Stage, Loss, Optimizer = _choice("Stage", _STAGES), _choice("Loss", LOSSES), _choice("Optimizer", OPTIMIZERS)
+_RANKING = Stage("ranking")
 
 Network = Annotated[str, typer.Option(help=f"A backbone ({', '.join(NAMES)}) or a checkpoint (.safetensors).")]
 Size = Annotated[list[int], typer.Option(help="Longer side in pixels; give it several times for several resolutions.")]
@@ -188,6 +200,7 @@ def train_command(
     images: Annotated[str, typer.Argument(
         metavar="COLLECTION", help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
     out: Annotated[Path, typer.Option(help=f"Folder for {BEST}, log.csv, and the state of the run.")],
+    stage: Annotated[Stage, typer.Option(help="What is learned: to rank, or first to name landmarks.")] = _RANKING,
     settings: Annotated[Path | None, typer.Option(help="YAML file with any setting; options go before it.")] = None,
     validation: Annotated[str | None, typer.Option(
         metavar="LIST", help="Images that choose the best network.  [default: some of COLLECTION, held out]")] = None,
@@ -197,7 +210,8 @@ def train_command(
     levels: Annotated[int | None, typer.Option(help="Levels L of the grid.  [default: 2, or the checkpoint's]")] = None,
     dim: Annotated[int | None, typer.Option(
         help="Dimensions; the layer starts from a whitening.  [default: 512, or the checkpoint's]")] = None,
-    size: Annotated[int | None, typer.Option(help="Longer side in pixels.  [default: 800]")] = None,
+    size: Annotated[int | None, typer.Option(
+        help="Longer side in pixels; in the classification stage, of the validation.  [default: 800; 512]")] = None,
     updates: Annotated[int | None, typer.Option(help="Steps of the optimizer.  [default: 4096]")] = None,
     optimizer: Annotated[Optimizer | None, typer.Option(help="[default: sgd]")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: 1e-3; 1e-5 for adamw]")] = None,
@@ -214,34 +228,46 @@ def train_command(
 
     - `rmac train clean/annotation_clean.txt --graphs clean --validation my_validation --out trained`
 
-    - `rmac train landmarks_clean --validation landmarks_clean_val --network resnet101 --dim 2048 --out trained`
+    - `rmac train landmarks_full --validation landmarks_full_val --network resnet101 --stage classification --out named`
+
+    - `rmac train landmarks_clean --validation landmarks_clean_val --network named/best.safetensors --dim 2048 --out
+      ranked`
 
     OUT/best.safetensors is the network with the best retrieval among the validation images; --network of the other
     commands takes it. OUT/log.csv has a line for each update. --settings FILE takes all settings of
-    rmaclib.learning.TrainSettings, such as `triplets: 32`.
+    rmaclib.learning.TrainSettings, such as `triplets: 32`, or of ClassifySettings, such as `batch: 32`.
     """
     options = {"size": size, "updates": updates, "optimizer": optimizer and optimizer.value, "lr": lr,
                "loss": loss and loss.value, "seed": seed, "device": device}
-    chosen = from_mapping(TrainSettings, _yaml(settings) | {
+    chosen = from_mapping(_STAGES[stage.value], _yaml(settings) | {
         name: value for name, value in options.items() if value is not None}, str(settings or "options"))
     training, held_out = _train_and_validation(images, validation, chosen.seed)
-    positives = held_out_positives = None
-    if graphs is not None:
-        positives = verified_pairs(training, graphs)
-        # Images that were cleaned together are judged by the same graphs; another list has only its labels.
-        held_out_positives = verified_pairs(held_out, graphs) if validation is None else None
-    describing = DescribeSettings((chosen.size,), precision=chosen.precision, device=chosen.device)
     if levels is None and not _is_checkpoint(network):
         levels = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
     model = _unwhitened(network, dim, {"levels": levels})
-    if model.fc is None:
-        _whiten(model, training, describing, dim or _TRAINED_DIM, whiten_images, 0.0, chosen.seed)
-    trained = train(model, training, chosen, out=out, positives=positives, validation=held_out,
-                    validation_positives=held_out_positives)
+    if stage == _RANKING:
+        trained = _train_ranking(model, training, held_out, chosen, out, graphs, validation is None, dim, whiten_images)
+    elif graphs is not None or dim is not None:
+        raise ValueError("--graphs and --dim belong to the ranking stage; in classification labels are learned, by "
+                         "the backbone")
+    else:
+        trained = train_classifier(model, training, chosen, out=out, validation=held_out)
     _tell_bad(trained.bad.items(), out / "bad.txt")
     start = trained.history[0]["validation"]
     _messages.print(f"validation mAP {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "
                     f"{chosen.updates} updates\nnetwork: {out / BEST}", soft_wrap=True)
+
+
+def _train_ranking(model: RMAC, training: LabelledImages, held_out: LabelledImages, chosen: TrainSettings, out: Path,
+                   graphs: Path | None, same_graphs: bool, dim: int | None, whiten_images: int) -> Trained:
+    """same_graphs: the graphs judge the validation images too, which were cleaned with the others."""
+    positives = None if graphs is None else verified_pairs(training, graphs)
+    held_out_positives = verified_pairs(held_out, graphs) if graphs is not None and same_graphs else None
+    if model.fc is None:
+        describing = DescribeSettings((chosen.size,), precision=chosen.precision, device=chosen.device)
+        _whiten(model, training, describing, dim or _TRAINED_DIM, whiten_images, 0.0, chosen.seed)
+    return train(model, training, chosen, out=out, positives=positives, validation=held_out,
+                 validation_positives=held_out_positives)
 
 
 def _yaml(file: Path | None) -> dict:

@@ -6,6 +6,7 @@ same weights as one that was not.
 """
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -15,14 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rmaclib.checkpoints import load_checkpoint, save_checkpoint
-from rmaclib.files import whole_file, write_json, write_text
+from rmaclib.checkpoints import fingerprint, load_checkpoint, save_checkpoint
+from rmaclib.datasets.types import LabelledImages
+from rmaclib.files import files_fingerprint, whole_file, write_json, write_text
 from rmaclib.learning.errors import LearningError
 from rmaclib.rmac import RMAC
 
@@ -278,7 +282,9 @@ def _expect_same(path: Path, identity: dict) -> None:
     different = []
     for part in identity:
         if isinstance(identity[part], dict) and isinstance(found.get(part), dict):
-            different += [f"{part}.{key} ({found[part].get(key)!r}, now {value!r})"
+            # Settings are shown, fingerprints are not.
+            shown = " ({!r}, now {!r})" if part in ("settings", "network") else ""
+            different += [f"{part}.{key}" + shown.format(found[part].get(key), value)
                           for key, value in identity[part].items() if found[part].get(key) != value]
         elif found.get(part) != identity[part]:
             different.append(part)
@@ -287,6 +293,21 @@ def _expect_same(path: Path, identity: dict) -> None:
                             "folder, or remove this one to train again")
 
 
-def settings_identity(settings: LoopSettings) -> dict:
-    """Settings that change the result; how often a state is saved does not."""
-    return {name: value for name, value in asdict(settings).items() if name != "save_every"}
+def identity_of(stage: str, network: RMAC, settings: LoopSettings, images: LabelledImages,
+                positives: csr_array | None = None, validation: LabelledImages | None = None,
+                validation_positives: csr_array | None = None) -> dict:
+    """What the result of a run depends on, as JSON; how often a state is saved is not in it."""
+    chosen = {name: value for name, value in asdict(settings).items() if name != "save_every"}
+    return {"stage": stage, "settings": chosen, "network": asdict(network.settings), "weights": fingerprint(network),
+            "images": _images_identity(images, positives),
+            "validation": None if validation is None else _images_identity(validation, validation_positives)}
+
+
+def _images_identity(images: LabelledImages, positives: csr_array | None) -> dict:
+    return {"files": files_fingerprint(images.names, images.paths), "labels": _digest(images.labels),
+            "boxes": _digest(repr(images.boxes).encode()),
+            "positives": None if positives is None else _digest(np.stack(positives.nonzero()))}
+
+
+def _digest(values) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

@@ -1,9 +1,8 @@
 """Learning to rank (Section 4.2): mined triplets, the exact gradient in bounded memory, validation by retrieval."""
 
-import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,19 +10,17 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from rmaclib.checkpoints import fingerprint
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.files import files_fingerprint
 from rmaclib.images import ImageError
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.gradients import accumulate
 from rmaclib.learning.loop import (
     LoopSettings,
     Trained,
+    identity_of,
     in_range,
     one_of,
     run,
-    settings_identity,
     whole_number,
 )
 from rmaclib.learning.losses import LOSSES, Tuples, triplet_distances
@@ -99,15 +96,10 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
     settings = settings or TrainSettings()
     bad: dict[str, str] = {}
     device = pick_device(settings.device)
-    identity = {"stage": "ranking", "settings": settings_identity(settings), "network": asdict(network.settings),
-                "weights": fingerprint(network), "images": files_fingerprint(collection.names, collection.paths),
-                "labels": _digest(collection.labels), "positives": _pairs_digest(positives)}
+    identity = identity_of("ranking", network, settings, collection, positives, validation, validation_positives)
     describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
     evaluate = None
     if validation is not None:
-        identity["validation"] = files_fingerprint(validation.names, validation.paths)
-        identity["validation labels"] = _digest(validation.labels)
-        identity["validation positives"] = _pairs_digest(validation_positives)
         evaluate = partial(Validation(validation, Relations(validation.labels, validation_positives), describing, bad),
                            network)
     network.eval().to(device)
@@ -207,11 +199,3 @@ class _Ranking:
 
 def _active(near: np.ndarray, far: np.ndarray, slack: float) -> float:
     return float((near - far + slack > 0).mean())
-
-
-def _digest(values) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-
-
-def _pairs_digest(pairs: csr_array | None) -> str | None:
-    return None if pairs is None else _digest(np.stack(pairs.nonzero()))

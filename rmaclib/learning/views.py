@@ -35,8 +35,18 @@ def random_crop(width: int, height: int, least: float, box: Box | None,
     return left, top, left + across, top + down
 
 
+def random_square(width: int, height: int, shorter: tuple[int, int], side: int,
+                  random: np.random.Generator) -> tuple[float, float, float, float]:
+    """A square (x1, y1, x2, y2) of a width × height image: what a random square of side × side pixels shows of it
+    when its shorter side is brought to a random length in shorter[0]..shorter[1] pixels."""
+    scale = random.integers(shorter[0], shorter[1], endpoint=True) / min(width, height)
+    length = side / scale
+    left, top = random.uniform(0, max(0, width - length)), random.uniform(0, max(0, height - length))
+    return left, top, min(width, left + length), min(height, top + length)
+
+
 class Views(Sequence[Tensor]):
-    """Images of a collection, each (3, H, W) uint8; H and W depend on the file and `size` alone.
+    """Images of a collection for learning to rank, each (3, H, W) uint8; H and W depend on the file and `size` alone.
 
     indices: which images; size: longer side in pixels, smaller images are left as they are
     flip: mirror half of them; crop: least share of the area kept (random_crop), brought to the size that the
@@ -57,15 +67,40 @@ class Views(Sequence[Tensor]):
 
     def __getitem__(self, place: int) -> Tensor:
         index = self.indices[place]
-        image = read_image(self.collection.paths[index])
         random = np.random.default_rng([*self.seed, index])
         mirrored = self.flip and random.random() < 0.5
+        image, box = read_image(self.collection.paths[index]), self.collection.boxes[index]
+        part = random_crop(*image.size, self.crop, box, random) if self.crop < 1 else None
         height, width = self.sizes[place]
-        part = None
-        if self.crop < 1:
-            part = random_crop(*image.size, self.crop, self.collection.boxes[index], random)
-        if part or image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BICUBIC, part)
-        if mirrored:
-            image = ImageOps.mirror(image)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (3, H, W)
+        return _pixels(image, (width, height), part, mirrored)  # (3, H, W)
+
+
+class Squares(Sequence[Tensor]):
+    """Images of a collection for learning to classify, each (3, side, side) uint8: see random_square.
+
+    Arguments as of Views. raises ImageError when an image is asked for that can't be read
+    """
+
+    def __init__(self, collection: LabelledImages, indices: Sequence[int], shorter: tuple[int, int], side: int, *,
+                 flip: bool = False, seed: Sequence[int] = (0,)):
+        self.collection, self.indices = collection, [int(index) for index in indices]
+        self.shorter, self.side, self.flip, self.seed = shorter, side, flip, list(seed)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Tensor:
+        index = self.indices[place]
+        random = np.random.default_rng([*self.seed, index])
+        mirrored = self.flip and random.random() < 0.5
+        image = read_image(self.collection.paths[index])
+        return _pixels(image, (self.side,) * 2, random_square(*image.size, self.shorter, self.side, random), mirrored)
+
+
+def _pixels(image: Image.Image, size: tuple[int, int], part: Box | None, mirrored: bool) -> Tensor:
+    """A part of the image (None: all of it) brought to (width, height) pixels; (3, H, W) uint8."""
+    if part or image.size != size:
+        image = image.resize(size, Image.Resampling.BICUBIC, part)
+    if mirrored:
+        image = ImageOps.mirror(image)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

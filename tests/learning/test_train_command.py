@@ -53,6 +53,24 @@ def test_a_validation_list_and_a_loss(images, start, tmp_path):
     assert "held out" not in result.stderr and "learned on 25 images" in result.stderr
 
 
+def test_classification_then_ranking(images, start, tmp_path):
+    (tmp_path / "settings.yml").write_text("batch: 5\nshorter: [40, 60]\nside: 32\n")
+    common = ("--size", SIZE, "--updates", 1, "--device", "cpu", "--validation", images.root)
+    result = run(images.root, "--stage", "classification", "--out", tmp_path / "named", "--settings",
+                 tmp_path / "settings.yml", "--network", start / "start.safetensors", *common)
+    assert result.exit_code == 0, result.output
+    named = load_checkpoint(tmp_path / "named/best.safetensors")
+    assert named.settings.dim is None
+    result = run(images.root, "--out", tmp_path / "ranked", "--settings", start / "settings.yml", "--network",
+                 tmp_path / "named/best.safetensors", "--dim", 8, *common)
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(tmp_path / "ranked/best.safetensors").settings.dim == 8
+    for wrong in (("--dim", 8), ("--graphs", tmp_path), ("--loss", "triplet")):
+        result = run(images.root, "--stage", "classification", "--out", tmp_path / "x", "--network",
+                     start / "start.safetensors", *common, *wrong)
+        assert isinstance(result.exception, ValueError) and wrong[0].strip("-") in str(result.exception)
+
+
 @pytest.mark.parametrize("text, message", [
     ("triplets 4", "found str"), ("triplets: [", "expected settings in YAML"),
     ("tripelts: 4", "did you mean 'triplets'"),
@@ -78,7 +96,7 @@ def test_a_cleaned_collection_gives_its_pairs(start, tmp_path):
                  "--validation", images.root, "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE,
                  "--updates", 1, "--settings", start / "settings.yml", "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "out/run.json").read_text())["positives"]
+    assert json.loads((tmp_path / "out/run.json").read_text())["images"]["positives"]
 
 
 def test_graphs_of_another_collection(images, tmp_path):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import ImageError
-from rmaclib.learning import Views, random_crop
+from rmaclib.learning import Squares, Views, random_crop, random_square
 
 
 def single(folder, picture, box=None):
@@ -85,6 +85,27 @@ def test_crops_are_spread_evenly():
     assert np.quantile(areas, [0.25, 0.5, 0.75]) == pytest.approx([0.4375, 0.625, 0.8125], abs=0.03)
     places = crops[:, 0] / (100 - (crops[:, 2] - crops[:, 0]))
     assert np.quantile(places, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.04)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), width=st.integers(2, 900), height=st.integers(2, 900))
+def test_squares_are_inside_and_of_the_right_scale(seed, width, height):
+    left, top, right, bottom = random_square(width, height, (256, 512), 224, np.random.default_rng(seed))
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    assert right - left == pytest.approx(bottom - top, rel=1e-6)
+    # 224 of 256 … 512 pixels of the shorter side.
+    assert 224 / 512 - 1e-6 <= (right - left) / min(width, height) <= 224 / 256 + 1e-6
+
+
+def test_squares_equal_resizing_then_cropping(tmp_path):
+    smooth = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    picture = np.array(Image.fromarray(smooth).resize((120, 90), Image.Resampling.BICUBIC))
+    square = Squares(single(tmp_path, picture), [0], (45, 45), 45, seed=(4,))[0]
+    left, top, right, bottom = random_square(120, 90, (45, 45), 45, np.random.default_rng([4, 0]))
+    assert square.shape == (3, 45, 45) and right - left == pytest.approx(90) and top == 0
+    small = Image.fromarray(picture).resize((60, 45), Image.Resampling.BICUBIC)
+    expected = np.array(small).astype(int)[:, round(left / 2):round(left / 2) + 45]
+    assert abs(pixels(square).astype(int) - expected).mean() < 4
 
 
 def test_unreadable(tmp_path, picture):
