@@ -465,8 +465,7 @@ def _unwhitened(network: str, dim: int | None, given: dict) -> RMAC:
         model = load_checkpoint(network)
         if dim is not None and model.settings.dim is not None and dim != model.settings.dim:
             raise ValueError(f"--dim {dim}: {network} was saved with {model.settings.dim} dimensions")
-        model.settings = NetworkSettings(**{**asdict(model.settings), **given})
-        return model
+        return model.change(**given)
     return create_network(NetworkSettings(**{"backbone": network, "levels": 3, **given}))
 
 
