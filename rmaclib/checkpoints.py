@@ -1,5 +1,6 @@
 """Saving and loading networks: one .safetensors file, settings as JSON in its metadata; never a pickle."""
 
+import hashlib
 import json
 import os
 from dataclasses import asdict
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from rmaclib.files import whole_file
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
@@ -25,6 +27,15 @@ def save_checkpoint(path: str | os.PathLike, network: RMAC) -> None:
     metadata = {"format": _FORMAT, "version": str(_VERSION), "network": json.dumps(asdict(network.settings))}
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Changes when a weight of the network does."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_checkpoint(path: str | os.PathLike) -> RMAC:

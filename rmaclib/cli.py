@@ -1,4 +1,4 @@
-"""The command line: rmac clean, rmac describe, rmac show, rmac evaluate, rmac data render."""
+"""The command line: rmac clean, rmac train, rmac describe, rmac show, rmac evaluate, rmac data render."""
 
 import json
 import sys
@@ -27,6 +27,18 @@ from rmaclib.datasets.diorama import render
 from rmaclib.datasets.types import DatasetError
 from rmaclib.evaluation import PROTOCOLS, Evaluation
 from rmaclib.images import CROP_ORDERS, RESIZE_THEN_CROP, ImageError
+from rmaclib.learning import (
+    LOSSES,
+    ClassifySettings,
+    LearningError,
+    Trained,
+    TrainSettings,
+    hold_out,
+    train,
+    train_classifier,
+    verified_pairs,
+)
+from rmaclib.learning.loop import BEST, OPTIMIZERS
 from rmaclib.plots import ranking_sheet
 from rmaclib.rmac import GRIDS, POOLINGS, RMAC, NetworkSettings, create_network
 from rmaclib.search.descriptors import (
@@ -39,6 +51,7 @@ from rmaclib.search.descriptors import (
 from rmaclib.search.neighbours import DescriptorNeighbours
 from rmaclib.search.ranking import rank
 from rmaclib.search.retrieval import measure, training_sample
+from rmaclib.settings import from_mapping
 
 app = typer.Typer(name="rmac", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
                   pretty_exceptions_enable=False,
@@ -50,6 +63,7 @@ _messages = Console(stderr=True, highlight=False)
 
 _WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
 _CHECKPOINT = "network.safetensors"
+_TRAINED_DIM = 512
 
 
 def _choice(name: str, values) -> type[StrEnum]:
@@ -61,6 +75,9 @@ Protocol, CropOrder = _choice("Protocol", PROTOCOLS), _choice("CropOrder", CROP_
 _PAPER_ORDER = CropOrder(RESIZE_THEN_CROP)
 Grid, Pooling = _choice("Grid", GRIDS), _choice("Pooling", POOLINGS)
 Precision = _choice("Precision", ("auto", "float32", "bfloat16"))
+_STAGES = {"ranking": TrainSettings, "classification": ClassifySettings}
+Stage, Loss, Optimizer = _choice("Stage", _STAGES), _choice("Loss", LOSSES), _choice("Optimizer", OPTIMIZERS)
+_RANKING = Stage("ranking")
 
 Network = Annotated[str, typer.Option(help=f"A backbone ({', '.join(NAMES)}) or a checkpoint (.safetensors).")]
 Size = Annotated[list[int], typer.Option(help="Longer side in pixels; give it several times for several resolutions.")]
@@ -79,7 +96,7 @@ PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto ta
 Seed = Annotated[int, typer.Option(help="Chooses the whitening's images.")]
 
 _EXPECTED = (BackboneError, CheckpointError, CleanError, DatasetError, DescriptorsError, GraphError, ImageError,
-             ImportError, ValueError, OSError)
+             ImportError, LearningError, ValueError, OSError)
 
 
 def main() -> None:
@@ -176,6 +193,107 @@ def _shortlists(collection: LabelledImages, chosen: CleanSettings, network: str)
         return None
     describing = DescribeSettings((320,), precision="float32")
     return DescriptorNeighbours(_network(network, describing, *[None] * 5, 0, 0.0, 0), describing)
+
+
+@app.command("train")
+def train_command(
+    images: Annotated[str, typer.Argument(
+        metavar="COLLECTION", help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
+    out: Annotated[Path, typer.Option(help=f"Folder for {BEST}, log.csv, and the state of the run.")],
+    stage: Annotated[Stage, typer.Option(help="What is learned: to rank, or first to name landmarks.")] = _RANKING,
+    settings: Annotated[Path | None, typer.Option(help="YAML file with any setting; options go before it.")] = None,
+    validation: Annotated[str | None, typer.Option(
+        metavar="LIST", help="Images that choose the best network.  [default: some of COLLECTION, held out]")] = None,
+    graphs: Annotated[Path | None, typer.Option(
+        metavar="FOLDER", help="Of rmac clean: its verified pairs are the positives.  [default: equal labels]")] = None,
+    network: Network = "efficientnet_lite0",
+    levels: Annotated[int | None, typer.Option(help="Levels L of the grid.  [default: 2, or the checkpoint's]")] = None,
+    dim: Annotated[int | None, typer.Option(
+        help="Dimensions; the layer starts from a whitening.  [default: 512, or the checkpoint's]")] = None,
+    size: Annotated[int | None, typer.Option(
+        help="Longer side in pixels; in the classification stage, of the validation.  [default: 800; 512]")] = None,
+    updates: Annotated[int | None, typer.Option(help="Steps of the optimizer.  [default: 4096]")] = None,
+    optimizer: Annotated[Optimizer | None, typer.Option(help="[default: sgd]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: 1e-3; 1e-5 for adamw]")] = None,
+    loss: Annotated[Loss | None, typer.Option(help="What is minimised.  [default: triplet]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.  [default: 0]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps …  [default: auto]")] = None,
+    whiten_images: WhitenImages = 400,
+) -> None:
+    """Train a network to rank, by hard triplets. A killed run goes on when started again, to the same result.
+
+    Examples:
+
+    - `rmac train my_landmarks --out trained --size 320 --updates 640` (a folder per landmark is enough)
+
+    - `rmac train clean/annotation_clean.txt --graphs clean --validation my_validation --out trained`
+
+    - `rmac train landmarks_full --validation landmarks_full_val --network resnet101 --stage classification --out named`
+
+    - `rmac train landmarks_clean --validation landmarks_clean_val --network named/best.safetensors --dim 2048 --out
+      ranked`
+
+    OUT/best.safetensors is the network with the best retrieval among the validation images; --network of the other
+    commands takes it. OUT/log.csv has a line for each update. --settings FILE takes all settings of
+    rmaclib.learning.TrainSettings, such as `triplets: 32`, or of ClassifySettings, such as `batch: 32`.
+    """
+    options = {"size": size, "updates": updates, "optimizer": optimizer and optimizer.value, "lr": lr,
+               "loss": loss and loss.value, "seed": seed, "device": device}
+    chosen = from_mapping(_STAGES[stage.value], _yaml(settings) | {
+        name: value for name, value in options.items() if value is not None}, str(settings or "options"))
+    training, held_out = _train_and_validation(images, validation, chosen.seed)
+    if levels is None and not _is_checkpoint(network):
+        levels = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
+    model = _unwhitened(network, dim, {"levels": levels})
+    if stage == _RANKING:
+        trained = _train_ranking(model, training, held_out, chosen, out, graphs, validation is None, dim, whiten_images)
+    elif graphs is not None or dim is not None:
+        raise ValueError("--graphs and --dim belong to the ranking stage; in classification labels are learned, by "
+                         "the backbone")
+    else:
+        trained = train_classifier(model, training, chosen, out=out, validation=held_out)
+    _tell_bad(trained.bad.items(), out / "bad.txt")
+    start = trained.history[0]["validation"]
+    _messages.print(f"validation mAP {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "
+                    f"{chosen.updates} updates\nnetwork: {out / BEST}", soft_wrap=True)
+
+
+def _train_ranking(model: RMAC, training: LabelledImages, held_out: LabelledImages, chosen: TrainSettings, out: Path,
+                   graphs: Path | None, same_graphs: bool, dim: int | None, whiten_images: int) -> Trained:
+    """same_graphs: the graphs judge the validation images too, which were cleaned with the others."""
+    positives = None if graphs is None else verified_pairs(training, graphs)
+    held_out_positives = verified_pairs(held_out, graphs) if graphs is not None and same_graphs else None
+    if model.fc is None:
+        describing = DescribeSettings((chosen.size,), precision=chosen.precision, device=chosen.device)
+        _whiten(model, training, describing, dim or _TRAINED_DIM, whiten_images, 0.0, chosen.seed)
+    return train(model, training, chosen, out=out, positives=positives, validation=held_out,
+                 validation_positives=held_out_positives)
+
+
+def _yaml(file: Path | None) -> dict:
+    """The settings in a YAML file, empty without one."""
+    if file is None:
+        return {}
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: expected settings in YAML, `name: value`, found {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: expected settings in YAML, `name: value`, found {type(found).__name__}")
+    return found
+
+
+def _train_and_validation(images: str, validation: str | None, seed: int) -> tuple[LabelledImages, LabelledImages]:
+    collection = open_collection(images)
+    _tell_missing(collection.missing)
+    if validation is not None:
+        held_out = open_collection(validation)
+        _tell_missing(held_out.missing)
+        return collection, held_out
+    training, held_out = hold_out(collection, seed=seed)
+    _messages.print(f"{len(held_out.names)} of {len(collection.names)} images held out for validation (--validation "
+                    "LIST to choose them)")
+    return training, held_out
 
 
 @app.command("describe")
@@ -329,21 +447,34 @@ def _layout(dataset: str, protocol: str) -> str | None:
 def _network(network: str, settings: DescribeSettings, levels, grid, pooling, dim, whiten_on, whiten_images,
              shrinkage, seed) -> RMAC:
     """The network asked for, whitened when a dimension or a training set is asked for."""
-    given = {"levels": levels, "grid": grid and grid.value, "pooling": pooling and pooling.value}
+    model = _unwhitened(network, dim, {"levels": levels, "grid": grid and grid.value,
+                                       "pooling": pooling and pooling.value})
+    if model.fc is None and (dim is not None or whiten_on is not None):
+        _whiten(model, _whitening_collection(whiten_on), settings, dim, whiten_images, shrinkage, seed)
+    return model
+
+
+def _is_checkpoint(network: str) -> bool:
+    return network.endswith(".safetensors") or Path(network).is_file()
+
+
+def _unwhitened(network: str, dim: int | None, given: dict) -> RMAC:
+    """A checkpoint, or a backbone without a whitening, with the settings given that are not None."""
     given = {key: value for key, value in given.items() if value is not None}
-    if network.endswith(".safetensors") or Path(network).is_file():
+    if _is_checkpoint(network):
         model = load_checkpoint(network)
         if dim is not None and model.settings.dim is not None and dim != model.settings.dim:
             raise ValueError(f"--dim {dim}: {network} was saved with {model.settings.dim} dimensions")
-        model.settings = NetworkSettings(**{**asdict(model.settings), **given})
-    else:
-        model = create_network(NetworkSettings(**{"backbone": network, "levels": 3, **given}))
-    if model.fc is None and (dim is not None or whiten_on is not None):
-        training = _whitening_collection(whiten_on)
-        sample = training_sample(training, whiten_images, seed)
-        _messages.print(f"whitening learned on {len(sample)} images of {training.name}")
-        model.set_whitening(learn_whitening(model, sample, settings, dim=dim, shrinkage=shrinkage))
-    return model
+        return model.change(**given)
+    return create_network(NetworkSettings(**{"backbone": network, "levels": 3, **given}))
+
+
+def _whiten(model: RMAC, training: LabelledImages, settings: DescribeSettings, dim: int | None, images: int,
+            shrinkage: float, seed: int) -> None:
+    """Gives the network a whitening learned on some of the training images."""
+    sample = training_sample(training, images, seed)
+    _messages.print(f"whitening learned on {len(sample)} images of {training.name}")
+    model.set_whitening(learn_whitening(model, sample, settings, dim=dim, shrinkage=shrinkage))
 
 
 def _whitening_collection(whiten_on: str | None) -> LabelledImages:

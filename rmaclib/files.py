@@ -1,8 +1,9 @@
-"""Writing files whole: under a temporary name beside the target, renamed when complete."""
+"""Writing files whole: under a temporary name beside the target, renamed when complete. Telling when files change."""
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,3 +31,16 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value) -> None:
     """Write strict JSON (no NaN) whole, readable by people."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def files_fingerprint(names: Sequence[str], paths: Sequence[Path]) -> str:
+    """Changes when a name or a file (size, time of change) does."""
+    digest = hashlib.sha256()
+    for name, path in zip(names, paths, strict=True):
+        try:
+            status = path.stat()
+            state = (status.st_size, status.st_mtime_ns)
+        except OSError:
+            state = None  # a missing file is listed as bad; it counts as changed when it appears
+        digest.update(repr((name, state)).encode())
+    return digest.hexdigest()

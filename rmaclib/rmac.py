@@ -8,6 +8,7 @@ connected layer and the backbone alike. Both start from a PCA-whitening of regio
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ from rmaclib.regions import VARIANTS, Rectangle, as_rectangle, pixel_grid, rigid
 
 EPSILON = 1e-8  # added to a norm before dividing by it, as in the authors' release: a zero vector stays zero
 GRIDS = (*VARIANTS, "pixel", "whole")
-POOLINGS = ("max", "average")
+POOLINGS = ("max", "average", "gem")
+_GEM_POWER, _GEM_LEAST = 3.0, 1e-6  # where the exponent starts, and the least value that is raised to it
 
 
 def l2(vectors: Tensor) -> Tensor:
@@ -40,6 +42,17 @@ def max_pool_regions(features: Tensor, regions: Sequence[Sequence[int]]) -> Tens
 def average_pool_regions(features: Tensor, regions: Sequence[Sequence[int]]) -> Tensor:
     """As max_pool_regions, with the mean over the cells: for comparison, not part of R-MAC."""
     return _pool(features, regions, Tensor.mean)
+
+
+def gem_pool_regions(features: Tensor, regions: Sequence[Sequence[int]], power: Tensor | float) -> Tensor:
+    """As max_pool_regions, with the generalised mean (mean of x^p)^(1/p), values below 1e-6 taken for that.
+
+    power: p > 0; 1 is the mean, and the larger it is, the nearer to the maximum (Radenović et al. 2019)
+    For comparison, not part of R-MAC. A learned p follows the gradient like any weight.
+    """
+    # Never below float32: powers would lose digits in half precision.
+    features = features.to(torch.promote_types(features.dtype, torch.float32)).clamp(min=_GEM_LEAST)
+    return _pool(features.pow(power), regions, Tensor.mean).pow(1 / power)
 
 
 def _pool(features: Tensor, regions, reduce) -> Tensor:
@@ -128,7 +141,7 @@ class NetworkSettings:
     backbone: a name of rmaclib.backbones; levels: L of the grid
     grid: "exact", "float32", "global" (regions.rigid_grid), "pixel" (regions.pixel_grid), or "whole": the
       map as one region, which with max pooling makes MAC
-    pooling: "max", or "average" for comparison
+    pooling: "max"; for comparison "average", or "gem", a generalised mean whose exponent is learned
     dim: outputs of the fully connected layer; None: no shift and no fully connected layer
     """
 
@@ -159,11 +172,22 @@ class RMAC(nn.Module):
         self.fc: nn.Linear | None = None
         if settings.dim is not None:
             self._add_projection(settings.dim)
+        self.power: nn.Parameter | None = None
+        self.change()
 
     @property
     def dim(self) -> int:
         """Numbers in a descriptor."""
         return self.settings.dim or self.backbone.channels
+
+    def change(self, **options) -> "RMAC":
+        """Change settings that need no other weights: levels, grid, pooling. The exponent of "gem" begins at 3."""
+        self.settings = NetworkSettings(**{**vars(self.settings), **options})
+        if self.settings.pooling != "gem":
+            self.power = None
+        elif self.power is None:
+            self.power = nn.Parameter(torch.full_like(self.backbone.mean.flatten()[0], _GEM_POWER))
+        return self
 
     def _add_projection(self, dim: int) -> None:
         self.shift = nn.Parameter(torch.zeros(self.backbone.channels))
@@ -182,9 +206,11 @@ class RMAC(nn.Module):
 
     def region_vectors(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Pooled and normalised regions, (B, R, C): what the whitening is fitted on."""
-        pool = max_pool_regions if self.settings.pooling == "max" else average_pool_regions
-        # From here in float32: sums over regions would lose digits in half precision.
-        return l2(pool(features, self.regions(features.shape[-2:], image_size)).float())
+        pool = {"max": max_pool_regions, "average": average_pool_regions,
+                "gem": partial(gem_pool_regions, power=self.power)}[self.settings.pooling]
+        pooled = pool(features, self.regions(features.shape[-2:], image_size))  # (B, R, C)
+        # From here not below float32: sums over regions would lose digits in half precision.
+        return l2(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))
 
     def regions(self, map_size: tuple[int, int], image_size: tuple[int, int]) -> list[Sequence[int]]:
         """The grid on a map of (h, w) cells from an image of (H, W) pixels."""

@@ -24,6 +24,18 @@ def test_round_trip(network, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
 
 
+def test_round_trip_of_a_learned_exponent(tmp_path):
+    network = create_network(NetworkSettings("efficientnet_lite0", pooling="gem", grid="whole"), pretrained=False)
+    with torch.no_grad():
+        network.power.fill_(4.25)
+    save_checkpoint(tmp_path / "net.safetensors", network)
+    again = load_checkpoint(tmp_path / "net.safetensors")
+    assert again.settings == network.settings and again.power.item() == 4.25
+    images = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(again(images), network(images))
+
+
 def test_interrupted_save_keeps_the_old_file(network, tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "net.safetensors", network)
     before = (tmp_path / "net.safetensors").read_bytes()

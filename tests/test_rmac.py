@@ -15,6 +15,7 @@ from rmaclib.rmac import (
     NetworkSettings,
     average_pool_regions,
     fit_whitening,
+    gem_pool_regions,
     l2,
     max_pool_regions,
 )
@@ -41,6 +42,40 @@ def test_pooling_equals_a_loop_over_cells():
             x, y, *size = regions[r]
             cells = [features[b, c, v, u].item() for v in range(y, y + size[-1]) for u in range(x, x + size[0])]
             assert pooled[b, r, c].item() == pytest.approx(reduce(cells), abs=1e-6)
+
+
+def test_gem_pooling_equals_a_loop_over_cells():
+    features = torch.rand(2, 3, 5, 7) - 0.2
+    regions = [*rigid_grid(5, 7), (1, 2, 3, 1)]
+    for power in (1.0, 3.0, torch.tensor(4.5)):
+        pooled = gem_pool_regions(features, regions, power)
+        assert pooled.shape == (2, len(regions), 3)
+        for b, r, c in itertools.product(range(2), range(len(regions)), range(3)):
+            x, y, *size = regions[r]
+            cells = [max(1e-6, features[b, c, v, u].item()) ** float(power)
+                     for v in range(y, y + size[-1]) for u in range(x, x + size[0])]
+            assert pooled[b, r, c].item() == pytest.approx((sum(cells) / len(cells)) ** (1 / float(power)), rel=1e-4)
+    large = features.double() + 0.8
+    assert torch.allclose(gem_pool_regions(large, regions, 300.0), max_pool_regions(large, regions), rtol=0.02)
+
+
+def test_gem_gradient_reaches_features_and_exponent():
+    features = torch.rand(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    power = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda f, p: gem_pool_regions(f, rigid_grid(3, 4, 2), p), (features, power))
+    zeros = torch.zeros(1, 2, 3, 4, requires_grad=True)
+    gem_pool_regions(zeros, [(0, 0, 3)], power.float()).sum().backward()
+    assert torch.isfinite(zeros.grad).all()
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_gem_network_has_an_exponent_that_learns(grid):
+    network = tiny(dim=4, pooling="gem", grid=grid)
+    assert network.power.item() == 3 and "power" in dict(network.named_parameters())
+    network(torch.rand(1, 3, 20, 28))[0, 0].backward()
+    assert network.power.grad != 0
+    assert "power" not in network.change(pooling="max").state_dict()
+    assert network.change(pooling="gem").power.item() == 3
 
 
 def test_pooling_edges():

@@ -6,7 +6,6 @@ that was killed goes on with the landmarks that have none. What follows from the
 done anew each time, so that another threshold needs no matching.
 """
 
-import hashlib
 import multiprocessing
 import os
 from collections import Counter, deque
@@ -34,6 +33,7 @@ from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract, root
 from rmaclib.cleaning.matching import Matcher, MatchSettings, main_directions
 from rmaclib.cleaning.verification import VerificationSettings, verify
 from rmaclib.datasets.types import Box, LabelledImages
+from rmaclib.files import files_fingerprint
 from rmaclib.images import ImageError
 from rmaclib.settings import from_mapping
 
@@ -292,12 +292,12 @@ class _Job:
         if different:
             raise CleanError(f"{folder}: {self.path.name} was made with other {' and '.join(different)} settings; "
                              "choose another folder, or remove this one to match again")
-        return found.get("files") == _fingerprint(self.names, self.paths)
+        return found.get("files") == files_fingerprint(self.names, self.paths)
 
     def extraction_tasks(self) -> Iterator[tuple]:
         """Tasks (key, function, arguments …) that find the keypoints."""
         # Taken now and not at the start: a file may change while other landmarks are matched.
-        self.files = _fingerprint(self.names, self.paths)
+        self.files = files_fingerprint(self.names, self.paths)
         starts = range(0, len(self.paths), CHUNK)
         self.waits_for = len(starts)
         return ((start, extract_all, self.paths[start:start + CHUNK], self.settings.keypoints) for start in starts)
@@ -421,19 +421,6 @@ def _near(neighbours: np.ndarray, count: int) -> np.ndarray:
     rows, columns = np.nonzero(neighbours >= 0)
     near[rows, neighbours[rows, columns]] = True
     return near | near.T
-
-
-def _fingerprint(names: Sequence[str], paths: Sequence[Path]) -> str:
-    """Changes when a name or a file (size, time of change) does."""
-    digest = hashlib.sha256()
-    for name, path in zip(names, paths, strict=True):
-        try:
-            status = path.stat()
-            state = (status.st_size, status.st_mtime_ns)
-        except OSError:
-            state = None  # a missing file is listed as bad; it counts as changed when it appears
-        digest.update(repr((name, state)).encode())
-    return digest.hexdigest()
 
 
 @contextmanager

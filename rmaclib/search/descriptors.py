@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
+from rmaclib.checkpoints import fingerprint
 from rmaclib.files import whole_file, write_json, write_text
 from rmaclib.images import (
     CROP_ORDERS,
@@ -217,7 +218,7 @@ def _describe_chunk(extractor: "_Extractor", chunk: Sequence[_Item], dim: int, b
 
 def _describe_to_folder(network: RMAC, items: Sequence[_Item], names: Sequence[str], settings: DescribeSettings,
                         out: Path, progress: bool) -> Descriptors:
-    identity = {"network": asdict(network.settings), "weights": _fingerprint(network),
+    identity = {"network": asdict(network.settings), "weights": fingerprint(network),
                 "settings": asdict(settings), "images": _list_fingerprint(items, names)}
     identity = json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
     _expect_same(out / "meta.json", identity, out)
@@ -267,14 +268,6 @@ def _expect_same(meta: Path, identity: dict, out: Path) -> None:
     if different:
         raise DescriptorsError(f"{out}: holds descriptors made with other {' and '.join(different)}; "
                                "choose another folder, or remove this one to describe again")
-
-
-def _fingerprint(network: RMAC) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _list_fingerprint(items: Sequence[_Item], names: Sequence[str]) -> str:

@@ -1,0 +1,174 @@
+"""The first stage of learning (Section 4.2): the backbone learns to name landmarks, by cross-entropy.
+
+It makes the features of landmarks; the second stage (rmaclib.learning.training) makes distances of them.
+"""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rmaclib.backbones import Backbone
+from rmaclib.datasets.types import LabelledImages
+from rmaclib.images import ImageError
+from rmaclib.learning.errors import LearningError
+from rmaclib.learning.gradients import BATCH_PIXELS
+from rmaclib.learning.loop import LoopSettings, Trained, identity_of, one_of, run, whole_number
+from rmaclib.learning.pairs import Relations
+from rmaclib.learning.validation import Validation
+from rmaclib.learning.views import Squares
+from rmaclib.rmac import RMAC, NetworkSettings
+from rmaclib.search.descriptors import DescribeSettings, pick_device
+
+HEADS = ("max", "average")
+_ORDER, _VIEW = 4, 5  # streams of random numbers that must not coincide
+_READERS = 4
+
+
+@dataclass(frozen=True)
+class ClassifySettings(LoopSettings):
+    """How a network learns to name landmarks. Defaults are the paper's, where they are known (Section 4.2).
+
+    batch: images of an update; every image has its turn before one comes again
+    shorter: an image is resized so that its shorter side is a random number of pixels in this range
+    side: of the random square cut from it, in pixels; flip: mirror half of them
+    head: how the feature map becomes a vector before the linear layer, "average" or "max" over all cells
+    size: longer side in pixels, for the validation
+    """
+
+    batch: int = 64
+    shorter: tuple[int, int] = (256, 512)
+    side: int = 224
+    flip: bool = False
+    head: str = "average"
+    size: int = 512
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("batch", "side", "size"):
+            whole_number(name, getattr(self, name), 1)
+        object.__setattr__(self, "shorter", tuple(self.shorter))
+        if len(self.shorter) != 2 or not self.side <= self.shorter[0] <= self.shorter[1]:
+            raise ValueError(f"shorter: expected (least, most) pixels, at least side ({self.side}), got {self.shorter}")
+        for value in self.shorter:
+            whole_number("shorter", value, 1)
+        one_of("head", self.head, HEADS)
+
+
+class Classifier(nn.Module):
+    """Backbone, global pooling, a linear layer with an output for each label."""
+
+    def __init__(self, backbone: Backbone, labels: int, head: str, seed: int):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(seed)
+            self.linear = nn.Linear(backbone.channels, labels)
+
+    def forward(self, images: Tensor, half: bool = False) -> Tensor:
+        """images: (B, 3, H, W), as of Backbone; returns scores (B, labels). half: the backbone in bfloat16."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            features = self.backbone(images)  # (B, C, h, w)
+        features = features.float() if half else features
+        return self.linear(features.amax((2, 3)) if self.head == "max" else features.mean((2, 3)))
+
+
+def train_classifier(network: RMAC, collection: LabelledImages, settings: ClassifySettings | None = None, *,
+                     out: str | os.PathLike, validation: LabelledImages | None = None,
+                     progress: bool = True) -> Trained:
+    """Train the backbone of a network to name the landmarks of a collection (Section 4.2), in place.
+
+    out: folder for best.safetensors, log.csv and the state; resuming as in training.train
+    validation: images among which retrieval is measured, by R-MAC on the backbone without a whitening: the best one
+      is kept. None: the last one is.
+    Trained.network is R-MAC on the trained backbone, without fully connected layer: one that was fitted to the
+    backbone before would not fit it any more. Learn a whitening for it (search.descriptors.learn_whitening).
+    log.csv has loss and accuracy on the update's images, before the update.
+    Batch normalisation keeps the statistics that the network came with. Images that can't be read are left out
+    and listed in Trained.bad and bad.txt.
+    raises LearningError: a single label; a loss that is not finite; a folder of another run
+    """
+    settings = settings or ClassifySettings()
+    if len(set(collection.labels)) < 2:
+        raise LearningError(f"{collection.name}: expected images of two landmarks or more, found one label")
+    network = RMAC(NetworkSettings(**{**vars(network.settings), "dim": None}), network.backbone).eval()
+    device, bad = pick_device(settings.device), {}
+    identity = identity_of("classification", network, settings, collection, validation=validation)
+    evaluate = None
+    if validation is not None:
+        describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
+        evaluate = partial(Validation(validation, Relations(validation.labels), describing, bad), network)
+    model = Classifier(network.backbone, len(set(collection.labels)), settings.head, settings.seed).eval().to(device)
+    return run(model, network, _Naming(model, collection, settings, bad), settings, out=out, identity=identity,
+               evaluate=evaluate, bad=bad, progress=progress)
+
+
+class _Naming:
+    """One update: a batch of random squares through the classifier, a few at a time."""
+
+    columns = ("loss", "accuracy")
+
+    def __init__(self, model: Classifier, collection: LabelledImages, settings: ClassifySettings, bad: dict[str, str]):
+        self.model, self.collection, self.settings, self.bad = model, collection, settings, bad
+        self.targets = np.unique(collection.labels, return_inverse=True)[1]  # (N,) numbers of the labels, without gaps
+
+    def __call__(self, update: int) -> dict[str, float]:
+        settings = self.settings
+        device = next(self.model.parameters()).device
+        images, targets = self._batch(update)  # (n, 3, side, side), (n,)
+        if not len(targets):
+            raise LearningError(f"update {update}: none of its images can be read, such as "
+                                f"{list(self.bad.values())[-1]}")
+        pixels = settings.pixels or BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
+        count, loss, right = max(1, pixels // settings.side**2), 0.0, 0.0
+        for part, wanted in zip(images.split(count), targets.split(count), strict=True):
+            wanted = wanted.to(device)
+            scores = self.model(part.to(device), settings.precision == "bfloat16")
+            value = functional.cross_entropy(scores, wanted, reduction="sum") / len(targets)
+            value.backward()
+            loss += float(value.detach())
+            right += float((scores.argmax(1) == wanted).sum())
+        return {"loss": loss, "accuracy": right / len(targets)}
+
+    def _batch(self, update: int) -> tuple[Tensor, Tensor]:
+        """Images and label numbers of an update, those left out that can't be read."""
+        settings = self.settings
+        indices = turns(len(self.targets), (update - 1) * settings.batch, settings.batch, settings.seed)
+        squares = Squares(self.collection, indices, settings.shorter, settings.side, flip=settings.flip,
+                          seed=(settings.seed, _VIEW, update))
+
+        def read(place: int) -> Tensor | ImageError:
+            try:
+                return squares[place]
+            except ImageError as error:
+                return error
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(read, range(len(squares))))
+        self.bad |= {self.collection.names[index]: str(one) for index, one in zip(indices, found, strict=True)
+                     if isinstance(one, ImageError)}
+        good = [place for place, one in enumerate(found) if not isinstance(one, ImageError)]
+        images = [found[place] for place in good]
+        return (torch.stack(images) if images else torch.empty(0, 3, settings.side, settings.side),
+                torch.from_numpy(self.targets[indices[good]]))
+
+    def state(self) -> dict[str, Tensor]:
+        return {}  # everything follows from the number of the update
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        pass
+
+
+def turns(count: int, first: int, number: int, seed: int) -> np.ndarray:
+    """(number,) int64: draws `first`, `first` + 1, … of a random order in which each of `count` items comes once
+    before any comes again."""
+    draws = np.arange(first, first + number)
+    rounds = {round_: np.random.default_rng([seed, _ORDER, round_]).permutation(count)
+              for round_ in np.unique(draws // count).tolist()}
+    return np.array([rounds[draw // count][draw % count] for draw in draws.tolist()], np.int64)

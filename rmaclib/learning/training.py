@@ -1,0 +1,201 @@
+"""Learning to rank (Section 4.2): mined triplets, the exact gradient in bounded memory, validation by retrieval."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from rmaclib.datasets.types import LabelledImages
+from rmaclib.images import ImageError
+from rmaclib.learning.errors import LearningError
+from rmaclib.learning.gradients import accumulate
+from rmaclib.learning.loop import (
+    LoopSettings,
+    Trained,
+    identity_of,
+    in_range,
+    one_of,
+    run,
+    whole_number,
+)
+from rmaclib.learning.losses import LOSSES, Tuples, triplet_distances
+from rmaclib.learning.mining import Mined, mean_cosine, mine
+from rmaclib.learning.pairs import Relations
+from rmaclib.learning.validation import Validation
+from rmaclib.learning.views import Views
+from rmaclib.rmac import RMAC
+from rmaclib.search.descriptors import DescribeSettings, describe, pick_device
+
+_MARGINS = {"triplet": 0.1, "contrastive": 0.7}
+_COLLAPSED = 1e-3  # of 1 − mean cosine, and of mean squared distances: all images look the same to the network
+_POOL, _MINE, _VIEW = 1, 2, 3  # streams of random numbers that must not coincide
+
+
+@dataclass(frozen=True)
+class TrainSettings(LoopSettings):
+    """How a network learns to rank. Defaults are the paper's, where they are known (Section 4.2).
+
+    loss: a name of losses.LOSSES; margin: None takes 0.1 for the triplet loss (the paper's) and 0.7 for the
+      contrastive one; average precision has none
+    triplets: of an update; pool: images described anew every `refresh` updates, at most the whole collection;
+      hardest: a triplet is drawn among so many hardest of a random query
+    size: longer side in pixels, of pool, training and validation; smaller images are left as they are
+    flip: mirror half of the images; crop: least share of an image's area that is kept (1: no crop), see
+      views.random_crop
+    """
+
+    loss: str = "triplet"
+    margin: float | None = None
+    triplets: int = 64
+    pool: int = 5000
+    hardest: int = 25
+    refresh: int = 64
+    size: int = 800
+    flip: bool = False
+    crop: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        one_of("loss", self.loss, tuple(LOSSES))
+        if self.margin is None:
+            object.__setattr__(self, "margin", _MARGINS.get(self.loss))
+        elif self.loss not in _MARGINS:
+            raise ValueError(f"margin: the loss {self.loss!r} has none, got {self.margin!r}")
+        if self.margin is not None:
+            in_range("margin", self.margin, 0)
+        for name, least in (("triplets", 1), ("pool", 3), ("hardest", 1), ("refresh", 1), ("size", 1)):
+            whole_number(name, getattr(self, name), least)
+        in_range("crop", self.crop, 0.01, 1)
+
+
+def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | None = None, *,
+          out: str | os.PathLike, positives: csr_array | None = None, validation: LabelledImages | None = None,
+          validation_positives: csr_array | None = None, progress: bool = True) -> Trained:
+    """Train a network to rank (Section 4.2), from its weights as they are; they are changed in place.
+
+    out: folder for best.safetensors, log.csv and the state. A killed run given the same arguments again goes on
+      and gives the same result; a finished one is only loaded.
+    positives: (N, N) bool, pairs that show the same thing (pairs.verified_pairs); None: images of one label do.
+      Images of different labels are negatives.
+    validation: images among which retrieval is measured, every `evaluate_every` updates and at the start: the
+      network with the best mean average precision is kept. None: the last one is.
+    validation_positives: as positives, for them
+    Batch normalisation keeps the statistics that the network came with. Images that can't be read are left out
+    and listed in Trained.bad and bad.txt. log.csv has, for each update: loss; active (share of triplets whose
+    negative is not farther than the positive by the margin) and stale_active (the same by the descriptors of the
+    pool they were drawn from); mean squared distances to positive and negative; cosine, the mean over all pairs
+    of the last pool; distinct images of the update, and how many of them had a gradient.
+    raises LearningError: no triplets; descriptors that have all become the same, or a loss that is not finite
+      (what to try is in the text); a folder of another run
+    """
+    settings = settings or TrainSettings()
+    bad: dict[str, str] = {}
+    device = pick_device(settings.device)
+    identity = identity_of("ranking", network, settings, collection, positives, validation, validation_positives)
+    describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
+    evaluate = None
+    if validation is not None:
+        evaluate = partial(Validation(validation, Relations(validation.labels, validation_positives), describing, bad),
+                           network)
+    network.eval().to(device)
+    step = _Ranking(network, collection, Relations(collection.labels, positives), settings, describing, bad)
+    return run(network, network, step, settings, out=out, identity=identity, evaluate=evaluate, bad=bad,
+               progress=progress)
+
+
+class _Ranking:
+    """One update: mine when it is time, then the gradient over the update's distinct images."""
+
+    columns = ("loss", "active", "stale_active", "positive_distance", "negative_distance", "cosine", "images",
+               "computed")
+
+    def __init__(self, network: RMAC, collection: LabelledImages, relations: Relations, settings: TrainSettings,
+                 describing: DescribeSettings, bad: dict[str, str]):
+        self.network, self.collection, self.relations = network, collection, relations
+        self.settings, self.describing, self.bad = settings, describing, bad
+        self.loss = LOSSES[settings.loss]
+        if settings.margin is not None:
+            self.loss = partial(self.loss, margin=settings.margin)
+        # Of the losses without a triplet's margin, a triplet counts as active when its order is wrong.
+        self.slack = settings.margin if settings.loss == "triplet" else 0.0
+        self.mined: Mined | None = None
+        self.cosine = float("nan")
+
+    def __call__(self, update: int) -> dict[str, float]:
+        refresh, place = divmod(update - 1, self.settings.refresh)
+        if place == 0:
+            self._mine(refresh, update)
+        triplets, before = self.mined.triplets[place], self.mined.distances[place]
+        while len(triplets):
+            try:
+                return self._step(update, triplets, before)
+            except ImageError as error:
+                # Readable when the pool was described, and not now.
+                gone = [index for index in np.unique(triplets) if self.collection.paths[index] == error.path]
+                self.bad |= {self.collection.names[index]: str(error) for index in gone}
+                kept = ~np.isin(triplets, gone).any(1)
+                triplets, before = triplets[kept], before[kept]
+        raise LearningError(f"update {update}: each of its triplets has an image that can't be read any more, such as "
+                            f"{list(self.bad.values())[-1]}")
+
+    def _step(self, update: int, triplets: np.ndarray, before: np.ndarray) -> dict[str, float]:
+        settings = self.settings
+        self.network.zero_grad(set_to_none=False)
+        images, local = np.unique(triplets, return_inverse=True)
+        views = Views(self.collection, images, settings.size, flip=settings.flip, crop=settings.crop,
+                      seed=(settings.seed, _VIEW, update))
+        device = next(self.network.parameters()).device
+        tuples = Tuples(*(torch.from_numpy(array).to(device) for array in (
+            local.reshape(triplets.shape), self.relations.relevant(images), self.relations.irrelevant(images))))
+        found = accumulate(self.network, views, partial(self.loss, tuples=tuples), sizes=views.sizes,
+                           pixels=settings.pixels, half=settings.precision == "bfloat16")
+        near, far = (part.cpu().numpy() for part in triplet_distances(found.descriptors, tuples.triplets))
+        row = {"loss": float(found.loss), "active": _active(near, far, self.slack),
+               "stale_active": _active(before[:, 0], before[:, 1], self.slack),
+               "positive_distance": float(near.mean()), "negative_distance": float(far.mean()),
+               "cosine": self.cosine, "images": len(images), "computed": found.computed}
+        if max(near.mean(), far.mean()) < _COLLAPSED:
+            raise self._collapsed(update, f"positives and negatives are equally near their queries, at mean squared "
+                                          f"distances of {near.mean():.1e} and {far.mean():.1e}")
+        return row
+
+    def _mine(self, refresh: int, update: int) -> None:
+        settings, count = self.settings, len(self.collection.names)
+        random = np.random.default_rng([settings.seed, _POOL, refresh])
+        pool = np.sort(random.choice(count, min(settings.pool, count), replace=False))
+        found = describe(self.network, [self.collection.paths[index] for index in pool], self.describing,
+                         names=[str(index) for index in pool], progress=False)
+        self.bad |= {self.collection.names[int(index)]: reason for index, reason in found.bad}
+        self.cosine = mean_cosine(found.vectors)
+        if not np.isfinite(found.vectors).all():
+            raise LearningError(f"update {update}: descriptors are not finite; try a smaller lr (now "
+                                f"{settings.lr:g}), a longer warmup, or clip")
+        if self.cosine > 1 - _COLLAPSED:
+            raise self._collapsed(update, f"the mean cosine of two images of the pool is {self.cosine:.5f}")
+        updates = min(settings.refresh, settings.updates - update + 1)
+        self.mined = mine(np.array([int(index) for index in found.names], np.int64), found.vectors, self.relations,
+                          updates, settings.triplets, settings.hardest,
+                          np.random.default_rng([settings.seed, _MINE, refresh]))
+
+    def _collapsed(self, update: int, what: str) -> LearningError:
+        return LearningError(
+            f"update {update}: the network has collapsed, all images get the same descriptor: {what}. Try a smaller "
+            f"lr (now {self.settings.lr:g}), a longer warmup, clip, or less hard triplets (a larger `hardest`, a "
+            "smaller pool). Wrong labels do it too: clean the collection, or give verified pairs")
+
+    def state(self) -> dict[str, Tensor]:
+        return {"triplets": torch.from_numpy(self.mined.triplets),
+                "distances": torch.from_numpy(self.mined.distances), "cosine": torch.tensor(self.cosine)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.mined = Mined(state["triplets"].numpy(), state["distances"].numpy())
+        self.cosine = float(state["cosine"])
+
+
+def _active(near: np.ndarray, far: np.ndarray, slack: float) -> float:
+    return float((near - far + slack > 0).mean())

@@ -1,0 +1,82 @@
+"""Retrieval among the images of a validation list: what training is stopped and chosen by."""
+
+import numpy as np
+
+from rmaclib.datasets.types import LabelledImages
+from rmaclib.evaluation.average_precision import trapezoid
+from rmaclib.learning.errors import LearningError
+from rmaclib.learning.pairs import Relations
+from rmaclib.rmac import RMAC
+from rmaclib.search.descriptors import DescribeSettings, describe
+from rmaclib.search.ranking import rank
+
+
+def leave_one_out(descriptors: np.ndarray, relevant: np.ndarray, irrelevant: np.ndarray) -> float:
+    """Mean average precision (trapezoid rule) when every image with a relevant other one queries the others.
+
+    descriptors: (n, D); relevant, irrelevant: (n, n) bool; pairs that are neither, and the query itself, are
+    skipped as junk. Returns nan when no image has a relevant other one.
+    """
+    queries = np.flatnonzero(relevant.any(1))
+    if not len(queries):
+        return float("nan")
+    order = rank(descriptors[queries], descriptors)  # (Q, n)
+    scores = []
+    for query, ranking in zip(queries, order, strict=True):
+        positive = relevant[query, ranking]
+        ranks = np.cumsum(positive | irrelevant[query, ranking])[positive]
+        scores.append(trapezoid(ranks, len(ranks)))
+    return float(np.mean(scores))
+
+
+class Validation:
+    """A validation list; calling it with a network measures that.
+
+    bad: filled with name -> reason for images that can't be read; they are left out
+    raises LearningError when no image has a relevant and an irrelevant other one
+    """
+
+    def __init__(self, images: LabelledImages, relations: Relations, settings: DescribeSettings,
+                 bad: dict[str, str]):
+        every = np.arange(len(images.names))
+        if not (relations.relevant(every).any(1) & relations.irrelevant(every).any(1)).any():
+            raise LearningError(f"{images.name}: expected validation images of several landmarks, two or more of "
+                                "a landmark, found no image that has both a relevant and an irrelevant other one")
+        self.images, self.relations, self.settings, self.bad = images, relations, settings, bad
+
+    def __call__(self, network: RMAC) -> float:
+        """Mean average precision of leave_one_out, 0..1."""
+        found = describe(network, self.images.paths, self.settings,
+                         names=[str(index) for index in range(len(self.images.paths))], progress=False)
+        self.bad |= {self.images.names[int(index)]: reason for index, reason in found.bad}
+        kept = np.array([int(index) for index in found.names], np.int64)
+        score = leave_one_out(found.vectors, self.relations.relevant(kept), self.relations.irrelevant(kept))
+        if score != score:
+            raise LearningError(f"{self.images.name}: none of the {len(kept)} validation images that can be read has a "
+                                "relevant other one")
+        return score
+
+
+def hold_out(collection: LabelledImages, share: float = 0.1, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
+    """(training, validation): a share of each landmark's images, at least two, is held out.
+
+    Landmarks that would keep fewer than two images for training are left whole. raises LearningError when all are.
+    """
+    random = np.random.default_rng([seed, 7])
+    labels, held = np.array(collection.labels), np.zeros(len(collection.labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = max(2, round(share * len(members)))
+        if len(members) - count >= 2:
+            held[random.choice(members, count, replace=False)] = True
+    if not held.any():
+        raise LearningError(f"{collection.name}: expected a landmark with four images or more to hold out some for "
+                            "validation, found none; give a validation list")
+    return _part(collection, ~held, "train"), _part(collection, held, "validation")
+
+
+def _part(collection: LabelledImages, chosen: np.ndarray, suffix: str) -> LabelledImages:
+    columns = ([values[index] for index in np.flatnonzero(chosen)]
+               for values in (collection.names, collection.paths, collection.labels, collection.boxes))
+    return LabelledImages(f"{collection.name}_{suffix}", collection.root, *map(tuple, columns),
+                          label_names=collection.label_names, publishable=collection.publishable)

@@ -1,0 +1,106 @@
+"""The images of one update as the network sees them: decoded when asked for, resized, perhaps mirrored and cropped."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from rmaclib.datasets.types import Box, LabelledImages
+from rmaclib.images import read_image, read_size, resized_size
+
+
+def random_crop(width: int, height: int, least: float, box: Box | None,
+                random: np.random.Generator) -> tuple[float, float, float, float]:
+    """A part (x1, y1, x2, y2) of a width × height image, of the same shape as the whole.
+
+    least: 0..1, its area is drawn uniformly between this share of the image's and 1
+    box: it contains this part, as far as that lies in the image, and is as much larger as that needs
+    """
+    share = np.sqrt(random.uniform(least, 1))
+    x1, y1, x2, y2 = (width, height, 0, 0) if box is None else (max(0, box[0]), max(0, box[1]),
+                                                               min(width, box[2]), min(height, box[3]))
+    if x1 >= x2 or y1 >= y2:
+        x1, y1, x2, y2 = width, height, 0, 0  # nothing that a crop has to contain
+    share = min(1, max(share, (x2 - x1) / width, (y2 - y1) / height))
+    across, down = width * share, height * share
+
+    def start(first: float, last: float, length: float, side: float) -> float:
+        """Between the lowest place from which `length` reaches `last`, and the highest that is before `first`."""
+        lowest = max(0, last - length)
+        return random.uniform(lowest, max(lowest, min(first, side - length)))
+
+    left, top = start(x1, x2, across, width), start(y1, y2, down, height)
+    return left, top, left + across, top + down
+
+
+def random_square(width: int, height: int, shorter: tuple[int, int], side: int,
+                  random: np.random.Generator) -> tuple[float, float, float, float]:
+    """A square (x1, y1, x2, y2) of a width × height image: what a random square of side × side pixels shows of it
+    when its shorter side is brought to a random length in shorter[0]..shorter[1] pixels."""
+    scale = random.integers(shorter[0], shorter[1], endpoint=True) / min(width, height)
+    length = side / scale
+    left, top = random.uniform(0, max(0, width - length)), random.uniform(0, max(0, height - length))
+    return left, top, min(width, left + length), min(height, top + length)
+
+
+class Views(Sequence[Tensor]):
+    """Images of a collection for learning to rank, each (3, H, W) uint8; H and W depend on the file and `size` alone.
+
+    indices: which images; size: longer side in pixels, smaller images are left as they are
+    flip: mirror half of them; crop: least share of the area kept (random_crop), brought to the size that the
+      whole image would have, so that it is seen from nearer
+    seed: numbers, such as run and update; the same ones give the same pixels of the same image
+    sizes: (H, W) of each, from the files' headers
+    raises ImageError, here or when an image is asked for
+    """
+
+    def __init__(self, collection: LabelledImages, indices: Sequence[int], size: int, *, flip: bool = False,
+                 crop: float = 1.0, seed: Sequence[int] = (0,)):
+        self.collection, self.indices = collection, [int(index) for index in indices]
+        self.flip, self.crop, self.seed = flip, crop, list(seed)
+        self.sizes = [resized_size(*read_size(collection.paths[index]), size)[::-1] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Tensor:
+        index = self.indices[place]
+        random = np.random.default_rng([*self.seed, index])
+        mirrored = self.flip and random.random() < 0.5
+        image, box = read_image(self.collection.paths[index]), self.collection.boxes[index]
+        part = random_crop(*image.size, self.crop, box, random) if self.crop < 1 else None
+        height, width = self.sizes[place]
+        return _pixels(image, (width, height), part, mirrored)  # (3, H, W)
+
+
+class Squares(Sequence[Tensor]):
+    """Images of a collection for learning to classify, each (3, side, side) uint8: see random_square.
+
+    Arguments as of Views. raises ImageError when an image is asked for that can't be read
+    """
+
+    def __init__(self, collection: LabelledImages, indices: Sequence[int], shorter: tuple[int, int], side: int, *,
+                 flip: bool = False, seed: Sequence[int] = (0,)):
+        self.collection, self.indices = collection, [int(index) for index in indices]
+        self.shorter, self.side, self.flip, self.seed = shorter, side, flip, list(seed)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Tensor:
+        index = self.indices[place]
+        random = np.random.default_rng([*self.seed, index])
+        mirrored = self.flip and random.random() < 0.5
+        image = read_image(self.collection.paths[index])
+        return _pixels(image, (self.side,) * 2, random_square(*image.size, self.shorter, self.side, random), mirrored)
+
+
+def _pixels(image: Image.Image, size: tuple[int, int], part: Box | None, mirrored: bool) -> Tensor:
+    """A part of the image (None: all of it) brought to (width, height) pixels; (3, H, W) uint8."""
+    if part or image.size != size:
+        image = image.resize(size, Image.Resampling.BICUBIC, part)
+    if mirrored:
+        image = ImageOps.mirror(image)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

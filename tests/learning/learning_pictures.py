@@ -1,0 +1,43 @@
+"""Small pictures and a small network to train on them; also imported by the processes that a test starts."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rmaclib.datasets.types import LabelledImages
+from rmaclib.rmac import RMAC, NetworkSettings, create_network
+from rmaclib.search.descriptors import DescribeSettings, learn_whitening
+
+SHAPES = [(64, 48), (48, 64), (64, 64), (60, 40)]
+SIZE = 64
+
+
+def pictures(folder, landmarks=5, each=5, seed=0) -> LabelledImages:
+    """Smooth random pictures: those of one landmark are one picture under noise, in several shapes."""
+    random = np.random.default_rng(seed)
+    names, labels = [], []
+    for label in range(landmarks):
+        base = random.integers(0, 256, (5, 5, 3))
+        for number in range(each):
+            noisy = np.clip(base + random.normal(0, 50, base.shape), 0, 255).astype(np.uint8)
+            names.append(f"{label}/{number}.png")
+            labels.append(label)
+            (folder / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noisy).resize(SHAPES[number % len(SHAPES)], Image.Resampling.BICUBIC).save(
+                folder / names[-1])
+    paths = tuple(folder / name for name in names)
+    return LabelledImages("pictures", folder, tuple(names), paths, tuple(labels), (None,) * len(names))
+
+
+def tiny(images: LabelledImages | None = None, **options) -> RMAC:
+    """A convolutional network with batch normalisation and random weights, whitened on the images."""
+    torch.manual_seed(3)
+    network = create_network(NetworkSettings("timm:test_efficientnet", **{"levels": 1, **options}), pretrained=False)
+    for module in network.modules():  # statistics as of a trained network: not zero, not one
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    if images is not None:
+        network.set_whitening(learn_whitening(network, images.paths, DescribeSettings((SIZE,), device="cpu"), dim=8,
+                                              shrinkage=0.1, progress=False))
+    return network

@@ -1,0 +1,122 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from learning_pictures import SIZE, pictures, tiny
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from rmaclib.learning import Classifier, ClassifySettings, LearningError, classification, train_classifier
+from rmaclib.learning.classification import turns
+
+SETTINGS = ClassifySettings(batch=10, shorter=(40, 60), side=32, size=SIZE, optimizer="adamw", lr=1e-3, updates=5,
+                            evaluate_every=2, save_every=2, device="cpu")
+
+
+@settings(max_examples=50, deadline=None)
+@given(count=st.integers(1, 20), batch=st.integers(1, 30), seed=st.integers(0, 1000))
+def test_every_image_has_its_turn(count, batch, seed):
+    drawn = np.concatenate([turns(count, start * batch, batch, seed) for start in range(8)])
+    for start in range(0, len(drawn) - count + 1, count):
+        assert sorted(drawn[start:start + count]) == list(range(count))
+
+
+def test_turns_are_shuffled_anew_and_by_the_seed():
+    orders = [turns(30, start, 30, seed).tolist() for start, seed in ((0, 0), (30, 0), (0, 1))]
+    assert orders[0] != orders[1] and orders[0] != orders[2] and orders[0] != sorted(orders[0])
+
+
+@pytest.mark.parametrize("head", ["average", "max"])
+def test_classifier_by_hand(head):
+    model = Classifier(tiny().backbone, 3, head, seed=2).eval()
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        features, found = model.backbone(images), model(images)
+    for feature, scores in zip(features, found, strict=True):
+        cells = feature.flatten(1)
+        vector = cells.max(1).values if head == "max" else cells.sum(1) / 6
+        assert torch.allclose(scores, model.linear.weight @ vector + model.linear.bias, atol=1e-5)
+    other = Classifier(tiny().backbone, 3, head, seed=3)
+    assert torch.equal(model.linear.weight, Classifier(tiny().backbone, 3, head, seed=2).linear.weight)
+    assert not torch.equal(model.linear.weight, other.linear.weight)
+
+
+def test_gradient_of_a_batch_is_that_of_its_mean_cross_entropy(images):
+    model = Classifier(tiny().backbone, 5, "average", seed=0).eval()
+    batch, targets = classification._Naming(model, images, SETTINGS, {})._batch(3)
+    assert batch.shape == (10, 3, 32, 32)
+    value = functional.cross_entropy(model(batch), targets)
+    value.backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    for pixels in (1, 3 * 32 * 32, 10**6):
+        model.zero_grad()
+        row = classification._Naming(model, images, replace(SETTINGS, pixels=pixels), {})(3)
+        assert row["loss"] == pytest.approx(value.item(), rel=1e-5)
+        assert row["accuracy"] == (model(batch).argmax(1) == targets).float().mean()
+        found = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_learns_and_gives_a_network_without_whitening(images, tmp_path):
+    network = tiny(images)
+    found = train_classifier(network, images, replace(SETTINGS, updates=30, schedule="constant", evaluate_every=30),
+                             out=tmp_path, validation=images, progress=False)
+    losses = [row["loss"] for row in found.history[1:]]
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
+    assert found.score > found.history[0]["validation"] + 0.1
+    assert found.network.fc is None and found.network.settings.dim is None
+    # The backbone given is the one that was trained, and what is kept is R-MAC on it.
+    with torch.no_grad():
+        picture = torch.rand(1, 3, 64, 64)
+        assert torch.allclose(found.network.backbone(picture), network.backbone(picture))
+
+
+def test_stopped_and_started_again_gives_the_same_result(images, tmp_path, monkeypatch):
+    def run(out):
+        return train_classifier(tiny(), images, SETTINGS, out=out, validation=images, progress=False)
+
+    step = classification._Naming.__call__
+
+    def stops(self, update):
+        if update == 4:
+            raise KeyboardInterrupt
+        return step(self, update)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classification._Naming, "__call__", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "stopped")
+    stopped, whole = run(tmp_path / "stopped"), run(tmp_path / "whole")
+    for one, other in zip(stopped.history, whole.history, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    one, other = (load_file(tmp_path / name / "state.safetensors") for name in ("stopped", "whole"))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_labels_may_have_gaps_and_bad_images_are_left_out(tmp_path):
+    images = pictures(tmp_path / "pictures", landmarks=2, each=3)
+    images = replace(images, labels=tuple(7 * label + 3 for label in images.labels))
+    images.paths[1].write_bytes(b"")
+    found = train_classifier(tiny(), images, replace(SETTINGS, batch=6, updates=2), out=tmp_path / "out",
+                             progress=False)
+    assert list(found.bad) == ["0/1.png"] and found.history[0]["accuracy"] in np.arange(6) / 5
+    for path in images.paths:
+        path.unlink()
+    with pytest.raises(LearningError, match="update 1: none of its images can be read"):
+        train_classifier(tiny(), images, SETTINGS, out=tmp_path / "none", progress=False)
+
+
+def test_a_single_label(images, tmp_path):
+    with pytest.raises(LearningError, match="two landmarks or more"):
+        train_classifier(tiny(), replace(images, labels=(0,) * 25), SETTINGS, out=tmp_path)
+
+
+@pytest.mark.parametrize("options", [
+    {"shorter": (200, 512)}, {"shorter": (512, 256)}, {"shorter": (256,)}, {"shorter": (256.5, 300)}, {"batch": 0},
+    {"head": "gem"}, {"side": 0}, {"size": 0}])
+def test_bad_settings_of_classification(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ClassifySettings(**options)

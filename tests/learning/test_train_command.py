@@ -1,0 +1,104 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from learning_pictures import SIZE, pictures, tiny
+from typer.testing import CliRunner
+
+from rmaclib import cli
+from rmaclib.checkpoints import load_checkpoint, save_checkpoint
+from rmaclib.cleaning import CleanSettings, clean, load_graph, save_graph
+from rmaclib.cleaning.report import write_report
+from rmaclib.learning import read_log
+from rmaclib.learning.errors import LearningError
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, ["train", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def start(images, tmp_path_factory):
+    """A checkpoint without a fully connected layer, and a file of settings."""
+    folder = tmp_path_factory.mktemp("start")
+    save_checkpoint(folder / "start.safetensors", tiny())
+    (folder / "settings.yml").write_text("triplets: 4\npool: 20\nrefresh: 2\nlr: 1.0e-4\n")
+    return folder
+
+
+def test_a_folder_per_landmark_is_enough(images, start, tmp_path):
+    arguments = (images.root, "--out", tmp_path / "out", "--network", start / "start.safetensors", "--dim", 8,
+                 "--size", SIZE, "--updates", 3, "--settings", start / "settings.yml", "--device", "cpu", "--seed", 5)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "10 of 25 images held out" in result.stderr and "whitening learned on 15 images" in result.stderr
+    assert "validation mAP" in result.stderr and "of 3 updates" in result.stderr
+    assert load_checkpoint(tmp_path / "out/best.safetensors").settings.dim == 8
+    history = read_log(tmp_path / "out/log.csv")
+    assert len(history) == 4 and history[1]["lr"] == 1e-4
+    assert run(*arguments).exit_code == 0  # finished: only loaded
+    result = run(*arguments, "--lr", 1e-3, "--optimizer", "adamw")
+    assert isinstance(result.exception, LearningError)
+    assert "optimizer" in str(result.exception) and "lr" in str(result.exception)
+
+
+def test_a_validation_list_and_a_loss(images, start, tmp_path):
+    pictures(tmp_path / "validation", landmarks=3, each=3, seed=9)
+    result = run(images.root, "--out", tmp_path / "out", "--network", start / "start.safetensors", "--dim", 8,
+                 "--size", SIZE, "--updates", 1, "--settings", start / "settings.yml", "--device", "cpu",
+                 "--validation", tmp_path / "validation", "--loss", "average_precision")
+    assert result.exit_code == 0, result.output
+    assert "held out" not in result.stderr and "learned on 25 images" in result.stderr
+
+
+def test_classification_then_ranking(images, start, tmp_path):
+    (tmp_path / "settings.yml").write_text("batch: 5\nshorter: [40, 60]\nside: 32\n")
+    common = ("--size", SIZE, "--updates", 1, "--device", "cpu", "--validation", images.root)
+    result = run(images.root, "--stage", "classification", "--out", tmp_path / "named", "--settings",
+                 tmp_path / "settings.yml", "--network", start / "start.safetensors", *common)
+    assert result.exit_code == 0, result.output
+    named = load_checkpoint(tmp_path / "named/best.safetensors")
+    assert named.settings.dim is None
+    result = run(images.root, "--out", tmp_path / "ranked", "--settings", start / "settings.yml", "--network",
+                 tmp_path / "named/best.safetensors", "--dim", 8, *common)
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(tmp_path / "ranked/best.safetensors").settings.dim == 8
+    for wrong in (("--dim", 8), ("--graphs", tmp_path), ("--loss", "triplet")):
+        result = run(images.root, "--stage", "classification", "--out", tmp_path / "x", "--network",
+                     start / "start.safetensors", *common, *wrong)
+        assert isinstance(result.exception, ValueError) and wrong[0].strip("-") in str(result.exception)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("triplets 4", "found str"), ("triplets: [", "expected settings in YAML"),
+    ("tripelts: 4", "did you mean 'triplets'"),
+])
+def test_settings_that_are_none(images, tmp_path, text, message):
+    (tmp_path / "bad.yml").write_text(text)
+    result = run(images.root, "--out", tmp_path / "out", "--settings", tmp_path / "bad.yml")
+    assert isinstance(result.exception, ValueError) and message in str(result.exception)
+    assert "bad.yml" in str(result.exception)
+
+
+def test_a_cleaned_collection_gives_its_pairs(start, tmp_path):
+    images = pictures(tmp_path / "pictures", landmarks=3, each=3)
+    clean(images, CleanSettings(), out=tmp_path / "clean", executor=ThreadPoolExecutor(1), progress=False)
+    for label in range(3):  # random pictures have no keypoints in common: say that they had
+        file = tmp_path / f"clean/graphs/{label:06d}.npz"
+        save_graph(file, replace(load_graph(file), pairs=np.array([[0, 1], [1, 2]], np.int32),
+                                 inliers=np.array([30, 30], np.int32), affines=np.tile(np.eye(2, 3), (2, 1, 1)),
+                                 rectangles=np.tile(np.float32([0, 0, 40, 40]), (2, 2, 1))))
+    write_report(clean(images, CleanSettings(), out=tmp_path / "clean", progress=False), CleanSettings(),
+                 tmp_path / "clean", 0, progress=False)
+    result = run(tmp_path / "clean/annotation_clean.txt", "--graphs", tmp_path / "clean", "--out", tmp_path / "out",
+                 "--validation", images.root, "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE,
+                 "--updates", 1, "--settings", start / "settings.yml", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out/run.json").read_text())["images"]["positives"]
+
+
+def test_graphs_of_another_collection(images, tmp_path):
+    result = run(images.root, "--out", tmp_path / "out", "--graphs", tmp_path)
+    assert isinstance(result.exception, LearningError) and "match graphs" in str(result.exception)
