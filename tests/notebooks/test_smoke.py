@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from rmaclib.results import load_results
 
 ROOT = Path(__file__).parents[2]
@@ -46,5 +48,15 @@ def test_02_cleaning(tmp_path):
     figures, values = run_smoke("02_cleaning", tmp_path)
     found = {key.removeprefix("02_cleaning/diorama_train/"): value for key, value in values.items()}
     assert figures == 6
-    assert found["precision"] > 0.85 and found["recall"] > 0.75
+    assert found["precision"] > 0.8 and found["recall"] > 0.6
     assert found["iou"] > found["iou_first"] - 0.02
+
+
+def test_03_learning(tmp_path):
+    figures, values = run_smoke("03_learning", tmp_path)
+    found = {key.removeprefix("03_learning/diorama/"): value for key, value in values.items()}
+    assert figures == 5
+    assert {"off_the_shelf", "c-full", "r-clean", "c-full_r-clean", "average_precision_loss"} <= set(found)
+    # So few and small updates change next to nothing, but the network of stage 1 gets a whitening of its own.
+    assert 0.2 < found["off_the_shelf"] < 0.9 and abs(found["r-clean_gain"]) < 0.05
+    assert found["r-clean_gain"] == pytest.approx(found["r-clean"] - found["off_the_shelf"])
