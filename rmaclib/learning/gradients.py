@@ -21,6 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rmaclib.images import ImageError
+from rmaclib.learning.distributed import share, total
+from rmaclib.learning.errors import UnreadableError
 from rmaclib.rmac import RMAC
 
 # Pixels that go through the network together: a core is fastest when activations stay in its cache.
@@ -47,13 +50,17 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
     sizes: (H, W) of each, for a sequence that would have to read an image to know it
     pixels: of the images computed together, which all have one shape; at least one image. Default BATCH_PIXELS
     half: the backbone computes in bfloat16 (autocast)
-    raises ValueError unless the network is in evaluation mode: batch statistics would make an image's
+    With torch.distributed each process computes its share of the images, and the sum over the processes is the
+    gradient: see distributed.sum_gradients. All return the same.
+    raises UnreadableError when an image raised ImageError, in all processes alike if it did so the first time;
+      ValueError unless the network is in evaluation mode: batch statistics would make an image's
       descriptor depend on its batch, so that the two passes would disagree
     """
     if any(module.training for module in network.modules()):
         raise ValueError("network: expected evaluation mode (network.eval()), found parts in training mode; "
                          "batch statistics differ between the two passes")
-    device = next(network.parameters()).device
+    like = next(network.parameters())
+    device = like.device
     pixels = pixels or BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
     sizes = [tuple(image.shape[-2:]) for image in images] if sizes is None else sizes
 
@@ -63,18 +70,23 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
         # Sums over regions and small distances would lose digits in half precision.
         return network.aggregate(features.float() if half else features, batch.shape[-2:])
 
-    descriptors = None
+    descriptors = torch.zeros(len(images), network.dim, dtype=like.dtype, device=device)  # (N, D)
+    unreadable = torch.zeros(len(images), dtype=torch.int64, device=device)
     with torch.no_grad():
-        for group, batch in _batches(images, _groups(range(len(images)), sizes, pixels), device):
-            found = described(batch)
-            if descriptors is None:
-                descriptors = found.new_empty(len(images), found.shape[1])  # (N, D)
-            descriptors[group] = found
-    descriptors.requires_grad_()
+        for group, batch, bad in _batches(images, _groups(share(range(len(images))), sizes, pixels), device):
+            unreadable[bad] = 1
+            if group:
+                descriptors[group] = described(batch)
+    # The other processes' rows are zero.
+    if total(unreadable).any():
+        raise UnreadableError(unreadable.nonzero()[:, 0].tolist())
+    total(descriptors).requires_grad_()
     value = loss(descriptors)
     (gradient,) = torch.autograd.grad(value, descriptors)
     wanted = gradient.any(1).nonzero()[:, 0].tolist()
-    for group, batch in _batches(images, _groups(wanted, sizes, pixels), device):
+    for group, batch, bad in _batches(images, _groups(share(wanted), sizes, pixels), device):
+        if bad:
+            raise UnreadableError(bad)
         described(batch).backward(gradient[group])
     return Accumulated(value.detach(), descriptors.detach(), len(wanted))
 
@@ -91,13 +103,22 @@ def _groups(indices: Sequence[int], sizes: Sequence[tuple[int, int]], pixels: in
     return groups
 
 
-def _batches(images: Sequence[Tensor], groups: list[list[int]], device) -> Iterator[tuple[list[int], Tensor]]:
-    """Yields (indices, their (B, 3, H, W) on the device), images being read ahead."""
+def _batches(images: Sequence[Tensor], groups: list[list[int]],
+             device: torch.device) -> Iterator[tuple[list[int], Tensor | None, list[int]]]:
+    """Yields (indices, their (B, 3, H, W) on the device, indices that can't be read), images being read ahead."""
+    def read(index: int) -> Tensor | None:
+        try:
+            return images[index]
+        except ImageError:
+            return None
+
     with ThreadPoolExecutor(_READERS) as pool:
-        jobs = ((group, [pool.submit(images.__getitem__, index) for index in group]) for group in groups)
+        jobs = ((group, [pool.submit(read, index) for index in group]) for group in groups)
         started = deque(islice(jobs, 2))
         while started:
             group, futures = started.popleft()
-            batch = torch.stack([future.result() for future in futures])
+            found = {index: future.result() for index, future in zip(group, futures, strict=True)}
             started.extend(islice(jobs, 1))
-            yield group, batch.to(device)
+            good = [index for index in group if found[index] is not None]
+            batch = torch.stack([found[index] for index in good]).to(device) if good else None
+            yield good, batch, [index for index in group if found[index] is None]

@@ -5,7 +5,9 @@ import pytest
 import torch
 from learning_pictures import tiny
 
+from rmaclib.images import ImageError
 from rmaclib.learning import LOSSES, Tuples, accumulate, triplet
+from rmaclib.learning.errors import UnreadableError
 from rmaclib.learning.gradients import _groups
 
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2])
@@ -133,6 +135,24 @@ def test_bfloat16_is_near(network):
         accumulate(single, images, loss, half=half)
         gradients.append(gradient(single).clone())
     assert torch.cosine_similarity(*gradients, dim=0) > 0.9 and not torch.equal(*gradients)
+
+
+class Missing(list):
+    """Images of which two can't be read."""
+
+    def __getitem__(self, index):
+        if index in (2, 5):
+            raise ImageError(f"{index}.jpg", "gone")
+        return super().__getitem__(index)
+
+
+def test_images_that_cannot_be_read_are_named_together(network):
+    network.zero_grad()
+    with pytest.raises(UnreadableError) as caught:
+        accumulate(network, Missing(some_images()), partial(triplet, tuples=update()),
+                   sizes=[image.shape[-2:] for image in some_images()])
+    assert caught.value.places == [2, 5]
+    assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_groups():
