@@ -245,21 +245,20 @@ def train_command(
                "loss": loss and loss.value, "seed": seed, "device": device}
     chosen = from_mapping(_STAGES[stage.value], _yaml(settings) | {
         name: value for name, value in options.items() if value is not None}, str(settings or "options"))
-    training, held_out = _train_and_validation(images, validation, chosen.seed)
-    if levels is None and not _is_checkpoint(network):
-        levels = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
-    model = _unwhitened(network, dim, {"levels": levels})
     if stage != _RANKING and (graphs is not None or dim is not None):
         raise ValueError("--graphs and --dim belong to the ranking stage; in classification labels are learned, by "
                          "the backbone")
     with processes(chosen.timeout):
+        _messages.quiet = not is_main()
+        training, held_out = _train_and_validation(images, validation, chosen.seed)
+        if levels is None and not _is_checkpoint(network):
+            levels = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
+        model = _unwhitened(network, dim, {"levels": levels})
         if stage == _RANKING:
             trained = _train_ranking(model, training, held_out, chosen, out, graphs, validation is None, dim,
                                      whiten_images)
         else:
             trained = train_classifier(model, training, chosen, out=out, validation=held_out)
-        if not is_main():
-            return
     _tell_bad(trained.bad.items(), out / "bad.txt")
     start = trained.history[0]["validation"]
     _messages.print(f"validation mAP {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "

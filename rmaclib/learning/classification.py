@@ -129,8 +129,8 @@ class _Naming:
                                 f"{list(self.bad.values())[-1]}")
         pixels = settings.pixels or BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
         count, sums = max(1, pixels // settings.side**2), torch.zeros(2, dtype=torch.float64)
-        for part, wanted in zip(images.split(count), targets.split(count), strict=True):
-            wanted = wanted.to(device)
+        for start in range(0, len(targets), count):
+            part, wanted = images[start:start + count], targets[start:start + count].to(device)
             scores = self.model(part.to(device), settings.precision == "bfloat16")
             value = functional.cross_entropy(scores, wanted, reduction="sum") / number
             value.backward()
