@@ -38,6 +38,7 @@ from rmaclib.learning import (
     train_classifier,
     verified_pairs,
 )
+from rmaclib.learning.distributed import is_main, processes
 from rmaclib.learning.loop import BEST, OPTIMIZERS
 from rmaclib.plots import ranking_sheet
 from rmaclib.rmac import GRIDS, POOLINGS, RMAC, NetworkSettings, create_network
@@ -233,6 +234,9 @@ def train_command(
     - `rmac train landmarks_clean --validation landmarks_clean_val --network named/best.safetensors --dim 2048 --out
       ranked`
 
+    - `torchrun --nproc-per-node 8 -m rmaclib train landmarks_clean --validation landmarks_clean_val --out trained` (a
+      process for each GPU; they share the images of an update)
+
     OUT/best.safetensors is the network with the best retrieval among the validation images; --network of the other
     commands takes it. OUT/log.csv has a line for each update. --settings FILE takes all settings of
     rmaclib.learning.TrainSettings, such as `triplets: 32`, or of ClassifySettings, such as `batch: 32`.
@@ -241,17 +245,20 @@ def train_command(
                "loss": loss and loss.value, "seed": seed, "device": device}
     chosen = from_mapping(_STAGES[stage.value], _yaml(settings) | {
         name: value for name, value in options.items() if value is not None}, str(settings or "options"))
-    training, held_out = _train_and_validation(images, validation, chosen.seed)
-    if levels is None and not _is_checkpoint(network):
-        levels = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
-    model = _unwhitened(network, dim, {"levels": levels})
-    if stage == _RANKING:
-        trained = _train_ranking(model, training, held_out, chosen, out, graphs, validation is None, dim, whiten_images)
-    elif graphs is not None or dim is not None:
+    if stage != _RANKING and (graphs is not None or dim is not None):
         raise ValueError("--graphs and --dim belong to the ranking stage; in classification labels are learned, by "
                          "the backbone")
-    else:
-        trained = train_classifier(model, training, chosen, out=out, validation=held_out)
+    with processes(chosen.timeout):
+        _messages.quiet = not is_main()
+        training, held_out = _train_and_validation(images, validation, chosen.seed)
+        if levels is None and not _is_checkpoint(network):
+            levels = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
+        model = _unwhitened(network, dim, {"levels": levels})
+        if stage == _RANKING:
+            trained = _train_ranking(model, training, held_out, chosen, out, graphs, validation is None, dim,
+                                     whiten_images)
+        else:
+            trained = train_classifier(model, training, chosen, out=out, validation=held_out)
     _tell_bad(trained.bad.items(), out / "bad.txt")
     start = trained.history[0]["validation"]
     _messages.print(f"validation mAP {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "

@@ -5,7 +5,7 @@ descriptors, in the memory of a few images.
 """
 
 from rmaclib.learning.classification import Classifier, ClassifySettings, train_classifier
-from rmaclib.learning.errors import LearningError
+from rmaclib.learning.errors import LearningError, UnreadableError
 from rmaclib.learning.gradients import Accumulated, accumulate
 from rmaclib.learning.loop import LoopSettings, Trained, learning_rate, read_log
 from rmaclib.learning.losses import LOSSES, Tuples, average_precision, contrastive, triplet, triplet_distances
@@ -17,8 +17,8 @@ from rmaclib.learning.views import Squares, Views, random_crop, random_square
 
 __all__ = [
     "LOSSES", "Accumulated", "Classifier", "ClassifySettings", "LearningError", "LoopSettings", "Mined", "Relations",
-    "Squares", "TrainSettings", "Trained", "Tuples", "Validation", "Views", "accumulate", "average_precision",
-    "contrastive", "hardest_triplets", "hold_out", "learning_rate", "leave_one_out", "mean_cosine", "mine",
-    "random_crop", "random_square", "read_log", "train", "train_classifier", "triplet", "triplet_distances",
-    "verified_pairs",
+    "Squares", "TrainSettings", "Trained", "Tuples", "UnreadableError", "Validation", "Views", "accumulate",
+    "average_precision", "contrastive", "hardest_triplets", "hold_out", "learning_rate", "leave_one_out",
+    "mean_cosine", "mine", "random_crop", "random_square", "read_log", "train", "train_classifier", "triplet",
+    "triplet_distances", "verified_pairs",
 ]

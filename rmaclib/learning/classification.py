@@ -17,12 +17,13 @@ from torch.nn import functional
 from rmaclib.backbones import Backbone
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import ImageError
+from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.gradients import BATCH_PIXELS
 from rmaclib.learning.loop import LoopSettings, Trained, identity_of, one_of, run, whole_number
 from rmaclib.learning.pairs import Relations
 from rmaclib.learning.validation import Validation
-from rmaclib.learning.views import Squares
+from rmaclib.learning.views import Squares, why_unreadable
 from rmaclib.rmac import RMAC, NetworkSettings
 from rmaclib.search.descriptors import DescribeSettings, pick_device
 
@@ -121,39 +122,42 @@ class _Naming:
     def __call__(self, update: int) -> dict[str, float]:
         settings = self.settings
         device = next(self.model.parameters()).device
-        images, targets = self._batch(update)  # (n, 3, side, side), (n,)
-        if not len(targets):
+        images, targets = self._batch(update)  # (n, 3, side, side), (n,), the share of this process
+        number = int(total(torch.tensor(len(targets))))
+        if not number:
             raise LearningError(f"update {update}: none of its images can be read, such as "
                                 f"{list(self.bad.values())[-1]}")
         pixels = settings.pixels or BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
-        count, loss, right = max(1, pixels // settings.side**2), 0.0, 0.0
-        for part, wanted in zip(images.split(count), targets.split(count), strict=True):
-            wanted = wanted.to(device)
+        count, sums = max(1, pixels // settings.side**2), torch.zeros(2, dtype=torch.float64)
+        for start in range(0, len(targets), count):
+            part, wanted = images[start:start + count], targets[start:start + count].to(device)
             scores = self.model(part.to(device), settings.precision == "bfloat16")
-            value = functional.cross_entropy(scores, wanted, reduction="sum") / len(targets)
+            value = functional.cross_entropy(scores, wanted, reduction="sum") / number
             value.backward()
-            loss += float(value.detach())
-            right += float((scores.argmax(1) == wanted).sum())
-        return {"loss": loss, "accuracy": right / len(targets)}
+            sums += torch.tensor([float(value.detach()), float((scores.argmax(1) == wanted).sum())])
+        loss, right = total(sums).tolist()
+        return {"loss": loss, "accuracy": right / number}
 
     def _batch(self, update: int) -> tuple[Tensor, Tensor]:
-        """Images and label numbers of an update, those left out that can't be read."""
+        """Images and label numbers of this process's share of an update, those left out that can't be read."""
         settings = self.settings
-        indices = turns(len(self.targets), (update - 1) * settings.batch, settings.batch, settings.seed)
+        indices = share(turns(len(self.targets), (update - 1) * settings.batch, settings.batch, settings.seed))
         squares = Squares(self.collection, indices, settings.shorter, settings.side, flip=settings.flip,
                           seed=(settings.seed, _VIEW, update))
 
-        def read(place: int) -> Tensor | ImageError:
+        def read(place: int) -> Tensor | None:
             try:
                 return squares[place]
-            except ImageError as error:
-                return error
+            except ImageError:
+                return None
 
         with ThreadPoolExecutor(_READERS) as pool:
             found = list(pool.map(read, range(len(squares))))
-        self.bad |= {self.collection.names[index]: str(one) for index, one in zip(indices, found, strict=True)
-                     if isinstance(one, ImageError)}
-        good = [place for place, one in enumerate(found) if not isinstance(one, ImageError)]
+        unreadable = torch.zeros(len(self.targets), dtype=torch.int64)
+        unreadable[[index for index, one in zip(indices, found, strict=True) if one is None]] = 1
+        self.bad |= {self.collection.names[index]: why_unreadable(self.collection.paths[index])
+                     for index in total(unreadable).nonzero()[:, 0].tolist()}
+        good = [place for place, one in enumerate(found) if one is not None]
         images = [found[place] for place in good]
         return (torch.stack(images) if images else torch.empty(0, 3, settings.side, settings.side),
                 torch.from_numpy(self.targets[indices[good]]))

@@ -12,20 +12,24 @@ their activations, and one in many triplets is computed no more often than one i
 descriptor has no gradient, as when all its triplets are satisfied, is not run again.
 """
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from rmaclib.images import ImageError
+from rmaclib.learning.distributed import share, total
+from rmaclib.learning.errors import UnreadableError
 from rmaclib.rmac import RMAC
+from rmaclib.search.descriptors import ahead
 
+T = TypeVar("T")
 # Pixels that go through the network together: a core is fastest when activations stay in its cache.
 BATCH_PIXELS = {"cpu": 240_000, "cuda": 4_000_000, "mps": 1_000_000}
-_READERS = 4  # threads that decode images while others are computed
+_READERS = 8  # threads that decode images while a device computes
 
 
 class Accumulated(NamedTuple):
@@ -47,35 +51,53 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
     sizes: (H, W) of each, for a sequence that would have to read an image to know it
     pixels: of the images computed together, which all have one shape; at least one image. Default BATCH_PIXELS
     half: the backbone computes in bfloat16 (autocast)
-    raises ValueError unless the network is in evaluation mode: batch statistics would make an image's
+    With torch.distributed each process computes its share of the images, and the sum over the processes is the
+    gradient: see distributed.sum_gradients. All return the same.
+    raises UnreadableError when an image raised ImageError, in all processes alike if it did so the first time;
+      ValueError unless the network is in evaluation mode: batch statistics would make an image's
       descriptor depend on its batch, so that the two passes would disagree
     """
     if any(module.training for module in network.modules()):
         raise ValueError("network: expected evaluation mode (network.eval()), found parts in training mode; "
                          "batch statistics differ between the two passes")
-    device = next(network.parameters()).device
-    pixels = pixels or BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    like = parameters[0]
+    pixels = pixels or BATCH_PIXELS.get(like.device.type, BATCH_PIXELS["cpu"])
     sizes = [tuple(image.shape[-2:]) for image in images] if sizes is None else sizes
 
     def described(batch: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(like.device.type, torch.bfloat16, enabled=half):
             features = network.backbone(batch)
         # Sums over regions and small distances would lose digits in half precision.
         return network.aggregate(features.float() if half else features, batch.shape[-2:])
 
-    descriptors = None
-    with torch.no_grad():
-        for group, batch in _batches(images, _groups(range(len(images)), sizes, pixels), device):
-            found = described(batch)
-            if descriptors is None:
-                descriptors = found.new_empty(len(images), found.shape[1])  # (N, D)
-            descriptors[group] = found
-    descriptors.requires_grad_()
-    value = loss(descriptors)
-    (gradient,) = torch.autograd.grad(value, descriptors)
-    wanted = gradient.any(1).nonzero()[:, 0].tolist()
-    for group, batch in _batches(images, _groups(wanted, sizes, pixels), device):
-        described(batch).backward(gradient[group])
+    @torch.no_grad()
+    def descriptors_of(group: list[int], batch: Tensor) -> Tensor:
+        return described(batch)
+
+    def gradients_of(group: list[int], batch: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(described(batch), parameters, gradient[group], allow_unused=True)
+
+    descriptors = torch.zeros(len(images), network.dim, dtype=like.dtype, device=like.device)  # (N, D)
+    unreadable = torch.zeros(len(images), dtype=torch.int64, device=like.device)
+    with _Runner(images, like.device) as run:
+        for group, found, bad in run(_groups(share(range(len(images))), sizes, pixels), descriptors_of):
+            unreadable[bad] = 1
+            if group:
+                descriptors[group] = found
+        # The other processes' rows are zero.
+        if total(unreadable).any():
+            raise UnreadableError(unreadable.nonzero()[:, 0].tolist())
+        total(descriptors).requires_grad_()
+        value = loss(descriptors)
+        (gradient,) = torch.autograd.grad(value, descriptors)
+        wanted = gradient.any(1).nonzero()[:, 0].tolist()
+        for _, found, bad in run(_groups(share(wanted), sizes, pixels), gradients_of):
+            if bad:
+                raise UnreadableError(bad)
+            for parameter, part in zip(parameters, found, strict=True):
+                if part is not None:
+                    parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
     return Accumulated(value.detach(), descriptors.detach(), len(wanted))
 
 
@@ -91,13 +113,47 @@ def _groups(indices: Sequence[int], sizes: Sequence[tuple[int, int]], pixels: in
     return groups
 
 
-def _batches(images: Sequence[Tensor], groups: list[list[int]], device) -> Iterator[tuple[list[int], Tensor]]:
-    """Yields (indices, their (B, 3, H, W) on the device), images being read ahead."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        jobs = ((group, [pool.submit(images.__getitem__, index) for index in group]) for group in groups)
-        started = deque(islice(jobs, 2))
-        while started:
-            group, futures = started.popleft()
-            batch = torch.stack([future.result() for future in futures])
-            started.extend(islice(jobs, 1))
-            yield group, batch.to(device)
+class _Runner:
+    """Reads groups of images and computes with them, in order, a few groups ahead.
+
+    On a CPU every thread reads and computes groups of its own, each on one core: threads that share the work of one
+    layer would wait for each other at its end. Elsewhere threads read, and the caller computes.
+    """
+
+    def __init__(self, images: Sequence[Tensor], device: torch.device):
+        self.images, self.device, self.on_cpu = images, device, device.type == "cpu"
+        self.torch_threads = torch.get_num_threads()
+        self.workers = self.torch_threads if self.on_cpu else _READERS
+        self.pool = (ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,))
+                     if self.on_cpu else ThreadPoolExecutor(self.workers))
+
+    def __enter__(self) -> "_Runner":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self.torch_threads)  # the workers' setting reaches parts of torch that all share
+
+    def __call__(self, groups: Sequence[list[int]],
+                 compute: Callable[[list[int], Tensor], T]) -> Iterator[tuple[list[int], T | None, list[int]]]:
+        """Yields (indices, compute(indices, their (B, 3, H, W)), indices that can't be read) of each group; no
+        result where none of it can be read."""
+        jobs = (self.pool.submit(self._work, group, compute) for group in groups)
+        for future in ahead(jobs, self.workers):
+            good, found, bad = future.result()
+            if good and not self.on_cpu:
+                found = compute(good, found.to(self.device))
+            yield good, found, bad
+
+    def _work(self, group: list[int], compute: Callable) -> tuple[list[int], object, list[int]]:
+        good, read, bad = [], [], []
+        for index in group:
+            try:
+                read.append(self.images[index])
+                good.append(index)
+            except ImageError:
+                bad.append(index)
+        if not good:
+            return good, None, bad
+        batch = torch.stack(read)
+        return good, compute(good, batch) if self.on_cpu else batch, bad

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from rmaclib.checkpoints import fingerprint, load_checkpoint, save_checkpoint
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.files import files_fingerprint, whole_file, write_json, write_text
+from rmaclib.learning.distributed import agree, is_main, sum_gradients, wait
 from rmaclib.learning.errors import LearningError
 from rmaclib.rmac import RMAC
 
@@ -49,6 +50,7 @@ class LoopSettings:
     pixels: of the images that go through the network together; None: a default for the device
     device: "auto" (CUDA, else Apple's MPS, else CPU) or a torch device name
     evaluate_every: updates between two validations; save_every: updates between two saved states
+    timeout: seconds after which, of several processes, one that waits for another ends with an error
     """
 
     optimizer: str = "sgd"
@@ -65,6 +67,7 @@ class LoopSettings:
     device: str = "auto"
     evaluate_every: int = 64
     save_every: int = 64
+    timeout: int = 1800
     seed: int = 0
 
     def __post_init__(self):
@@ -79,7 +82,7 @@ class LoopSettings:
         in_range("drop_at", self.drop_at, 0, 1)
         whole_number("warmup", self.warmup, 0)
         whole_number("seed", self.seed, 0)
-        for name in ("updates", "evaluate_every", "save_every"):
+        for name in ("updates", "evaluate_every", "save_every", "timeout"):
             whole_number(name, getattr(self, name), 1)
         if self.clip is not None:
             in_range("clip", self.clip, 1e-9)
@@ -158,7 +161,9 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
     raises LearningError: another run's folder, a loss that is not finite
     """
     out = Path(out)
-    _expect_same(out / RUN, json.loads(json.dumps(identity)))
+    if is_main():
+        _expect_same(out / RUN, json.loads(json.dumps(identity)))
+    agree(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
@@ -173,13 +178,14 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
         score = evaluate() if evaluate else None
         if score is None or best["score"] is None or score > best["score"]:
             best.update(update=update, score=score)
-            save_checkpoint(out / BEST, network)
+            if is_main():
+                save_checkpoint(out / BEST, network)
         return score
 
     if done < settings.updates:
         with (_Log(out / LOG, columns, done) as log, torch.backends.cudnn.flags(deterministic=True, benchmark=False),
               tqdm(total=settings.updates, initial=done, desc="train", unit="update",
-                   disable=None if progress else True) as bar):
+                   disable=None if progress and is_main() else True) as bar):
             if done == 0 and evaluate:
                 started = time.monotonic()
                 score = validated(0)
@@ -188,6 +194,7 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
                 started = time.monotonic()
                 optimizer.zero_grad(set_to_none=False)
                 row = step(update)
+                sum_gradients(parameters)
                 if not math.isfinite(row["loss"]):
                     raise LearningError(f"update {update}: the loss is {row['loss']}; try a smaller lr "
                                         f"(now {settings.lr:g}), a longer warmup, or clip")
@@ -198,11 +205,13 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
                 score = validated(update) if last or (evaluate and update % settings.evaluate_every == 0) else None
                 log.write({"update": update, **row, "lr": rate, "gradient_norm": float(norm), "validation": score,
                            "seconds": time.monotonic() - started})
-                if last or update % settings.save_every == 0:
+                if is_main() and (last or update % settings.save_every == 0):
                     _save_state(out / STATE, model, optimizer, step, {"update": update, "best": best, "bad": bad})
                 bar.update()
                 bar.set_postfix(loss=f"{row['loss']:.4f}", best=best["score"])
-    write_text(out / BAD, "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in sorted(bad.items())))
+    if is_main():
+        write_text(out / BAD, "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in sorted(bad.items())))
+    wait()  # for the files
     return Trained(load_checkpoint(out / BEST), best["update"], best["score"], read_log(out / LOG), dict(bad))
 
 
@@ -214,10 +223,13 @@ def read_log(path: str | os.PathLike) -> list[dict[str, float | None]]:
 
 
 class _Log:
-    """log.csv, one line after the other; lines after the update that the state knows are cut."""
+    """log.csv, one line after the other; lines after the update that the state knows are cut. Only the main
+    process writes it."""
 
     def __init__(self, path: Path, columns: Sequence[str], done: int):
-        self.columns = columns
+        self.columns, self.file = columns, None
+        if not is_main():
+            return
         lines = [",".join(columns)]
         if done and path.exists():
             # Row 0 belongs to the start, rows 1 … done to the updates that the state holds.
@@ -230,9 +242,12 @@ class _Log:
         return self
 
     def __exit__(self, *error) -> None:
-        self.file.close()
+        if self.file:
+            self.file.close()
 
     def write(self, row: Mapping[str, float | None]) -> None:
+        if not self.file:
+            return
         self.file.write(",".join("" if row.get(name) is None else f"{row[name]:.7g}" for name in self.columns) + "\n")
         self.file.flush()
 
@@ -296,8 +311,8 @@ def _expect_same(path: Path, identity: dict) -> None:
 def identity_of(stage: str, network: RMAC, settings: LoopSettings, images: LabelledImages,
                 positives: csr_array | None = None, validation: LabelledImages | None = None,
                 validation_positives: csr_array | None = None) -> dict:
-    """What the result of a run depends on, as JSON; how often a state is saved is not in it."""
-    chosen = {name: value for name, value in asdict(settings).items() if name != "save_every"}
+    """What the result of a run depends on, as JSON."""
+    chosen = {name: value for name, value in asdict(settings).items() if name not in ("save_every", "timeout")}
     return {"stage": stage, "settings": chosen, "network": asdict(network.settings), "weights": fingerprint(network),
             "images": _images_identity(images, positives),
             "validation": None if validation is None else _images_identity(validation, validation_positives)}

@@ -11,8 +11,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.images import ImageError
-from rmaclib.learning.errors import LearningError
+from rmaclib.learning.errors import LearningError, UnreadableError
 from rmaclib.learning.gradients import accumulate
 from rmaclib.learning.loop import (
     LoopSettings,
@@ -26,10 +25,10 @@ from rmaclib.learning.loop import (
 from rmaclib.learning.losses import LOSSES, Tuples, triplet_distances
 from rmaclib.learning.mining import Mined, mean_cosine, mine
 from rmaclib.learning.pairs import Relations
-from rmaclib.learning.validation import Validation
-from rmaclib.learning.views import Views
+from rmaclib.learning.validation import Validation, describe_together
+from rmaclib.learning.views import Views, why_unreadable
 from rmaclib.rmac import RMAC
-from rmaclib.search.descriptors import DescribeSettings, describe, pick_device
+from rmaclib.search.descriptors import DescribeSettings, pick_device
 
 _MARGINS = {"triplet": 0.1, "contrastive": 0.7}
 _COLLAPSED = 1e-3  # of 1 − mean cosine, and of mean squared distances: all images look the same to the network
@@ -134,10 +133,11 @@ class _Ranking:
         while len(triplets):
             try:
                 return self._step(update, triplets, before)
-            except ImageError as error:
-                # Readable when the pool was described, and not now.
-                gone = [index for index in np.unique(triplets) if self.collection.paths[index] == error.path]
-                self.bad |= {self.collection.names[index]: str(error) for index in gone}
+            except UnreadableError as error:
+                # They could be read when the pool was described, and can't now.
+                gone = np.unique(triplets)[error.places]
+                self.bad |= {self.collection.names[index]: why_unreadable(self.collection.paths[index])
+                             for index in gone}
                 kept = ~np.isin(triplets, gone).any(1)
                 triplets, before = triplets[kept], before[kept]
         raise LearningError(f"update {update}: each of its triplets has an image that can't be read any more, such as "
@@ -168,18 +168,15 @@ class _Ranking:
         settings, count = self.settings, len(self.collection.names)
         random = np.random.default_rng([settings.seed, _POOL, refresh])
         pool = np.sort(random.choice(count, min(settings.pool, count), replace=False))
-        found = describe(self.network, [self.collection.paths[index] for index in pool], self.describing,
-                         names=[str(index) for index in pool], progress=False)
-        self.bad |= {self.collection.names[int(index)]: reason for index, reason in found.bad}
-        self.cosine = mean_cosine(found.vectors)
-        if not np.isfinite(found.vectors).all():
+        pool, vectors = describe_together(self.network, self.collection, pool, self.describing, self.bad)
+        self.cosine = mean_cosine(vectors)
+        if not np.isfinite(vectors).all():
             raise LearningError(f"update {update}: descriptors are not finite; try a smaller lr (now "
                                 f"{settings.lr:g}), a longer warmup, or clip")
         if self.cosine > 1 - _COLLAPSED:
             raise self._collapsed(update, f"the mean cosine of two images of the pool is {self.cosine:.5f}")
         updates = min(settings.refresh, settings.updates - update + 1)
-        self.mined = mine(np.array([int(index) for index in found.names], np.int64), found.vectors, self.relations,
-                          updates, settings.triplets, settings.hardest,
+        self.mined = mine(pool, vectors, self.relations, updates, settings.triplets, settings.hardest,
                           np.random.default_rng([settings.seed, _MINE, refresh]))
 
     def _collapsed(self, update: int, what: str) -> LearningError:

@@ -1,11 +1,14 @@
 """Retrieval among the images of a validation list: what training is stopped and chosen by."""
 
 import numpy as np
+import torch
 
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.evaluation.average_precision import trapezoid
+from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.pairs import Relations
+from rmaclib.learning.views import why_unreadable
 from rmaclib.rmac import RMAC
 from rmaclib.search.descriptors import DescribeSettings, describe
 from rmaclib.search.ranking import rank
@@ -29,6 +32,24 @@ def leave_one_out(descriptors: np.ndarray, relevant: np.ndarray, irrelevant: np.
     return float(np.mean(scores))
 
 
+def describe_together(network: RMAC, images: LabelledImages, indices: np.ndarray, settings: DescribeSettings,
+                      bad: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Descriptors of some images of a collection; with several processes each describes its share.
+
+    Returns (n,) int64, those of the indices that can be read, and (n, D) float32, the same in every process
+    bad: filled with name -> reason for the others
+    """
+    mine = share(range(len(indices)))
+    found = describe(network, [images.paths[indices[place]] for place in mine], settings,
+                     names=[str(place) for place in mine], progress=False)
+    vectors, good = torch.zeros(len(indices), network.dim), torch.zeros(len(indices), dtype=torch.int64)
+    places = [int(place) for place in found.names]
+    vectors[places], good[places] = torch.from_numpy(np.array(found.vectors)), 1
+    vectors, good = total(vectors).numpy(), total(good).numpy() == 1
+    bad |= {images.names[index]: why_unreadable(images.paths[index]) for index in indices[~good]}
+    return indices[good], vectors[good]
+
+
 class Validation:
     """A validation list; calling it with a network measures that.
 
@@ -46,11 +67,9 @@ class Validation:
 
     def __call__(self, network: RMAC) -> float:
         """Mean average precision of leave_one_out, 0..1."""
-        found = describe(network, self.images.paths, self.settings,
-                         names=[str(index) for index in range(len(self.images.paths))], progress=False)
-        self.bad |= {self.images.names[int(index)]: reason for index, reason in found.bad}
-        kept = np.array([int(index) for index in found.names], np.int64)
-        score = leave_one_out(found.vectors, self.relations.relevant(kept), self.relations.irrelevant(kept))
+        kept, vectors = describe_together(network, self.images, np.arange(len(self.images.names)), self.settings,
+                                          self.bad)
+        score = leave_one_out(vectors, self.relations.relevant(kept), self.relations.irrelevant(kept))
         if score != score:
             raise LearningError(f"{self.images.name}: none of the {len(kept)} validation images that can be read has a "
                                 "relevant other one")

@@ -1,6 +1,7 @@
 """The images of one update as the network sees them: decoded when asked for, resized, perhaps mirrored and cropped."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,7 +9,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from rmaclib.datasets.types import Box, LabelledImages
-from rmaclib.images import read_image, read_size, resized_size
+from rmaclib.images import ImageError, read_image, read_size, resized_size
+from rmaclib.learning.errors import UnreadableError
 
 
 def random_crop(width: int, height: int, least: float, box: Box | None,
@@ -53,14 +55,21 @@ class Views(Sequence[Tensor]):
       whole image would have, so that it is seen from nearer
     seed: numbers, such as run and update; the same ones give the same pixels of the same image
     sizes: (H, W) of each, from the files' headers
-    raises ImageError, here or when an image is asked for
+    raises UnreadableError when headers can't be read, and ImageError when an image is asked for that can't
     """
 
     def __init__(self, collection: LabelledImages, indices: Sequence[int], size: int, *, flip: bool = False,
                  crop: float = 1.0, seed: Sequence[int] = (0,)):
         self.collection, self.indices = collection, [int(index) for index in indices]
         self.flip, self.crop, self.seed = flip, crop, list(seed)
-        self.sizes = [resized_size(*read_size(collection.paths[index]), size)[::-1] for index in self.indices]
+        self.sizes, unreadable = [], []
+        for place, index in enumerate(self.indices):
+            try:
+                self.sizes.append(resized_size(*read_size(collection.paths[index]), size)[::-1])
+            except ImageError:
+                unreadable.append(place)
+        if unreadable:
+            raise UnreadableError(unreadable)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -104,3 +113,12 @@ def _pixels(image: Image.Image, size: tuple[int, int], part: Box | None, mirrore
     if mirrored:
         image = ImageOps.mirror(image)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def why_unreadable(path: Path) -> str:
+    """Why an image can't be read that another process, or this one a moment ago, could not read."""
+    try:
+        read_image(path)
+    except ImageError as error:
+        return str(error)
+    return f"{path}: could not be read during training, and can be read now"

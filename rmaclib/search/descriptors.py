@@ -351,7 +351,7 @@ class _Extractor:
                 groups[shapes].append(index)
         plan = [batch for shapes, indices in groups.items() for batch in self._split(shapes, indices)]
         jobs = (self.pool.submit(self._work, items, batch) for batch in plan)
-        for future in _ahead(jobs, self.workers + 1):
+        for future in ahead(jobs, self.workers + 1):
             indices, result, errors = future.result()
             bad.update(errors)
             if indices:
@@ -402,7 +402,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _ahead(jobs: Iterator[Future], count: int) -> Iterator[Future]:
+def ahead(jobs: Iterator[Future], count: int) -> Iterator[Future]:
     """Yields from `jobs` with the next `count` already started."""
     started = deque(islice(jobs, count))
     while started:

@@ -5,7 +5,9 @@ import pytest
 import torch
 from learning_pictures import tiny
 
+from rmaclib.images import ImageError
 from rmaclib.learning import LOSSES, Tuples, accumulate, triplet
+from rmaclib.learning.errors import UnreadableError
 from rmaclib.learning.gradients import _groups
 
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2])
@@ -84,6 +86,21 @@ def test_adds_to_the_gradient_there_is(network):
     assert exactly(gradient(network), 2 * once) < 1e-12
 
 
+def test_the_number_of_threads_changes_nothing(network):
+    images, loss, found = some_images(), partial(triplet, tuples=update(), margin=0.3), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            network.zero_grad()
+            accumulate(network, images, loss, pixels=64 * 48)
+            found.append(gradient(network))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
 class Counted(list):
     """Images that note how often each is asked for."""
 
@@ -133,6 +150,24 @@ def test_bfloat16_is_near(network):
         accumulate(single, images, loss, half=half)
         gradients.append(gradient(single).clone())
     assert torch.cosine_similarity(*gradients, dim=0) > 0.9 and not torch.equal(*gradients)
+
+
+class Missing(list):
+    """Images of which two can't be read."""
+
+    def __getitem__(self, index):
+        if index in (2, 5):
+            raise ImageError(f"{index}.jpg", "gone")
+        return super().__getitem__(index)
+
+
+def test_images_that_cannot_be_read_are_named_together(network):
+    network.zero_grad()
+    with pytest.raises(UnreadableError) as caught:
+        accumulate(network, Missing(some_images()), partial(triplet, tuples=update()),
+                   sizes=[image.shape[-2:] for image in some_images()])
+    assert caught.value.places == [2, 5]
+    assert all(parameter.grad is None for parameter in network.parameters())
 
 
 def test_groups():

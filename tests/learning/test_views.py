@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from PIL import Image
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import ImageError
 from rmaclib.learning import Squares, Views, random_crop, random_square
+from rmaclib.learning.errors import UnreadableError
+from rmaclib.learning.views import why_unreadable
 
 
 def single(folder, picture, box=None):
@@ -109,11 +113,15 @@ def test_squares_equal_resizing_then_cropping(tmp_path):
 
 
 def test_unreadable(tmp_path, picture):
-    images = single(tmp_path, picture)
+    images, other = single(tmp_path, picture), tmp_path / "other.png"
+    Image.fromarray(picture).save(other)
     views = Views(images, [0], 40)
     (tmp_path / "one.png").write_bytes((tmp_path / "one.png").read_bytes()[:300])
     with pytest.raises(ImageError, match="one.png"):
         views[0]
     (tmp_path / "one.png").unlink()
-    with pytest.raises(ImageError, match="no such file"):
-        Views(images, [0], 40)
+    with pytest.raises(UnreadableError, match=r"\[1, 2\]") as caught:
+        Views(replace(images, names=("a", "b", "c"), paths=(other, *images.paths * 2), labels=(0,) * 3,
+                      boxes=(None,) * 3), [0, 1, 2], 40)
+    assert caught.value.places == [1, 2]
+    assert "no such file" in why_unreadable(images.paths[0]) and "can be read now" in why_unreadable(other)

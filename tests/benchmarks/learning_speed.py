@@ -1,0 +1,165 @@
+"""How much faster one update is than a plain three-stream step on the same triplets, and how much memory it takes.
+
+    RMACLIB_DATA=FOLDER python tests/benchmarks/learning_speed.py --record _build/photos/results
+
+The plain step is what one writes first: query, positive and negative of each triplet through the network, a triplet
+after the other, and the gradient of its loss after each. Both sides see the same mined triplets, in turns within one
+run, and their gradients are compared. An update computes an image once however many triplets it is in, and leaves
+out what has no gradient, so that the gain grows with both; their shares are printed.
+
+Memory is the peak of a fresh process less what it held before the step. There the plain step is a batch: all triplets
+in one graph, as a loss over the whole batch needs it. The plain batch is measured at 16 triplets, ours at 16, 64
+and 256.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rmaclib.datasets import LabelledImages, open_collection
+from rmaclib.learning import Relations, Tuples, Views, accumulate, mine, triplet
+from rmaclib.results import record
+from rmaclib.rmac import RMAC, NetworkSettings, create_network
+from rmaclib.search.descriptors import DescribeSettings, describe, learn_whitening
+from rmaclib.search.retrieval import training_sample
+
+NETWORK = NetworkSettings("efficientnet_lite0", levels=2, dim=512)
+MARGIN, HARDEST = 0.1, 25
+PLAIN_BATCH, OURS = 16, (16, 64, 256)
+# Prints the peak of a step's memory in MiB: side, data set, size, file of triplets, how many of them.
+MEMORY = """
+import sys
+from tests.benchmarks.learning_speed import memory
+print(memory(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])))
+"""
+
+
+def pixels(collection: LabelledImages, index: int, size: int) -> torch.Tensor:
+    """(1, 3, H, W) uint8"""
+    return Views(collection, [index], size)[0][None]
+
+
+def plain(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> None:
+    """Three streams, one triplet after the other; adds the gradient of the mean loss."""
+    for images in triplets.tolist():
+        query, positive, negative = (network(pixels(collection, index, size)) for index in images)
+        gap = (query - positive).square().sum() - (query - negative).square().sum()
+        ((MARGIN + gap).clamp(min=0) / 2 / len(triplets)).backward()
+
+
+def plain_batch(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> None:
+    """Three streams, all triplets in one graph."""
+    streams = [torch.cat([network(pixels(collection, index, size)) for index in images])
+               for images in triplets.T.tolist()]
+    near, far = ((streams[0] - other).square().sum(1) for other in streams[1:])
+    ((MARGIN + near - far).clamp(min=0).mean() / 2).backward()
+
+
+def ours(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> tuple[int, int]:
+    """One update; returns how many images it has, and how many have a gradient."""
+    images, local = np.unique(triplets, return_inverse=True)
+    relations, views = Relations(collection.labels), Views(collection, images, size)
+    tuples = Tuples(torch.from_numpy(local.reshape(-1, 3)), *(
+        torch.from_numpy(matrix) for matrix in (relations.relevant(images), relations.irrelevant(images))))
+    found = accumulate(network, views, partial(triplet, tuples=tuples, margin=MARGIN), sizes=views.sizes)
+    return len(images), found.computed
+
+
+SIDES = {"plain": plain_batch, "ours": ours}
+
+
+def memory(side: str, dataset: str, size: int, file: str, count: int) -> float:
+    network, collection = create_network(NETWORK), open_collection(dataset)
+    triplets = np.load(file)[:count]
+    pixels(collection, 0, size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    SIDES[side](network, collection, triplets, size)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def mined(network: RMAC, collection: LabelledImages, options) -> np.ndarray:
+    """(max(OURS), 3) indices: triplets of a pool, as training draws them."""
+    pool = np.sort(np.random.default_rng(0).choice(len(collection.names), min(options.pool, len(collection.names)),
+                                                   replace=False))
+    found = describe(network, [collection.paths[index] for index in pool], DescribeSettings((options.size,)),
+                     names=[str(index) for index in pool])
+    images = np.array([int(name) for name in found.names], np.int64)
+    return mine(images, found.vectors, Relations(collection.labels), 1, max(OURS), HARDEST,
+                np.random.default_rng(1)).triplets[0]
+
+
+def gradient(network: RMAC) -> torch.Tensor:
+    return torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--collection", default="landmarks48")
+    parser.add_argument("--pool", type=int, default=1000, help="images that the triplets are mined from")
+    parser.add_argument("--triplets", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--work", type=Path, default=Path("_build/benchmarks"), help="folder for the mined triplets")
+    parser.add_argument("--record", type=Path, help="folder of result records to write to")
+    options = parser.parse_args()
+
+    started, collection = time.monotonic(), open_collection(options.collection)
+    network = create_network(NetworkSettings(**{**asdict(NETWORK), "dim": None}))
+    network.set_whitening(learn_whitening(network, training_sample(collection, 200), DescribeSettings((options.size,)),
+                                          dim=NETWORK.dim))
+    every = mined(network, collection, options)
+    triplets = every[:options.triplets]
+    seconds, gradients = {"plain": [], "ours": []}, {}
+    for _ in range(options.rounds):
+        for side, step in (("plain", plain), ("ours", ours)):
+            network.zero_grad()
+            begin = time.monotonic()
+            found = step(network, collection, triplets, options.size)
+            seconds[side].append(time.monotonic() - begin)
+            gradients[side] = gradient(network)
+    images, computed = found
+    ratio = float(np.median(seconds["plain"]) / np.median(seconds["ours"]))
+    error = float((gradients["ours"] - gradients["plain"]).norm() / gradients["plain"].norm())
+    streams = 3 * len(triplets)
+    print(f"{len(triplets)} triplets: {images} distinct images of {streams}, {computed} with a gradient\n"
+          f"plain {[f'{s:.1f}' for s in seconds['plain']]} s, ours {[f'{s:.1f}' for s in seconds['ours']]} s: "
+          f"{ratio:.2f} times the triplets per second; relative difference of the gradients {error:.1e}")
+
+    options.work.mkdir(parents=True, exist_ok=True)
+    file = options.work / "triplets.npy"
+    np.save(file, every)
+    peaks = {}
+    for side, count in (("plain", PLAIN_BATCH), *(("ours", count) for count in OURS)):
+        arguments = [side, options.collection, str(options.size), str(file), str(count)]
+        done = subprocess.run([sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True)
+        peaks[side, count] = float(done.stdout)
+        print(f"{side}, {count} triplets: {peaks[side, count]:.0f} MiB")
+    share = peaks["ours", PLAIN_BATCH] / peaks["plain", PLAIN_BATCH]
+    growth = peaks["ours", max(OURS)] / peaks["ours", min(OURS)] - 1
+    if options.record:
+        for key, value, unit in (("update_speed_ratio", ratio, "times"), ("update_memory_share", share, "share"),
+                                 ("update_memory_growth", growth, "share"), ("update_gradient_error", error, "ratio"),
+                                 ("update_distinct_images", images / streams, "share"),
+                                 ("update_computed_images", computed / streams, "share")):
+            record(options.record, f"benchmarks/{collection.name}/{key}", value, unit=unit, protocol="learning_speed",
+                   dataset={"name": collection.name, "counts": collection.counts},
+                   settings={"network": asdict(NETWORK), "size": options.size, "triplets": options.triplets,
+                             "pool": options.pool, "hardest": HARDEST, "rounds": options.rounds,
+                             "plain_batch": PLAIN_BATCH, "ours": list(OURS)},
+                   seed=0, seconds=time.monotonic() - started, notebook="benchmarks", profile="photos")
+    good = ratio >= 2 and share <= 0.2 and abs(growth) <= 0.1 and error <= 1e-3
+    print("within its bounds (2 times, a fifth of the memory, growth 10 %, gradients within 1e-3)" if good
+          else "OUT OF BOUNDS")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What one of several processes does in test_distributed: python learning_process.py WHAT PICTURES OUT."""
+
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from learning_pictures import tiny
+from safetensors.torch import save_file
+from test_classification import SETTINGS as CLASSIFY
+from test_gradients import Missing, gradient, some_images, update
+from test_training import SETTINGS, run
+
+from rmaclib.datasets import open_collection
+from rmaclib.learning import UnreadableError, accumulate, train_classifier, training, triplet
+from rmaclib.learning.distributed import is_main, processes, rank_and_count, sum_gradients
+
+
+def gradients(out: Path) -> None:
+    """The gradient of one update of some images, and what happens when one process can't read its image."""
+    network, images = tiny(dim=6, levels=2).double(), some_images()
+    network.zero_grad()
+    loss = partial(triplet, tuples=update(), margin=0.3)
+    found = accumulate(network, images, loss, sizes=[image.shape[-2:] for image in images])
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    sum_gradients(network.parameters())
+    try:
+        accumulate(network, Missing(images), loss, sizes=[image.shape[-2:] for image in images])
+        places = []
+    except UnreadableError as error:
+        places = error.places
+    save_file({"gradient": gradient(network), "descriptors": found.descriptors, "loss": found.loss,
+               "places": torch.tensor(places)}, out / f"{rank_and_count()[0]}.safetensors")
+
+
+def trains(images, out: Path) -> None:
+    """Both stages, a few updates each."""
+    few = {"updates": 4, "evaluate_every": 4}
+    run(images, out / "ranking", replace(SETTINGS, **few))
+    train_classifier(tiny(), images, replace(CLASSIFY, **few), out=out / "classification", validation=images,
+                     progress=False)
+
+
+def dies(images, out: Path) -> None:
+    """Trains, and the second process ends without a word."""
+    step = training._Ranking.__call__
+
+    def last(self, number):
+        if number == 2 and not is_main():
+            os._exit(3)
+        return step(self, number)
+
+    training._Ranking.__call__ = last
+    run(images, out)
+
+
+if __name__ == "__main__":
+    what, images, out = sys.argv[1], open_collection(sys.argv[2]), Path(sys.argv[3])
+    with processes(30):
+        if what == "dies":
+            dies(images, out)
+        else:
+            gradients(out)
+            trains(images, out)
