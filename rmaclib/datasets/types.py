@@ -1,6 +1,6 @@
 """What the readers return: a retrieval data set with its queries, or a collection of labelled images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,12 @@ class LabelledImages:
         lengths = [len(self.names), len(self.paths), len(self.labels), len(self.boxes)]
         if len(set(lengths)) > 1:
             raise ValueError(f"{self.name}: expected as many names, paths, labels and boxes, got {lengths}")
+
+    def part(self, indices: Sequence[int], name: str = "") -> "LabelledImages":
+        """Some of the images, in the order given, under another name if one is given."""
+        columns = [tuple(column[index] for index in indices)
+                   for column in (self.names, self.paths, self.labels, self.boxes)]
+        return LabelledImages(name or self.name, self.root, *columns, self.label_names, (), self.publishable)
 
     @property
     def counts(self) -> dict[str, int]:

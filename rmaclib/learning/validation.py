@@ -91,11 +91,5 @@ def hold_out(collection: LabelledImages, share: float = 0.1, seed: int = 0) -> t
     if not held.any():
         raise LearningError(f"{collection.name}: expected a landmark with four images or more to hold out some for "
                             "validation, found none; give a validation list")
-    return _part(collection, ~held, "train"), _part(collection, held, "validation")
-
-
-def _part(collection: LabelledImages, chosen: np.ndarray, suffix: str) -> LabelledImages:
-    columns = ([values[index] for index in np.flatnonzero(chosen)]
-               for values in (collection.names, collection.paths, collection.labels, collection.boxes))
-    return LabelledImages(f"{collection.name}_{suffix}", collection.root, *map(tuple, columns),
-                          label_names=collection.label_names, publishable=collection.publishable)
+    return (collection.part(np.flatnonzero(~held), f"{collection.name}_train"),
+            collection.part(np.flatnonzero(held), f"{collection.name}_validation"))

@@ -117,8 +117,7 @@ class Steps:
     def marks(self) -> None:
         """The same classes with and without taking marks out."""
         chosen = [index for index, label in enumerate(self.photos.labels) if label % 4 == 0]
-        part = replace(self.photos, **{name: tuple(getattr(self.photos, name)[index] for index in chosen)
-                                       for name in ("names", "paths", "labels", "boxes")})
+        part = self.photos.part(chosen)
         off = replace(self.settings, verification=VerificationSettings(min_inliers=LEAST, marks=False, min_width=0.0))
         without = self.graphs(part, off, "marks")
         whole = self.graphs(self.photos, self.settings, "threshold")

@@ -56,7 +56,8 @@ def test_03_learning(tmp_path):
     figures, values = run_smoke("03_learning", tmp_path)
     found = {key.removeprefix("03_learning/diorama/"): value for key, value in values.items()}
     assert figures == 5
-    assert {"off_the_shelf", "c-full", "r-clean", "c-full_r-clean", "average_precision_loss"} <= set(found)
-    # So few and small updates change next to nothing, but the network of stage 1 gets a whitening of its own.
-    assert 0.2 < found["off_the_shelf"] < 0.9 and abs(found["r-clean_gain"]) < 0.05
-    assert found["r-clean_gain"] == pytest.approx(found["r-clean"] - found["off_the_shelf"])
+    assert 0.2 < found["off_the_shelf"] < 0.9
+    # So few and small updates change next to nothing.
+    for row in ("c-full", "c-full_r-clean"):
+        assert abs(found[f"{row}_gain"]) < 0.1
+        assert found[f"{row}_gain"] == pytest.approx(found[row] - found["off_the_shelf"])
