@@ -70,6 +70,8 @@ def _best(scores: np.ndarray, count: int) -> np.ndarray:
 
 def _floats(vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors)
+    if vectors.dtype.kind not in "fiub":
+        raise ValueError(f"vectors: expected real numbers, got {vectors.dtype}")
     return vectors.astype(np.result_type(vectors.dtype, np.float32), copy=False)
 
 

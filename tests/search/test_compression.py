@@ -76,7 +76,7 @@ def test_codes_are_as_long_as_asked_and_find_what_is_near(settings):
     exact = rank(QUERIES, DATABASE)
     places = np.argsort(order, 1)[np.arange(9), exact[:, 0]]
     assert np.median(places) < 20  # of 200; by chance 100
-    if settings.kind != "pq-fast":  # whose similarities are rounded to so few values that the third place is often a tie
+    if settings.kind != "pq-fast":  # it rounds similarities to so few values that there are ties
         np.testing.assert_array_equal(rank_codes(filled, QUERIES, 3), rank_codes(filled, QUERIES * 4)[:, :3])
     np.testing.assert_array_equal(order, rank_codes(fill(codes, DATABASE * 2), QUERIES))
 
@@ -106,6 +106,8 @@ def test_pca_before_coding_is_ours():
     pca = fit_pca(training, 16)
     expected = rank(project(unit_rows(QUERIES), pca), project(unit_rows(DATABASE), pca), 5)
     np.testing.assert_array_equal(rank_codes(fill(codes, DATABASE), QUERIES, 5), expected)
+    turned_back = project(unit_rows(DATABASE), pca) @ pca.weight - pca.shift
+    np.testing.assert_allclose(decode(fill(codes, DATABASE)), turned_back, atol=2e-3)
 
 
 @pytest.mark.parametrize("settings, message", [
