@@ -42,10 +42,15 @@ class SearchIndexError(RuntimeError):
 
 
 class Neighbour(NamedTuple):
-    """name: of an image; similarity: cosine of its descriptor and the query's, approximate in large collections."""
+    """A vector found.
+
+    similarity: cosine of it and the query, in large segments of it in 8 bits a number
+    inliers: matches with the query that agree on one affine transformation, 0 where too few; None: not looked for
+    """
 
     name: str
     similarity: float
+    inliers: int | None = None
 
 
 class Structure(NamedTuple):
@@ -204,8 +209,7 @@ class VectorIndex:
         and then one is missed, and for a k of thousands fewer may be found.
         raises ValueError: another shape, a query that isn't finite, k that is no whole number of at least 1
         """
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k: expected a whole number of at least 1, got {k!r}")
+        check_count("k", k, 1)
         queries = np.asarray(queries)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ValueError(f"queries: expected (Q, {self.dim}), got shape {queries.shape}")
@@ -298,16 +302,23 @@ class VectorIndex:
         places = self._found_places()
         seen = set()
         for name in names:
-            if not isinstance(name, str) or "\n" in name or "\r" in name or not _is_utf8(name):
+            if not isinstance(name, str) or not is_line(name):
                 raise ValueError(f"names: expected text of one line that UTF-8 can hold, got {name!r}")
             if name in places or name in seen:
                 raise ValueError(f"names: {name!r} is {'in the index already' if name in places else 'given twice'}")
             seen.add(name)
 
 
-def _is_utf8(name: str) -> bool:
+def is_line(name: str) -> bool:
+    """Whether a name can be stored: a line of text that UTF-8 can hold."""
     # A file name that is no valid text comes from the system with surrogates in it.
-    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+    return not re.search("[\n\r\ud800-\udfff]", name)
+
+
+def check_count(what: str, value: int, least: int) -> None:
+    """raises ValueError when a value is no whole number, or less than `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{what}: expected a whole number of at least {least}, got {value!r}")
 
 
 def _empty_index(structure: str, dim: int, count: int, vectors: np.ndarray) -> faiss.Index:

@@ -36,7 +36,7 @@ def small_limits(monkeypatch):
 
 def recall(index, vectors, queries, k=10):
     exact = rank(queries, vectors, k)
-    found = [{name for name, _ in row} for row in index.search(queries, k)]
+    found = [{name for name, *_ in row} for row in index.search(queries, k)]
     return np.mean([len(row & {f"image {n}" for n in expected}) / k
                     for row, expected in zip(found, exact, strict=True)])
 
@@ -47,8 +47,8 @@ def test_flat_is_exact():
     expected = rank(queries, vectors, 12)
     cosines = queries @ vectors.T / np.linalg.norm(queries, axis=1)[:, None] / np.linalg.norm(vectors, axis=1)
     for row, order, cosine in zip(index.search(queries, 12), expected, cosines, strict=True):
-        assert [name for name, _ in row] == [f"image {n}" for n in order]
-        np.testing.assert_allclose([value for _, value in row], cosine[order], atol=1e-6)
+        assert [name for name, *_ in row] == [f"image {n}" for n in order]
+        np.testing.assert_allclose([value for _, value, _ in row], cosine[order], atol=1e-6)
 
 
 def test_structures_by_size_say_why():
@@ -73,9 +73,9 @@ def test_large_structures(small_limits, tmp_path, count, structure):
     assert loaded.search(queries, 10) == index.search(queries, 10) and str(loaded) == str(index)
     gone = numbered(count)[::2]
     loaded.remove(gone)
-    assert not {name for row in loaded.search(queries, 10) for name, _ in row} & set(gone)
+    assert not {name for row in loaded.search(queries, 10) for name, *_ in row} & set(gone)
     for row in loaded.search(queries[:3], 10**9):  # some cells are not looked into, so that not all are found
-        assert 10 < len(row) <= count // 2 and len({name for name, _ in row}) == len(row)
+        assert 10 < len(row) <= count // 2 and len({name for name, *_ in row}) == len(row)
 
 
 def test_adding_leaves_larger_segments_alone(tmp_path):
@@ -111,9 +111,9 @@ def test_remove_and_add_again(tmp_path):
     loaded = VectorIndex.load(tmp_path)
     assert loaded.names == index.names == tuple(name for name in numbered(50) if name not in ("image 7", "image 3"))
     nearest = loaded.search(sample(50)[7:8], 60)[0]
-    assert len(nearest) == 48 and "image 7" not in {name for name, _ in nearest}
+    assert len(nearest) == 48 and "image 7" not in {name for name, *_ in nearest}
     loaded.add(sample(50)[7:8], ["image 7"])
-    assert loaded.search(sample(50)[7:8], 1)[0][0] == ("image 7", pytest.approx(1, abs=1e-6))
+    assert loaded.search(sample(50)[7:8], 1)[0][0][:2] == ("image 7", pytest.approx(1, abs=1e-6))
     loaded.remove(loaded.names)
     assert len(loaded) == 0 and loaded.search(sample(2), 3) == [[], []] and loaded.names == ()
     loaded.save(tmp_path)
@@ -266,8 +266,8 @@ def test_10000_random_and_malformed_calls(tmp_path):
                 found = index.search(query[None], k)[0]
                 cosines = {name: query @ v / np.linalg.norm(query) / np.linalg.norm(v) for name, v in known.items()}
                 expected = sorted(cosines.values(), reverse=True)[:k]
-                np.testing.assert_allclose([value for _, value in found], expected, atol=1e-5)
-                np.testing.assert_allclose([cosines[name] for name, _ in found], expected, atol=1e-5)
+                np.testing.assert_allclose([value for _, value, _ in found], expected, atol=1e-5)
+                np.testing.assert_allclose([cosines[name] for name, *_ in found], expected, atol=1e-5)
             elif action == "remove":
                 gone = chance.sample(sorted(known), min(len(known), chance.randint(0, 6)))
                 index.remove(gone)
