@@ -1,4 +1,4 @@
-"""An index of descriptors: which of many are nearest, exactly for small collections and all but exactly for large.
+"""An index of descriptors: which of many are nearest, exactly for small collections and approximately for large ones.
 
 Vectors lie in segments. Adding makes a new segment and leaves larger ones alone; it takes in the last ones that are no
 larger than itself, so that few segments stay however often something is added. How a segment is searched
@@ -32,7 +32,8 @@ HNSW_UP_TO = 200_000  # vectors whose graph is built in minutes and, with them, 
 
 _ROWS = 16384  # rows added at a time
 _LINKS, _CONSTRUCTION, _VISITED = 32, 80, 128  # HNSW: links of a vector; candidates when building, when searching
-_PROBES, _REFINED = 32, 20  # IVF-PQ: cells that are looked into; candidates compared precisely, per neighbour asked for
+PROBES = 32  # IVF-PQ: cells that are looked into
+_REFINED = 20  # IVF-PQ: candidates that are compared again, for each neighbour asked for
 _SEGMENT_FILE = re.compile(r"([0-9]{6,})\.(faiss|txt)")
 _UNFINISHED_FILE = re.compile(r"\.([0-9]{6,}|meta)\.[0-9]+\.(faiss|txt|json)")
 
@@ -67,13 +68,13 @@ def choose_structure(count: int) -> Structure:
     if count <= HNSW_UP_TO:
         return Structure("hnsw", f"a graph of neighbours is followed: {count:,} are more than {FLAT_UP_TO:,} and at "
                                  f"most {HNSW_UP_TO:,}")
-    return Structure("ivf-pq", f"{_PROBES} of {_cells(count)} cells are searched by product-quantized codes, the best "
+    return Structure("ivf-pq", f"{PROBES} of {cells(count)} cells are searched by product-quantized codes, the best "
                                f"compared in 8 bits a number: {count:,} are more than {HNSW_UP_TO:,}")
 
 
-def _cells(count: int) -> int:
-    """Number of cells: a power of two, twice the root of the count or a little less."""
-    return 2**int(np.log2(2 * count**0.5))
+def cells(count: int) -> int:
+    """Cells that an IVF-PQ segment of `count` vectors has: the power of two nearest to twice the root."""
+    return 2**round(np.log2(2 * count**0.5))
 
 
 @dataclass
@@ -114,7 +115,7 @@ class _Segment:
         elif self.structure.name == "hnsw":
             parameters = faiss.SearchParametersHNSW(efSearch=max(_VISITED, 2 * k), **options)
         else:
-            inner = faiss.SearchParametersIVF(nprobe=_PROBES, **options)
+            inner = faiss.SearchParametersIVF(nprobe=PROBES, **options)
             parameters = faiss.IndexRefineSearchParameters(k_factor=_REFINED, base_index_params=inner)
         return self.index.search(queries, k, params=parameters)
 
@@ -330,9 +331,9 @@ def _empty_index(structure: str, dim: int, count: int, vectors: np.ndarray) -> f
         index.hnsw.efConstruction = _CONSTRUCTION
         return index
     pieces = max(part for part in range(1, dim // 8 + 2) if dim % part == 0)  # of eight numbers, or a few more
-    index = faiss.index_factory(dim, f"IVF{_cells(count)},PQ{pieces}x4fs,Refine(SQ8)", faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(dim, f"IVF{cells(count)},PQ{pieces}x4fs,Refine(SQ8)", faiss.METRIC_INNER_PRODUCT)
     # Forty examples for each cell; evenly taken, in rising order, as a memory map likes it.
-    chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), 40 * _cells(count))).astype(np.int64)
+    chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), 40 * cells(count))).astype(np.int64)
     index.train(unit_rows(vectors[chosen]))
     return index
 
