@@ -328,16 +328,18 @@ def work(state, pipe):
         os.write(pipe, b"%d %d\\n" % state)
 
 chance, state, left_overs = random.Random(0), (0, 0), 0
-for _ in range(kills):
+for kill in range(kills):
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         work(state, writing)
     os.close(writing)
-    time.sleep(chance.uniform(0.002, 0.05))
+    # Every fifth time while it opens the index, else after its first save: a slow machine gets that far too.
+    first = os.read(reading, 1) if kill % 5 else b""
+    time.sleep(chance.uniform(0.0, 0.03))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    said = os.fdopen(reading).read().split("\\n")[:-1]
+    said = (first + os.fdopen(reading, "rb").read()).decode().split("\\n")[:-1]
     if said:
         state = tuple(map(int, said[-1].split()))
     if state == (0, 0) and not os.path.exists(folder + "/meta.json"):
@@ -361,4 +363,4 @@ def test_killed_50_times_while_adding_and_saving(tmp_path):
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     added, left_overs = map(int, done.stdout.split())
-    assert added > 200 and left_overs >= 5  # some were killed in the middle of a save
+    assert added > 200 and left_overs >= 3  # some were killed in the middle of a save
