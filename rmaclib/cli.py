@@ -1,4 +1,4 @@
-"""The command line: rmac clean, rmac train, rmac describe, rmac show, rmac evaluate, rmac data render."""
+"""The command line: rmac clean, train, describe, index, search, evaluate, data render."""
 
 import json
 import sys
@@ -42,16 +42,13 @@ from rmaclib.learning.distributed import is_main, processes
 from rmaclib.learning.loop import BEST, OPTIMIZERS
 from rmaclib.plots import ranking_sheet
 from rmaclib.rmac import GRIDS, POOLINGS, RMAC, NetworkSettings, create_network
-from rmaclib.search.descriptors import (
-    DescribeSettings,
-    DescriptorsError,
-    describe,
-    learn_whitening,
-    load_descriptors,
-)
+from rmaclib.search.compression import CodeSettings, train_codes
+from rmaclib.search.descriptors import DescribeSettings, DescriptorsError, describe, learn_whitening
+from rmaclib.search.index import CHECKPOINT, Index
 from rmaclib.search.neighbours import DescriptorNeighbours
-from rmaclib.search.ranking import rank
-from rmaclib.search.retrieval import measure, training_sample
+from rmaclib.search.resolutions import resolutions
+from rmaclib.search.retrieval import SearchSettings, measure, training_sample
+from rmaclib.search.vector_index import META, SearchIndexError
 from rmaclib.settings import from_mapping
 
 app = typer.Typer(name="rmac", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
@@ -63,7 +60,6 @@ app.add_typer(data_app, name="data")
 _messages = Console(stderr=True, highlight=False)
 
 _WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
-_CHECKPOINT = "network.safetensors"
 _TRAINED_DIM = 512
 
 
@@ -85,7 +81,7 @@ Size = Annotated[list[int], typer.Option(help="Longer side in pixels; give it se
 Levels = Annotated[int | None, typer.Option(help="Levels L of the grid.  [default: 3, or the checkpoint's]")]
 Dim = Annotated[int | None, typer.Option(help="Whiten regions and keep so many dimensions.  [default: no whitening]")]
 WhitenOn = Annotated[str | None, typer.Option(
-    help="Training images for the whitening: a name, list or folder; never the test set.  "
+    help="Training images for whitening and codes: a name, list or folder; never the test set.  "
          f"[default: {_WHITENING_SETS[0]} if found, else {_WHITENING_SETS[1]}]")]
 WhitenImages = Annotated[int, typer.Option(help="Images of it to use.")]
 Shrinkage = Annotated[float, typer.Option(help="0..1, moves the whitening's covariance towards the identity.")]
@@ -97,7 +93,7 @@ PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto ta
 Seed = Annotated[int, typer.Option(help="Chooses the whitening's images.")]
 
 _EXPECTED = (BackboneError, CheckpointError, CleanError, DatasetError, DescriptorsError, GraphError, ImageError,
-             ImportError, LearningError, ValueError, OSError)
+             ImportError, LearningError, SearchIndexError, ValueError, OSError)
 
 
 def main() -> None:
@@ -325,50 +321,84 @@ def describe_command(
     settings = DescribeSettings(tuple(size), enlarge, precision=precision.value, device=device)
     model = _network(network, settings, levels, grid, pooling, dim, whiten_on, whiten_images, shrinkage, seed)
     found = describe(model, collection.paths, settings, names=[str(path) for path in collection.paths], out=out)
-    # The folder is complete in itself: rmac show describes its query with the same network.
-    save_checkpoint(out / _CHECKPOINT, model)
+    # The folder is complete in itself: the network that made it is beside it.
+    save_checkpoint(out / CHECKPOINT, model)
     _tell_bad(found.bad, out / "bad.txt")
     _messages.print(f"{len(found.names)} images, {found.vectors.shape[1]} numbers each, in {out}")
 
 
-@app.command()
-def show(
-    descriptors: Annotated[Path, typer.Argument(help="A folder written by rmac describe.")],
+@app.command("index")
+def index_command(
+    context: typer.Context,
+    images: Annotated[str, typer.Argument(help="Folder of images, CSV, list, or name of a registered collection.")],
+    out: Annotated[Path, typer.Option(help="Folder of the index; one that is there already is added to.")],
+    network: Network = "efficientnet_lite0", size: Size = [512], levels: Levels = None, dim: Dim = None,  # noqa: B006
+    whiten_on: WhitenOn = None, whiten_images: WhitenImages = 400, shrinkage: Shrinkage = 0.0,
+    grid: GridOption = None, pooling: PoolingOption = None, enlarge: Enlarge = False,
+    device: Device = "auto", precision: PrecisionOption = Precision.auto, seed: Seed = 0,
+) -> None:
+    """Make an index of images, to be asked by `rmac search`. A killed run goes on when started again.
+
+    Examples:
+
+    - `rmac index my_photos --out photos.index`
+
+    - `rmac index more_photos --out photos.index`: only what is not in it yet is described and added
+    """
+    collection = open_collection(images)
+    _tell_missing(collection.missing)
+    if (out / META).exists():
+        given = [name for name in context.params if name not in ("images", "out", "device")
+                 and context.get_parameter_source(name).name == "COMMANDLINE"]
+        if given:
+            raise ValueError(f"--{given[0].replace('_', '-')}: {out} has its own network and settings; leave it out to "
+                             "add to that index, or choose another folder")
+        index = Index.load(out)
+        index.settings = replace(index.settings, device=device)
+        added = index.add(collection.paths)
+        index.save(out)
+    else:
+        settings = DescribeSettings(tuple(size), enlarge, precision=precision.value, device=device)
+        model = _network(network, settings, levels, grid, pooling, dim, whiten_on, whiten_images, shrinkage, seed)
+        index = Index.build(collection.paths, model, settings, out=out)
+        added = len(index)
+    _tell_bad(index.bad, None)
+    _messages.print(f"{added} images added; {out} holds {index}", markup=False, soft_wrap=True)
+
+
+@app.command("search")
+def search_command(
+    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by rmac index.")],
     query: Annotated[Path, typer.Argument(help="An image.")],
     box: Annotated[str | None, typer.Option(help="Part of the query to look for: x1,y1,x2,y2 in its pixels.")] = None,
     k: Annotated[int, typer.Option(help="Neighbours to show.")] = 10,
+    rerank: Annotated[int, typer.Option(help="Compare so many of the nearest in detail and put them in order.")] = 0,
     out: Annotated[Path, typer.Option(help="Picture to write (.png, .pdf, .svg).")] = Path("neighbours.png"),
     crop_order: Annotated[CropOrder, typer.Option(help="How a box is cut.")] = _PAPER_ORDER,
     device: Device = "auto",
 ) -> None:
-    """Show the nearest neighbours of an image, as a table and as a picture.
+    """Find the nearest neighbours of an image in an index: a table and a picture.
 
     Examples:
 
-    - `rmac show descriptors my_photo.jpg`
+    - `rmac search photos.index my_photo.jpg`
 
-    - `rmac show descriptors my_photo.jpg --box 100,50,400,380 --k 20 --out found.png`
+    - `rmac search photos.index my_photo.jpg --box 100,50,400,380 --k 20 --rerank 20 --out found.png`
     """
-    if k < 1:
-        raise ValueError(f"--k: expected at least 1, got {k}")
-    database = load_descriptors(descriptors)
-    if not database.names:
-        raise DescriptorsError(f"{descriptors}: holds no images")
-    saved = json.loads((descriptors / "meta.json").read_text(encoding="utf-8"))["settings"]
-    settings = DescribeSettings(**{**saved, "crop_order": crop_order.value, "device": device})
-    model = load_checkpoint(descriptors / _CHECKPOINT)
+    index = Index.load(folder)
+    index.settings = replace(index.settings, crop_order=crop_order.value, device=device)
     corners = _box(box)
-    described = describe(model, [query], settings, boxes=[corners], progress=False)
-    if described.bad:
-        raise ImageError(query, described.bad[0][1].removeprefix(f"{query}: "))
-    best = rank(described.vectors, database.vectors, top=k)[0]
-    cosines = database.vectors[best] @ described.vectors[0]
-    table = Table("rank", "cosine", "image")
-    for number, (index, cosine) in enumerate(zip(best, cosines, strict=True), 1):
-        table.add_row(str(number), f"{cosine:.3f}", database.names[index])
+    found = index.search(query, corners, k, rerank)
+    if not found:
+        raise SearchIndexError(f"{folder}: holds no images")
+    columns = ("rank", "cosine", *(("inliers",) if rerank else ()), "image")
+    table = Table(*columns)
+    neighbours = []
+    for number, (name, cosine, inliers) in enumerate(found, 1):
+        matched = () if not rerank else ("" if inliers is None else str(inliers),)
+        table.add_row(str(number), f"{cosine:.3f}", *matched, name)
+        neighbours.append((f"{cosine:.3f}  {Path(name).name}", name, ""))
     Console().print(table)
-    neighbours = [(f"{cosine:.3f}  {Path(database.names[index]).name}", database.names[index], "")
-                  for index, cosine in zip(best, cosines, strict=True)]
     # Long lists wrap: a sheet is read, not scrolled sideways.
     rows = [{"query": (query.name, query, corners), "neighbours": neighbours[start:start + 5]}
             for start in range(0, len(neighbours), 5)]
@@ -386,6 +416,11 @@ def evaluate_command(
     whiten_on: WhitenOn = None, whiten_images: WhitenImages = 400, shrinkage: Shrinkage = 0.0,
     grid: GridOption = None, pooling: PoolingOption = None, enlarge: Enlarge = False,
     crop_order: Annotated[CropOrder, typer.Option(help="Of query boxes; the first is the paper's.")] = _PAPER_ORDER,
+    multires: Annotated[bool, typer.Option("--multires", help="Also at 11/16 and 21/16 of the size, descriptors "
+                                                              "summed: 550, 800 and 1050 for 800.")] = False,
+    qe: Annotated[int, typer.Option(help="Query expansion: neighbours that a query is averaged with.")] = 0,
+    dba: Annotated[int, typer.Option(help="Database-side augmentation: neighbours averaged with.")] = 0,
+    pq: Annotated[int | None, typer.Option(help="Product quantization to so many bytes.  [default: none]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to keep the descriptors in; a killed run resumes.")] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Also list every query.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -399,7 +434,9 @@ def evaluate_command(
 
     - `rmac evaluate my_folder --protocol folder --dim 512 --json`
 
-    - `rmac evaluate roxford5k --protocol revisited --network trained.safetensors --size 550 --size 800 --size 1050`
+    - `rmac evaluate roxford5k --protocol revisited --network trained.safetensors --size 800 --multires --qe 1 --dba 20`
+
+    - `rmac evaluate oxford5k --dim 512 --pq 64`: codebooks are learned on all of the images of `--whiten-on`
 
     DATASET is looked for under the folders in RMACLIB_DATA and in the repository's data/.
     """
@@ -409,15 +446,21 @@ def evaluate_command(
     differences = self_check(data)
     for difference in differences:
         _messages.print(f"[yellow]note:[/] {data.name} is not the whole published set: {difference}")
-    settings = DescribeSettings(tuple(size), enlarge, crop_order.value, precision.value, device)
+    if multires and len(size) > 1:
+        raise ValueError(f"--multires: expected one --size, got {size}")
+    sizes = resolutions(size[0]) if multires else tuple(size)
+    settings = DescribeSettings(sizes, enlarge, crop_order.value, precision.value, device)
+    search = SearchSettings(qe, dba)
     model = _network(network, settings, levels, grid, pooling, dim, whiten_on, whiten_images, shrinkage, seed)
-    evaluation, database = measure(model, data, protocol.value, settings, out=out)
+    codes = None if pq is None else _codes(model, settings, pq, whiten_on, out and out / "training")
+    evaluation, database = measure(model, data, protocol.value, settings, search=search, codes=codes, out=out)
     _tell_bad(database.bad, out and out / "bad.txt")
     if as_json:
         result = {"dataset": data.name, "counts": data.counts, "missing": list(data.missing),
                   "differences": differences, "protocol": protocol.value, "scores": _finite(evaluation.scores),
                   "skipped": evaluation.skipped, "bad": database.bad, "network": asdict(model.settings),
-                  "settings": asdict(settings), "seed": seed, "seconds": round(time.monotonic() - started, 1)}
+                  "settings": asdict(settings), "search": asdict(search), "pq": pq, "seed": seed,
+                  "seconds": round(time.monotonic() - started, 1)}
         if per_query:
             result["per_query"] = evaluation.per_query
         print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
@@ -482,6 +525,14 @@ def _whiten(model: RMAC, training: LabelledImages, settings: DescribeSettings, d
     sample = training_sample(training, images, seed)
     _messages.print(f"whitening learned on {len(sample)} images of {training.name}")
     model.set_whitening(learn_whitening(model, sample, settings, dim=dim, shrinkage=shrinkage))
+
+
+def _codes(model: RMAC, settings: DescribeSettings, size: int, training: str | None, out: Path | None):
+    """Product quantization to `size` bytes, learned on all training images."""
+    collection = _whitening_collection(training)
+    _messages.print(f"codes learned on {len(collection.paths)} images of {collection.name}")
+    found = describe(model, collection.paths, settings, names=list(collection.names), out=out)
+    return train_codes(found.vectors, CodeSettings("pq", size))
 
 
 def _whitening_collection(whiten_on: str | None) -> LabelledImages:

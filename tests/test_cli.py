@@ -1,13 +1,19 @@
 import json
+import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from rmaclib import cli
+from rmaclib.datasets import open_dataset
+from rmaclib.rmac import NetworkSettings, create_network
+from rmaclib.search.descriptors import DescribeSettings, load_descriptors
+from rmaclib.search.index import Index
+from rmaclib.search.retrieval import SearchSettings, describe_queries, score
+from rmaclib.search.vector_index import SearchIndexError
 
 
 def run(*arguments):
@@ -35,29 +41,74 @@ def test_evaluate_protocol_of_another_layout(little):
     assert isinstance(result.exception, ValueError)
 
 
-def test_describe_then_show(little, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")  # names are not cut
-    (little / "jpg" / "broken.jpg").write_text("no picture")
-    try:
-        result = run("describe", little / "jpg", "--out", tmp_path / "d", "--size", 160)
-        assert result.exit_code == 0, result.output
-        assert "1 images can't be read" in result.stderr
-    finally:
-        (little / "jpg" / "broken.jpg").unlink()
-    query = sorted((little / "jpg").iterdir())[0]
-    result = run("show", tmp_path / "d", query, "--k", 7, "--box", "10,10,200,150", "--out", tmp_path / "found.png")
+def test_evaluate_with_everything(little, tmp_path):
+    arguments = ["evaluate", little, "--size", 96, "--multires", "--qe", 1, "--dba", 3, "--json",
+                 "--out", tmp_path / "d"]
+    result = run(*arguments)
     assert result.exit_code == 0, result.output
-    assert Image.open(tmp_path / "found.png").width > 500
-    result = run("show", tmp_path / "d", query, "--k", 1, "--out", tmp_path / "one.png")
-    assert query.stem in result.stdout.replace("\n", "") or query.name[:8] in result.stdout
-    names = (tmp_path / "d" / "names.txt").read_text().splitlines()
-    vectors = np.load(tmp_path / "d" / "descriptors.npy")
-    assert len(names) == len(vectors) and str(query) in names
+    found = json.loads(result.stdout)
+    assert found["settings"]["sizes"] == [66, 96, 126] and found["pq"] is None
+    assert found["search"] == {"qe": 1, "dba": 3, "qe_alpha": 0.0, "dba_alpha": None}
+    dataset, vectors = open_dataset(little), load_descriptors(tmp_path / "d")
+    settings = DescribeSettings((66, 96, 126))
+    network = create_network(NetworkSettings("efficientnet_lite0", levels=3))
+    expected = score(dataset, describe_queries(network, dataset, settings), vectors, "oxford", SearchSettings(1, 3))
+    assert found["scores"]["mAP"] == pytest.approx(expected.scores["mAP"], abs=1e-9)
+    plain = score(dataset, describe_queries(network, dataset, settings), vectors, "oxford")
+    assert found["scores"]["mAP"] != plain.scores["mAP"]
+    coded = run(*arguments[:2], "--size", 96, "--pq", 80, "--qe", 1, "--whiten-on", "diorama_train", "--json")
+    assert coded.exit_code == 0, coded.output
+    assert json.loads(coded.stdout)["pq"] == 80 and 0.2 < json.loads(coded.stdout)["scores"]["mAP"] <= 1
+    assert "codes learned on 875 images of diorama_train" in coded.stderr
+    twice = run(*arguments, "--size", 128)
+    assert isinstance(twice.exception, ValueError) and "--multires" in str(twice.exception)
+
+
+def test_describe(little, tmp_path):
+    result = run("describe", little / "jpg", "--out", tmp_path / "d", "--size", 96)
+    assert result.exit_code == 0, result.output
+    found = load_descriptors(tmp_path / "d")
+    assert list(found.names) == [str(path) for path in sorted((little / "jpg").iterdir())]
+    assert found.vectors.shape == (len(found.names), 1280)
+
+
+def test_index_then_search(little, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # names are not cut
+    photos = shutil.copytree(little / "jpg", tmp_path / "photos")
+    (photos / "broken.jpg").write_text("no picture")
+    result = run("index", photos, "--out", tmp_path / "i", "--size", 160)
+    assert result.exit_code == 0, result.output
+    count = len(list((little / "jpg").iterdir()))
+    assert "1 images can't be read" in result.stderr and f"{count} images added" in result.stderr
+    assert "flat: every vector is compared" in result.stderr
+    query = sorted(photos.iterdir())[1]
+    result = run("search", tmp_path / "i", query, "--k", 7, "--box", "10,10,200,150", "--out", tmp_path / "found.png")
+    assert result.exit_code == 0, result.output
+    assert Image.open(tmp_path / "found.png").width > 500 and "inliers" not in result.stdout
+    result = run("search", tmp_path / "i", query, "--k", 3, "--rerank", 3, "--out", tmp_path / "one.png")
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stdout.splitlines() if str(photos) in line]
+    assert len(lines) == 3 and str(query) in lines[0] and "1.000" in lines[0] and "inliers" in result.stdout
+    (photos / "broken.jpg").unlink()
+    shutil.copy(query, photos / "again.jpg")
+    result = run("index", photos, "--out", tmp_path / "i")
+    assert result.exit_code == 0, result.output
+    assert "1 images added" in result.stderr and f"{count + 1:,} vectors" in result.stderr
+    refused = run("index", photos, "--out", tmp_path / "i", "--whiten-images", 9)
+    assert isinstance(refused.exception, ValueError) and "--whiten-images" in str(refused.exception)
+
+
+def test_searching_in_an_empty_index(tmp_path, lite0, little):
+    Index.build([], lite0, DescribeSettings((64,)), out=tmp_path / "i")
+    result = run("search", tmp_path / "i", sorted((little / "jpg").iterdir())[0], "--out", tmp_path / "x.png")
+    assert isinstance(result.exception, SearchIndexError) and "holds no images" in str(result.exception)
 
 
 @pytest.mark.parametrize("arguments, message", [
     (("evaluate", "no_such_set"), "no_such_set"),
-    (("show", "nowhere", "query.jpg"), "nowhere"),
+    (("search", "nowhere", "query.jpg"), "nowhere"),
+    (("index", "nowhere", "--out", "out"), "nowhere"),
+    (("evaluate", "{little}", "--qe", "-1"), "qe"),
     (("describe", "nowhere", "--out", "out"), "nowhere"),
     (("evaluate", "{little}", "--network", "resnet0"), "resnet0"),
     (("evaluate", "{little}", "--network", "missing.safetensors"), "missing.safetensors"),

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
@@ -137,6 +138,20 @@ def describe(network: RMAC, paths: Sequence[str | os.PathLike], settings: Descri
     return _describe_to_folder(network, items, names, settings, Path(out), progress)
 
 
+def describe_image(network: RMAC, image: Image.Image, settings: DescribeSettings | None = None,
+                   box: Box | None = None) -> np.ndarray:
+    """The descriptor of one RGB picture, (D,) float32 of unit length; always computed in float32.
+
+    box: (x1, y1, x2, y2) in pixels of the picture, to be cut out; raises ValueError when it doesn't fit
+    """
+    settings = settings or DescribeSettings()
+    device = pick_device(settings.device)
+    pixels = [np.array(fit(image, size, box, settings.crop_order, settings.enlarge)) for size in settings.sizes]
+    with torch.inference_mode():
+        images = [torch.from_numpy(one).permute(2, 0, 1)[None].to(device) for one in pixels]  # (1, 3, H, W) each
+        return _one_descriptor(network.eval().to(device), images)[0].cpu().numpy()
+
+
 def load_descriptors(folder: str | os.PathLike) -> Descriptors:
     """Descriptors from a folder that describe() wrote; vectors are memory-mapped, read-only.
 
@@ -219,7 +234,7 @@ def _describe_chunk(extractor: "_Extractor", chunk: Sequence[_Item], dim: int, b
 def _describe_to_folder(network: RMAC, items: Sequence[_Item], names: Sequence[str], settings: DescribeSettings,
                         out: Path, progress: bool) -> Descriptors:
     identity = {"network": asdict(network.settings), "weights": fingerprint(network),
-                "settings": asdict(settings), "images": _list_fingerprint(items, names)}
+                "settings": asdict(settings), "images": images_fingerprint(items, names)}
     identity = json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
     _expect_same(out / "meta.json", identity, out)
     if (out / "meta.json").exists():
@@ -270,7 +285,7 @@ def _expect_same(meta: Path, identity: dict, out: Path) -> None:
                                "choose another folder, or remove this one to describe again")
 
 
-def _list_fingerprint(items: Sequence[_Item], names: Sequence[str]) -> str:
+def images_fingerprint(items: Sequence[_Item], names: Sequence[str]) -> str:
     """Changes when a name, a box or a file (size, time of change) does."""
     digest = hashlib.sha256()
     for (path, box), name in zip(items, names, strict=True):

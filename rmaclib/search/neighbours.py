@@ -7,7 +7,7 @@ import numpy as np
 
 from rmaclib.rmac import RMAC
 from rmaclib.search.descriptors import DescribeSettings, describe
-from rmaclib.search.ranking import rank
+from rmaclib.search.ranking import rank_others
 
 
 class DescriptorNeighbours:
@@ -25,9 +25,5 @@ class DescriptorNeighbours:
         good = np.array([int(name) for name in found.names], np.int64)
         nearest = np.full((len(paths), max(0, min(count, len(good) - 1))), -1, np.int64)
         if nearest.shape[1]:
-            order = rank(found.vectors, found.vectors, top=nearest.shape[1] + 1)  # (M, count + 1)
-            own = order == np.arange(len(good))[:, None]
-            # An image is its own nearest, but for copies of it; then the last one makes room.
-            own[~own.any(1), -1] = True
-            nearest[good] = good[order[~own].reshape(len(good), -1)]
+            nearest[good] = good[rank_others(found.vectors, nearest.shape[1])]
         return nearest

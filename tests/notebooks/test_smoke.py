@@ -61,3 +61,21 @@ def test_03_learning(tmp_path):
     for row in ("c-full", "c-full_r-clean"):
         assert abs(found[f"{row}_gain"]) < 0.1
         assert found[f"{row}_gain"] == pytest.approx(found[row] - found["off_the_shelf"])
+
+
+def test_05_resolutions_and_expansion(tmp_path):
+    figures, values = run_smoke("05_resolutions_and_expansion", tmp_path)
+    found = {key.removeprefix("05_resolutions_and_expansion/diorama/"): value for key, value in values.items()}
+    assert figures == 5
+    assert found["images"] == 521 and 0.2 < found["size_96"] < found["headline"] < 0.9
+    assert found["multires_dba_0_qe_0"] == found["multires"] and found["multires_dba_20_qe_1"] == found["headline"]
+    assert found["own_image_first"] > 0.3 and abs(found["rerank_gain"]) < 0.1
+
+
+def test_06_compression(tmp_path):
+    figures, values = run_smoke("06_compression", tmp_path)
+    found = {key.removeprefix("06_compression/diorama/"): value for key, value in values.items()}
+    assert figures == 4 and found["same_as_faiss"] == 1
+    assert found["pca_64"] == pytest.approx(found["uncompressed"], abs=0.05)  # all dimensions, but for the mean
+    assert abs(found["scalar_64"] - found["uncompressed"]) < 0.01
+    assert found["recall_pq_16"] > found["recall_pq_8"] > 0.05

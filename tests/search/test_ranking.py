@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmaclib.search.ranking import rank
+from rmaclib.search.ranking import rank, rank_others, unit_rows
 
 
 def slow_rank(queries, database):
@@ -74,3 +74,35 @@ def test_other_shapes_are_refused(queries, database):
 def test_top_and_block_are_at_least_one(vectors, options):
     with pytest.raises(ValueError, match="top and block of at least 1"):
         rank(*vectors, **options)
+
+
+def test_dot_products_count_the_lengths():
+    database = np.array([(1, 0), (3, 3), (0, 9)], np.float32)
+    queries = np.array([(1, 0), (0, 2)], np.float32)
+    assert rank(queries, database).tolist() == [[0, 1, 2], [2, 1, 0]]
+    assert rank(queries, database, similarity="dot").tolist() == [[1, 0, 2], [2, 1, 0]]
+    with pytest.raises(ValueError, match="similarity: expected one of"):
+        rank(queries, database, similarity="euclid")
+
+
+@pytest.mark.parametrize("top", [1, 5, 49, 90])
+def test_the_others_of_each_row(vectors, top):
+    _, database = vectors
+    expected = [[n for n in row if n != own][:top] for own, row in enumerate(slow_rank(database, database))]
+    np.testing.assert_array_equal(rank_others(database, top), expected)
+
+
+def test_copies_have_each_other_and_never_themselves():
+    found = rank_others(np.ones((4, 3)), 2)
+    assert found.shape == (4, 2) and all(row not in found[row] for row in range(4))
+    assert rank_others(np.ones((1, 3)), 2).shape == (1, 0)
+
+
+def test_unit_rows():
+    found = unit_rows(np.array([[3e38, 4e38], [3e-40, 4e-40], [0, 0]]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0.6, 0.8], [0, 0]], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"expected \(N, D\), got shape \(3,\)"):
+        unit_rows(np.ones(3))
+    with pytest.raises(ValueError, match="found NaN or infinity in row 1"):
+        unit_rows(np.array([[1, 0], [np.inf, 0]]))

@@ -1,0 +1,366 @@
+import json
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rmaclib.search import vector_index
+from rmaclib.search.ranking import rank
+from rmaclib.search.vector_index import SearchIndexError, VectorIndex, choose_structure
+
+DIM = 16
+
+
+def sample(count, seed=0, dim=DIM):
+    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+
+
+def numbered(count, first=0):
+    return [f"image {number}" for number in range(first, first + count)]
+
+
+def built(count, dim=DIM):
+    index = VectorIndex(dim)
+    index.add(sample(count, dim=dim), numbered(count))
+    return index
+
+
+@pytest.fixture
+def small_limits(monkeypatch):
+    monkeypatch.setattr(vector_index, "FLAT_UP_TO", 100)
+    monkeypatch.setattr(vector_index, "HNSW_UP_TO", 2000)
+
+
+def recall(index, vectors, queries, k=10):
+    exact = rank(queries, vectors, k)
+    found = [{name for name, *_ in row} for row in index.search(queries, k)]
+    return np.mean([len(row & {f"image {n}" for n in expected}) / k
+                    for row, expected in zip(found, exact, strict=True)])
+
+
+def test_flat_is_exact():
+    vectors, queries = sample(300), sample(20, 1) * 7
+    index = built(300)
+    expected = rank(queries, vectors, 12)
+    cosines = queries @ vectors.T / np.linalg.norm(queries, axis=1)[:, None] / np.linalg.norm(vectors, axis=1)
+    for row, order, cosine in zip(index.search(queries, 12), expected, cosines, strict=True):
+        assert [name for name, *_ in row] == [f"image {n}" for n in order]
+        np.testing.assert_allclose([value for _, value, _ in row], cosine[order], atol=1e-6)
+
+
+def test_structures_by_size_say_why():
+    assert [choose_structure(count).name for count in (1, 50_000, 50_001, 200_000, 200_001, 10**6)] == [
+        "flat", "flat", "hnsw", "hnsw", "ivf-pq", "ivf-pq"]
+    assert "2,000 are at most 50,000" in choose_structure(2000).reason
+    assert "32 of 2048 cells" in choose_structure(10**6).reason
+    assert "flat: every vector is compared" in str(built(3)) and str(built(3)).startswith("3 vectors of 16 numbers")
+
+
+@pytest.mark.parametrize("count, structure", [(1600, "hnsw"), (3000, "ivf-pq")])
+def test_large_structures(small_limits, tmp_path, count, structure):
+    centres = sample(200, 5, 32)
+    vectors = np.repeat(centres, count // 200, 0) + sample(count, dim=32) * np.linspace(0.1, 0.6, count)[:, None]
+    index = VectorIndex(32)
+    index.add(vectors, numbered(count))
+    assert structure in str(index)
+    queries = centres[:60]
+    assert recall(index, vectors, queries) > 0.9
+    index.save(tmp_path)
+    loaded = VectorIndex.load(tmp_path)
+    assert loaded.search(queries, 10) == index.search(queries, 10) and str(loaded) == str(index)
+    gone = numbered(count)[::2]
+    loaded.remove(gone)
+    assert not {name for row in loaded.search(queries, 10) for name, *_ in row} & set(gone)
+    for row in loaded.search(queries[:3], 10**9):  # some cells are not looked into, so that not all are found
+        assert 10 < len(row) <= count // 2 and len({name for name, *_ in row}) == len(row)
+
+
+def test_adding_leaves_larger_segments_alone(tmp_path):
+    index = built(1000)
+    index.save(tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    index.add(sample(10, 1), numbered(10, 1000))
+    index.save(tmp_path)
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert {name for name in before if after.get(name) != before[name]} == {"meta.json"}
+    assert sum((tmp_path / name).stat().st_size for name in after.keys() - before.keys()) < 2000
+    assert index.names == VectorIndex.load(tmp_path).names == tuple(numbered(1010))
+    assert recall(index, np.concatenate([sample(1000), sample(10, 1)]), sample(30, 2)) == 1
+
+
+def test_many_small_additions_make_few_segments(tmp_path):
+    vectors, index = sample(200), VectorIndex(DIM)
+    for number, vector in enumerate(vectors):
+        index.add(vector[None], [f"image {number}"])
+        if number % 3 == 0:
+            index.save(tmp_path)
+    index.save(tmp_path)
+    assert len(list(tmp_path.glob("*.faiss"))) <= 8  # 200 is 11001000 in binary
+    assert index.names == tuple(numbered(200)) and recall(VectorIndex.load(tmp_path), vectors, sample(9, 3)) == 1
+
+
+def test_remove_and_add_again(tmp_path):
+    index = built(50)
+    index.save(tmp_path)
+    index.remove(["image 7", "image 3"])
+    assert len(index) == 48 and "image 7" not in index and "image 8" in index
+    index.save(tmp_path)
+    loaded = VectorIndex.load(tmp_path)
+    assert loaded.names == index.names == tuple(name for name in numbered(50) if name not in ("image 7", "image 3"))
+    nearest = loaded.search(sample(50)[7:8], 60)[0]
+    assert len(nearest) == 48 and "image 7" not in {name for name, *_ in nearest}
+    loaded.add(sample(50)[7:8], ["image 7"])
+    assert loaded.search(sample(50)[7:8], 1)[0][0][:2] == ("image 7", pytest.approx(1, abs=1e-6))
+    loaded.remove(loaded.names)
+    assert len(loaded) == 0 and loaded.search(sample(2), 3) == [[], []] and loaded.names == ()
+    loaded.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["meta.json"] and len(VectorIndex.load(tmp_path)) == 0
+
+
+def test_names_of_any_language(tmp_path):
+    names = ["Köln Dom 1.jpg", "東京/塔.png", " blank ", "a\tb", "Ωmega\u2028line", "é" * 300]
+    index = VectorIndex(4)
+    index.add(sample(6, dim=4), names)
+    folder = tmp_path / "größer 目录"
+    index.save(folder)
+    assert VectorIndex.load(folder).names == tuple(names)
+
+
+def test_a_lazy_copy_elsewhere_is_whole(tmp_path):
+    index = built(40)
+    index.save(tmp_path / "a")
+    loaded = VectorIndex.load(tmp_path / "a")
+    loaded.save(tmp_path / "b")
+    assert loaded.home == (tmp_path / "b").resolve()
+    loaded.remove(["image 0"])
+    loaded.save(tmp_path / "b")
+    assert len(VectorIndex.load(tmp_path / "a")) == 40 and len(VectorIndex.load(tmp_path / "b")) == 39
+
+
+def test_two_writers_do_not_overwrite_each_other(tmp_path):
+    built(5).save(tmp_path)
+    first, second = VectorIndex.load(tmp_path), VectorIndex.load(tmp_path)
+    first.add(sample(1, 1), ["new"])
+    first.save(tmp_path)
+    second.remove(["image 0"])
+    with pytest.raises(SearchIndexError, match="saved by another process since"):
+        second.save(tmp_path)
+    with pytest.raises(SearchIndexError, match="holds another index"):
+        built(5).save(tmp_path)
+    assert VectorIndex.load(tmp_path).names == (*numbered(5), "new")
+
+
+def test_a_reader_that_a_writer_overtakes_reads_again(tmp_path, monkeypatch):
+    index = built(5)
+    index.save(tmp_path)
+    read_meta, calls = vector_index._read_meta, []
+
+    def overtaken(folder):
+        meta = read_meta(folder)
+        if not calls:
+            calls.append(1)
+            index.add(sample(9, 1), numbered(9, 5))  # takes the first segment in; its files go
+            index.save(tmp_path)
+        return meta
+
+    monkeypatch.setattr(vector_index, "_read_meta", overtaken)
+    assert len(VectorIndex.load(tmp_path)) == 14
+
+
+def truncate(path, to=None):
+    data = path.read_bytes()
+    path.write_bytes(data[:len(data) // 2 if to is None else to])
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda f: (f / "meta.json").unlink(), "expected an index"),
+    (lambda f: truncate(f / "meta.json"), "meta.json: damaged"),
+    (lambda f: (f / "meta.json").write_text("[]"), "meta.json: damaged"),
+    (lambda f: (f / "000001.faiss").unlink(), "000001.faiss: expected a file of"),
+    (lambda f: truncate(f / "000001.faiss"), "000001.faiss: expected a file of"),
+    (lambda f: truncate(f / "000001.txt"), "000001.txt: expected a file of"),
+    (lambda f: (f / "000001.faiss").write_bytes(bytes((f / "000001.faiss").stat().st_size)), "can't be read"),
+    (lambda f: (f / "000001.txt").write_bytes(b"\xff" * (f / "000001.txt").stat().st_size), "can't be read"),
+    (lambda f: (f / "000001.txt").write_text("a" * (f / "000001.txt").stat().st_size), "0 names, expected 5"),
+])
+def test_damage_is_named(tmp_path, damage, message):
+    built(5).save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(SearchIndexError, match=message):
+        VectorIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"format": "other"}, "expected format 'rmaclib-index', found 'other'"),
+    ({"version": 2}, "version 2, this rmaclib reads up to 1"), ({"version": "x"}, "version x"),
+    ({"dim": 17}, "5 vectors of 16 numbers and 5 names, expected 5 of 17"), ({"dim": None}, "damaged"),
+    ({"segments": [{}]}, "damaged"), ({"segments": 3}, "damaged"), ({"about": 3}, "damaged")])
+def test_other_meta_data_is_refused(tmp_path, change, message):
+    built(5).save(tmp_path)
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    (tmp_path / "meta.json").write_text(json.dumps({**meta, **change}))
+    with pytest.raises(SearchIndexError, match=message):
+        VectorIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize("vectors, names, message", [
+    (sample(3), numbered(2), r"expected shape \(2, 16\)"), (sample(3)[0], numbered(1), "expected shape"),
+    (sample(3, dim=9), numbered(3), r"expected shape \(3, 16\).*got \(3, 9\)"),
+    (sample(2) * np.nan, ["a", "b"], "finite"), (np.full((1, DIM), np.inf), ["a"], "finite"),
+    (np.full((1, DIM), "x"), ["a"], "real numbers"), (np.full((1, DIM), 1j), ["a"], "real numbers"),
+    (sample(2), ["a", "a"], "'a' is given twice"), (sample(1), ["image 3"], "in the index already"),
+    (sample(1), ["a\nb"], "one line"), (sample(1), [7], "one line"), (sample(1), ["\udcff.jpg"], "UTF-8"),
+])
+def test_what_cannot_be_added_changes_nothing(vectors, names, message):
+    index = built(5)
+    with pytest.raises(ValueError, match=message):
+        index.add(vectors, names)
+    assert index.names == tuple(numbered(5)) and recall(index, sample(5), sample(3, 1), 5) == 1
+
+
+@pytest.mark.parametrize("queries, k, message", [
+    (sample(2), 0, "k: expected"), (sample(2), -3, "k: expected"), (sample(2), 2.0, "k: expected"),
+    (sample(2), True, "k: expected"), (sample(2), None, "k: expected"), (sample(2, dim=3), 1, r"expected \(Q, 16\)"),
+    (sample(2)[0], 1, r"expected \(Q, 16\)"), (sample(2) * np.nan, 1, "finite"), ([["a"] * DIM], 1, "real numbers")])
+def test_bad_searches(queries, k, message):
+    with pytest.raises(ValueError, match=message):
+        built(5).search(queries, k)
+
+
+def test_bad_removals_change_nothing():
+    index = built(5)
+    for names in (["image 3", "nobody"], "image 3", [["image 3"]], [None]):
+        with pytest.raises(ValueError, match="names: expected some of the index"):
+            index.remove(names)
+    index.remove([])
+    assert len(index) == 5
+    with pytest.raises(ValueError, match="dim"):
+        VectorIndex(0)
+
+
+def test_10000_random_and_malformed_calls(tmp_path):
+    """Whatever is asked for, in whatever order: an answer or a clear error; the index holds what a dictionary does."""
+    chance, rng = random.Random(0), np.random.default_rng(0)
+    dim, folder = 6, tmp_path / "Ünî cödé index"
+    index, known, saved = VectorIndex(dim), {}, None
+    names = [f"ordner {n}/bild {'é' * (n % 3)} {n}.jpg" for n in range(300)]
+    bad_vectors = [None, "text", [], [[]], np.zeros((2, dim + 1)), np.full((1, dim), np.nan), np.full((2, dim), np.inf),
+                   np.zeros(dim), np.zeros((1, dim), complex), np.full((1, dim), None), np.zeros((1, 1, dim)), 3]
+    bad_names = [None, 3, [None], ["a\nb"], ["\ud800"], [b"bytes"], ["no such name"], "text", [["list"]],
+                 ["twice"] * 2]
+    counts = dict.fromkeys(("good", "refused"), 0)
+    for _ in range(10_000):
+        before = index.names if chance.random() < 0.02 else None
+        try:
+            action = chance.choice(["add", "search", "search", "remove", "bad add", "bad search", "bad remove", "disk"])
+            if action == "add":
+                new = [name for name in chance.sample(names, chance.randint(0, 6)) if name not in known]
+                vectors = rng.normal(size=(len(new), dim)).astype(chance.choice(["f2", "f4", "f8"]))
+                index.add(vectors, new, progress=False)
+                known |= dict(zip(new, vectors.astype(float), strict=True))
+            elif action == "search":
+                query, k = rng.normal(size=dim), chance.choice([1, 2, 10, 10**12])
+                found = index.search(query[None], k)[0]
+                cosines = {name: query @ v / np.linalg.norm(query) / np.linalg.norm(v) for name, v in known.items()}
+                expected = sorted(cosines.values(), reverse=True)[:k]
+                np.testing.assert_allclose([value for _, value, _ in found], expected, atol=1e-5)
+                np.testing.assert_allclose([cosines[name] for name, *_ in found], expected, atol=1e-5)
+            elif action == "remove":
+                gone = chance.sample(sorted(known), min(len(known), chance.randint(0, 6)))
+                index.remove(gone)
+                for name in gone:
+                    del known[name]
+            elif action == "bad add":
+                index.add(chance.choice(bad_vectors), chance.choice([*bad_names, ["x"], ["x", "y"]]), progress=False)
+            elif action == "bad search":
+                index.search(chance.choice([*bad_vectors[:-1], np.ones((1, dim))]),
+                             chance.choice([0, -1, 2.5, None, "3", float("nan"), True]))
+            elif action == "bad remove":
+                index.remove(chance.choice(bad_names[2:]))
+            elif chance.random() < 0.2:
+                index.save(folder)
+                saved = set(known)
+            elif saved is not None and chance.random() < 0.2:
+                other = VectorIndex.load(folder)
+                assert set(other.names) == saved
+            elif chance.random() < 0.2:
+                VectorIndex.load(chance.choice([tmp_path / "nowhere", tmp_path, "", "\0", os.devnull]))
+            counts["good"] += 1
+        except (ValueError, TypeError, SearchIndexError) as error:
+            assert action.startswith("bad") or action == "disk", (action, error)
+            assert len(str(error)) > 10
+            counts["refused"] += 1
+            assert before in (None, index.names)
+    assert set(index.names) == set(known)
+    assert counts["good"] > 5000 and counts["refused"] > 2500, counts
+
+
+KILLED = """
+import os, random, signal, sys, time
+import numpy as np
+from rmaclib.search.vector_index import VectorIndex
+
+folder, kills = sys.argv[1], int(sys.argv[2])
+def vectors(first, count):
+    return np.sin(np.arange(first, first + count)[:, None] * np.arange(1.0, 9.0)).astype(np.float32)
+
+def following(state):  # added, looked through for removals -> the next state
+    added, looked = state
+    return (added, added) if looked < added else (added + 1 + 37 * added % 50, looked)
+
+def names(state):
+    added, looked = state
+    return tuple(str(n) for n in range(added) if n % 7 or n >= looked)
+
+def work(state, pipe):
+    index = VectorIndex.load(folder) if state != (0, 0) else VectorIndex(8)
+    while True:
+        new = following(state)
+        if new[0] > state[0]:
+            index.add(vectors(state[0], new[0] - state[0]), [str(n) for n in range(state[0], new[0])], progress=False)
+        else:
+            index.remove([str(n) for n in range(state[1], new[1]) if n % 7 == 0])
+        index.save(folder)
+        state = new
+        os.write(pipe, b"%d %d\\n" % state)
+
+chance, state, left_overs = random.Random(0), (0, 0), 0
+for kill in range(kills):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        work(state, writing)
+    os.close(writing)
+    # Every fifth time while it opens the index, else after its first save: a slow machine gets that far too.
+    first = os.read(reading, 1) if kill % 5 else b""
+    time.sleep(chance.uniform(0.0, 0.03))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    said = (first + os.fdopen(reading, "rb").read()).decode().split("\\n")[:-1]
+    if said:
+        state = tuple(map(int, said[-1].split()))
+    if state == (0, 0) and not os.path.exists(folder + "/meta.json"):
+        continue
+    index = VectorIndex.load(folder)
+    assert index.names in (names(state), names(following(state))), (state, len(index))
+    state = state if index.names == names(state) else following(state)
+    unit = vectors(0, state[0]) / np.linalg.norm(vectors(0, state[0]), axis=1, keepdims=True)
+    for segment in index._segments:
+        rows = [int(name) for name in segment.names]
+        assert np.allclose(segment.index.reconstruct_n(0, len(rows)), unit[rows], atol=1e-6)
+    named = {f"{segment.number:06d}" for segment in index._segments}
+    left_overs += any(file.split(".")[0] not in named | {"meta"} for file in os.listdir(folder))
+print(state[0], left_overs)
+"""
+
+
+def test_killed_50_times_while_adding_and_saving(tmp_path):
+    """The folder always opens, in the last state that was announced or the one being saved; nothing half."""
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "index", "50"], capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    added, left_overs = map(int, done.stdout.split())
+    assert added > 200 and left_overs >= 3  # some were killed in the middle of a save
