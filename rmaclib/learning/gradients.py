@@ -9,7 +9,8 @@ of the descriptors of its distinct images alone. That splits the gradient in two
 
 By the chain rule the sum is the gradient of the loss, whatever the loss. Only a few images are ever held with
 their activations, and one in many triplets is computed no more often than one in a single triplet. An image whose
-descriptor has no gradient, as when all its triplets are satisfied, is not run again.
+descriptor has no gradient, as when all its triplets are satisfied, is not run again. Both passes run a copy of the
+network without its batch normalisations, which are part of its convolutions (rmaclib.folding).
 """
 
 from collections import defaultdict
@@ -20,6 +21,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from rmaclib.folding import Folded
 from rmaclib.images import ImageError
 from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import UnreadableError
@@ -60,16 +62,17 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
     if any(module.training for module in network.modules()):
         raise ValueError("network: expected evaluation mode (network.eval()), found parts in training mode; "
                          "batch statistics differ between the two passes")
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    folded = Folded(network)
+    parameters = list(folded.copy.parameters())
     like = parameters[0]
     pixels = pixels or BATCH_PIXELS.get(like.device.type, BATCH_PIXELS["cpu"])
     sizes = [tuple(image.shape[-2:]) for image in images] if sizes is None else sizes
 
     def described(batch: Tensor) -> Tensor:
         with torch.autocast(like.device.type, torch.bfloat16, enabled=half):
-            features = network.backbone(batch)
+            features = folded.copy.backbone(batch)
         # Sums over regions and small distances would lose digits in half precision.
-        return network.aggregate(features.float() if half else features, batch.shape[-2:])
+        return folded.copy.aggregate(features.float() if half else features, batch.shape[-2:])
 
     @torch.no_grad()
     def descriptors_of(group: list[int], batch: Tensor) -> Tensor:
@@ -92,12 +95,13 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
         value = loss(descriptors)
         (gradient,) = torch.autograd.grad(value, descriptors)
         wanted = gradient.any(1).nonzero()[:, 0].tolist()
+        sums: list[Tensor | None] = [None] * len(parameters)
         for _, found, bad in run(_groups(share(wanted), sizes, pixels), gradients_of):
             if bad:
                 raise UnreadableError(bad)
-            for parameter, part in zip(parameters, found, strict=True):
-                if part is not None:
-                    parameter.grad = part if parameter.grad is None else parameter.grad.add_(part)
+            sums = [part if before is None else before if part is None else before.add_(part)
+                    for before, part in zip(sums, found, strict=True)]
+    folded.add_gradients(sums)
     return Accumulated(value.detach(), descriptors.detach(), len(wanted))
 
 

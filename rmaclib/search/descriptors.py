@@ -8,7 +8,6 @@ On a CPU every thread decodes and computes batches of its own, each on one core:
 of one layer would wait for each other at its end, and the longer the more often a decoder interrupts one.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -23,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 from tqdm import tqdm
 
 from rmaclib.checkpoints import fingerprint
 from rmaclib.files import whole_file, write_json, write_text
+from rmaclib.folding import Folded
 from rmaclib.images import (
     CROP_ORDERS,
     RESIZE_THEN_CROP,
@@ -324,7 +323,7 @@ class _Extractor:
         self.device = pick_device(settings.device)
         self.on_cpu = self.device.type == "cpu"
         network = network.eval()
-        self.network = (_for_inference(network) if self.on_cpu else network).to(
+        self.network = (Folded(network).copy if self.on_cpu else network).to(
             self.device, memory_format=torch.channels_last)
         self.half = settings.precision == "bfloat16"
         self.torch_threads = torch.get_num_threads()
@@ -423,32 +422,3 @@ def ahead(jobs: Iterator[Future], count: int) -> Iterator[Future]:
     while started:
         yield started.popleft()
         started.extend(islice(jobs, 1))
-
-
-def _for_inference(network: nn.Module) -> nn.Module:
-    """A copy of the network in which batch normalisations are folded into the convolutions before them.
-
-    A convolution and the normalisation registered right behind it are taken for a pair; whether that gives the
-    same network is tried on noise, and where it doesn't, the copy stays as the network is.
-    """
-    folded = copy.deepcopy(network)
-    _fold(folded)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(1, 3, 96, 128, generator=generator)
-    with torch.inference_mode():
-        device = next(network.parameters()).device
-        same = torch.cosine_similarity(network(images.to(device)), folded(images.to(device))).min() > 1 - 1e-5
-    return folded if same else copy.deepcopy(network)
-
-
-def _fold(module: nn.Module) -> None:
-    before, layer_before = "", None
-    for name, layer in list(module.named_children()):
-        if (isinstance(layer_before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d)
-                and layer_before.out_channels == layer.num_features):
-            setattr(module, before, fuse_conv_bn_eval(layer_before, layer))
-            # timm's normalisations carry the activation that follows.
-            setattr(module, name, nn.Sequential(layer.drop, layer.act) if hasattr(layer, "act") else nn.Identity())
-        else:
-            _fold(layer)
-        before, layer_before = name, layer
