@@ -6,7 +6,9 @@ import numpy as np
 
 from rmaclib.search.ranking import unit_rows
 
-STRENGTH = 0.7  # largest part of a difference that is added
+# Parts of a difference that are added: cosines of 0.92 to 0.58 to the original, as between pictures of one building.
+# Nearer ones would be copies, which no collection holds hundreds of.
+WEAKEST, STRONGEST = 0.3, 1.0
 
 
 def crowd(vectors: np.ndarray, count: int, seed: int = 0, rows: int = 16384) -> Iterator[np.ndarray]:
@@ -14,8 +16,8 @@ def crowd(vectors: np.ndarray, count: int, seed: int = 0, rows: int = 16384) -> 
 
     vectors: (N, D) real descriptors, N of at least 3; count: how many to make; rows: of a block
     yields (n, D) float32 blocks of unit rows a + s (b - c), with a, b, c drawn from `vectors` and s evenly from
-    0..STRENGTH: around each real one there are near and far ones, in directions in which real ones differ. The blocks
-    follow from the seed.
+    WEAKEST..STRONGEST: around each real one there are near and far ones, in directions in which real ones differ. The
+    blocks follow from the seed.
     """
     if len(vectors) < 3 or count < 0:
         raise ValueError(f"expected at least 3 vectors and a count of at least 0, got {len(vectors)} and {count}")
@@ -23,5 +25,5 @@ def crowd(vectors: np.ndarray, count: int, seed: int = 0, rows: int = 16384) -> 
     for start in range(0, count, rows):
         size = min(rows, count - start)
         a, b, c = vectors[rng.integers(0, len(vectors), (3, size))]  # (size, D) each
-        strength = rng.uniform(0, STRENGTH, (size, 1)).astype(np.float32)
+        strength = rng.uniform(WEAKEST, STRONGEST, (size, 1)).astype(np.float32)
         yield unit_rows(a + strength * (b - c))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rmaclib.search.crowd import STRENGTH, crowd
+from rmaclib.search.crowd import STRONGEST, WEAKEST, crowd
 from rmaclib.search.ranking import unit_rows
 
 REAL = unit_rows(np.random.default_rng(0).normal(size=(40, 24)))
@@ -17,11 +17,14 @@ def test_it_repeats_and_is_cut_into_blocks():
 
 
 def test_near_and_far_ones_around_each():
-    """The cosine to the one it was made from lies between that of no perturbation and of the strongest."""
-    made = next(crowd(REAL, 2000))
-    nearest = (made @ REAL.T).max(1)
-    least = 1 / np.sqrt(1 + 4 * STRENGTH**2) - 0.35
-    assert (nearest > least).all() and nearest.max() > 0.9999 and np.quantile(nearest, 0.1) < 0.8
+    """Of orthogonal originals the cosine to the one it was made from is 1 / sqrt(1 + 2 s²)."""
+    made = next(crowd(np.eye(600, dtype=np.float32), 2000))
+    different = (made != 0).sum(1) == 3  # the three that were drawn
+    assert different.mean() > 0.95
+    nearest = made[different].max(1)
+    assert (nearest <= 1 / np.sqrt(1 + 2 * WEAKEST**2) + 1e-6).all()
+    assert (nearest >= 1 / np.sqrt(1 + 2 * STRONGEST**2) - 1e-6).all()
+    assert nearest.max() > 0.92 and nearest.min() < 0.58
 
 
 def test_bad_arguments():
