@@ -106,7 +106,10 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
 
 
 def _groups(indices: Sequence[int], sizes: Sequence[tuple[int, int]], pixels: int) -> list[list[int]]:
-    """The indices in groups of one shape and at most `pixels` pixels, or of one image."""
+    """The indices in groups of one shape and at most `pixels` pixels, or of one image; largest groups first.
+
+    What a large group held is given to the smaller ones after it; the other way round memory would grow in pieces.
+    """
     shapes = defaultdict(list)
     for index in indices:
         shapes[sizes[index]].append(index)
@@ -114,7 +117,7 @@ def _groups(indices: Sequence[int], sizes: Sequence[tuple[int, int]], pixels: in
     for (height, width), members in shapes.items():
         count = max(1, pixels // (height * width))
         groups += [members[start:start + count] for start in range(0, len(members), count)]
-    return groups
+    return sorted(groups, key=lambda group: -len(group) * sizes[group[0]][0] * sizes[group[0]][1])
 
 
 class _Runner:

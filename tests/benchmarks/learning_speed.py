@@ -3,18 +3,19 @@
     RMACLIB_DATA=FOLDER python tests/benchmarks/learning_speed.py --record _build/photos/results
 
 The plain step is what one writes first: query, positive and negative of each triplet through the network, a triplet
-after the other, and the gradient of its loss after each. Both sides see the same mined triplets, on one thread, in
-turns within one run, and their gradients are compared. Times are processor times, which count less of what else the
-machine does. An update computes an image once however many triplets it is in, and leaves
-out what has no gradient, so that the gain grows with both; their shares are printed.
+after the other, and the gradient of its loss after each. Both sides see the same mined triplets, in turns within one
+run. An update computes an image once however many triplets it is in, and leaves out what has no gradient, so that the
+gain grows with both: their shares are printed, and --network takes a network in the middle of its training, that has
+satisfied triplets. Wall times need a quiet machine; processor times are printed as well. The gradients are compared
+in float64, on a few triplets: in float32 the maximum of a region moves from one cell to another by rounding.
 
-Memory is the peak of a fresh process less what it held before the step. There the plain step is a batch: all triplets
-in one graph, as a loss over the whole batch needs it. The plain batch is measured at 16 triplets, ours at 16, 64
-and 256.
+Memory is the peak of a fresh process (Linux) less what it held before the step. There the plain step is a batch: all
+triplets in one graph, as a loss over the whole batch needs it. The plain batch is measured at 16 triplets, ours at
+16, 64 and 256.
 """
 
 import argparse
-import resource
+import copy
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rmaclib.checkpoints import load_checkpoint
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.learning import Relations, Tuples, Views, accumulate, mine, triplet
 from rmaclib.results import record
@@ -33,7 +35,7 @@ from rmaclib.search.descriptors import DescribeSettings, describe, learn_whiteni
 from rmaclib.search.retrieval import training_sample
 
 NETWORK = NetworkSettings("efficientnet_lite0", levels=2, dim=512)
-MARGIN, HARDEST = 0.1, 25
+MARGIN, HARDEST, FEW = 0.1, 25, 8
 PLAIN_BATCH, OURS = 16, (16, 64, 256)
 # Prints the peak of a step's memory in MiB: side, data set, size, file of triplets, how many of them.
 MEMORY = """
@@ -81,9 +83,17 @@ def memory(side: str, dataset: str, size: int, file: str, count: int) -> float:
     network, collection = create_network(NETWORK), open_collection(dataset)
     triplets = np.load(file)[:count]
     pixels(collection, 0, size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # getrusage would tell the peak of the process that started this one, if that was higher.
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is held now
+    before = held_most()
     SIDES[side](network, collection, triplets, size)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return held_most() - before
+
+
+def held_most() -> float:
+    """Peak of this process's memory in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def mined(network: RMAC, collection: LabelledImages, options) -> np.ndarray:
@@ -97,6 +107,16 @@ def mined(network: RMAC, collection: LabelledImages, options) -> np.ndarray:
                 np.random.default_rng(1)).triplets[0]
 
 
+def difference(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> float:
+    """Relative difference of the two sides' gradients in float64."""
+    network, gradients = copy.deepcopy(network).double(), []
+    for step in (plain, ours):
+        network.zero_grad()
+        step(network, collection, triplets, size)
+        gradients.append(gradient(network))
+    return float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
+
+
 def gradient(network: RMAC) -> torch.Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
 
@@ -106,34 +126,38 @@ def main() -> int:
     parser.add_argument("--collection", default="landmarks48")
     parser.add_argument("--pool", type=int, default=1000, help="images that the triplets are mined from")
     parser.add_argument("--triplets", type=int, default=64)
+    parser.add_argument("--network", help="checkpoint; default: as it comes, whitened on the collection")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--work", type=Path, default=Path("_build/benchmarks"), help="folder for the mined triplets")
     parser.add_argument("--record", type=Path, help="folder of result records to write to")
     options = parser.parse_args()
 
-    torch.set_num_threads(1)
     started, collection = time.monotonic(), open_collection(options.collection)
-    network = create_network(NetworkSettings(**{**asdict(NETWORK), "dim": None}))
-    network.set_whitening(learn_whitening(network, training_sample(collection, 200), DescribeSettings((options.size,)),
-                                          dim=NETWORK.dim))
+    if options.network:
+        network, state = load_checkpoint(options.network), "trained"
+    else:
+        network, state = create_network(NetworkSettings(**{**asdict(NETWORK), "dim": None})), "start"
+        network.set_whitening(learn_whitening(network, training_sample(collection, 200),
+                                              DescribeSettings((options.size,)), dim=NETWORK.dim))
     every = mined(network, collection, options)
     triplets = every[:options.triplets]
-    seconds, gradients = {"plain": [], "ours": []}, {}
+    seconds, processor = {"plain": [], "ours": []}, {"plain": [], "ours": []}
     for _ in range(options.rounds):
         for side, step in (("plain", plain), ("ours", ours)):
             network.zero_grad()
-            begin = time.process_time()
+            begin, processor_begin = time.monotonic(), time.process_time()
             found = step(network, collection, triplets, options.size)
-            seconds[side].append(time.process_time() - begin)
-            gradients[side] = gradient(network)
+            seconds[side].append(time.monotonic() - begin)
+            processor[side].append(time.process_time() - processor_begin)
     images, computed = found
-    ratio = float(np.median(seconds["plain"]) / np.median(seconds["ours"]))
-    error = float((gradients["ours"] - gradients["plain"]).norm() / gradients["plain"].norm())
-    streams = 3 * len(triplets)
+    ratio, cost = (float(np.median(times["plain"]) / np.median(times["ours"])) for times in (seconds, processor))
+    streams, threads = 3 * len(triplets), torch.get_num_threads()
     print(f"{len(triplets)} triplets: {images} distinct images of {streams}, {computed} with a gradient\n"
-          f"plain {[f'{s:.1f}' for s in seconds['plain']]} s, ours {[f'{s:.1f}' for s in seconds['ours']]} s: "
-          f"{ratio:.2f} times the triplets per second; relative difference of the gradients {error:.1e}")
+          f"plain {[f'{s:.1f}' for s in seconds['plain']]} s, ours {[f'{s:.1f}' for s in seconds['ours']]} s on "
+          f"{threads} threads: {ratio:.2f} times the triplets per second, {cost:.2f} times per processor second")
+    error = difference(network, collection, triplets[:FEW], options.size)
+    print(f"relative difference of the gradients of {FEW} triplets in float64: {error:.1e}")
 
     options.work.mkdir(parents=True, exist_ok=True)
     file = options.work / "triplets.npy"
@@ -147,18 +171,18 @@ def main() -> int:
     share = peaks["ours", PLAIN_BATCH] / peaks["plain", PLAIN_BATCH]
     growth = peaks["ours", max(OURS)] / peaks["ours", min(OURS)] - 1
     if options.record:
-        for key, value, unit in (("update_speed_ratio", ratio, "times"), ("update_memory_share", share, "share"),
-                                 ("update_memory_growth", growth, "share"), ("update_gradient_error", error, "ratio"),
-                                 ("update_distinct_images", images / streams, "share"),
-                                 ("update_computed_images", computed / streams, "share")):
-            record(options.record, f"benchmarks/{collection.name}/{key}", value, unit=unit, protocol="learning_speed",
-                   dataset={"name": collection.name, "counts": collection.counts},
+        for key, value, unit in (("speed_ratio", ratio, "times"), ("cost_ratio", cost, "times"),
+                                 ("memory_share", share, "share"), ("memory_growth", growth, "share"),
+                                 ("gradient_error", error, "ratio"), ("distinct_images", images / streams, "share"),
+                                 ("computed_images", computed / streams, "share")):
+            record(options.record, f"benchmarks/{collection.name}/update_{state}_{key}", value, unit=unit,
+                   protocol="learning_speed", dataset={"name": collection.name, "counts": collection.counts},
                    settings={"network": asdict(NETWORK), "size": options.size, "triplets": options.triplets,
-                             "pool": options.pool, "hardest": HARDEST, "rounds": options.rounds,
+                             "pool": options.pool, "hardest": HARDEST, "rounds": options.rounds, "threads": threads,
                              "plain_batch": PLAIN_BATCH, "ours": list(OURS)},
                    seed=0, seconds=time.monotonic() - started, notebook="benchmarks", profile="photos")
-    good = ratio >= 2 and share <= 0.2 and abs(growth) <= 0.1 and error <= 1e-3
-    print("within its bounds (2 times, a fifth of the memory, growth 10 %, gradients within 1e-3)" if good
+    good = ratio >= 2 and share <= 0.2 and abs(growth) <= 0.1 and error <= 1e-5
+    print("within its bounds (2 times, a fifth of the memory, growth 10 %, gradients within 1e-5)" if good
           else "OUT OF BOUNDS")
     return 0 if good else 1
 

@@ -172,8 +172,9 @@ def test_images_that_cannot_be_read_are_named_together(network):
 
 def test_groups():
     sizes = [(2, 3), (3, 2), (2, 3), (2, 3), (3, 2)]
-    assert _groups([0, 1, 2, 3, 4], sizes, 12) == [[0, 2], [3], [1, 4]]
+    assert _groups([0, 1, 2, 3, 4], sizes, 12) == [[0, 2], [1, 4], [3]]
     assert _groups([1, 3], sizes, 1) == [[1], [3]]
+    assert _groups([0, 1], [(2, 2), (3, 3)], 8) == [[1], [0]] and _groups([], [], 8) == []
 
 
 def test_zero_maps_stay_finite():
