@@ -57,15 +57,20 @@ class Folded:
             torch.autograd.backward(*zip(*made, strict=True))
 
 
-def _pairs(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names of each convolution that a normalisation is registered right behind, and of that."""
+def _pairs(module: nn.Module, prefix: str = "", seen: set[nn.Module] | None = None) -> Iterator[tuple[str, str]]:
+    """Names of each convolution that a normalisation is registered right behind, and of that. A module that several
+    share is gone through once."""
+    seen = set() if seen is None else seen
+    if module in seen:
+        return
+    seen.add(module)
     before, layer_before = "", None
     for name, layer in module.named_children():
         if (isinstance(layer_before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d)
                 and layer_before.out_channels == layer.num_features):
             yield prefix + before, prefix + name
         else:
-            yield from _pairs(layer, f"{prefix}{name}.")
+            yield from _pairs(layer, f"{prefix}{name}.", seen)
         before, layer_before = name, layer
 
 
