@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rmaclib.files import write_text
 
-VERSIONED = ("torch", "torchvision", "timm", "numpy", "rmaclib")
+VERSIONED = ("torch", "torchvision", "timm", "numpy", "faiss-cpu", "rmaclib")
 KEY = re.compile(r"[a-z0-9_][a-z0-9_.-]*(/[a-z0-9_][a-z0-9_.-]*)+")
 LONGEST_TEXT = 80  # a value that is text is a label ("grid"), not a report
 

@@ -32,7 +32,7 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path):
 
 def test_it_fills_in_where_and_when(tmp_path):
     result = record(tmp_path, KEY, 0.617, **GIVEN)
-    assert set(result.versions) == {"python", "torch", "torchvision", "timm", "numpy", "rmaclib"}
+    assert set(result.versions) == {"python", "torch", "torchvision", "timm", "numpy", "faiss-cpu", "rmaclib"}
     assert result.versions["numpy"] == np.__version__
     assert "cores" in result.machine
     assert len(result.date) == 10

@@ -116,7 +116,8 @@ class _Segment:
             parameters = faiss.SearchParametersHNSW(efSearch=max(_VISITED, 2 * k), **options)
         else:
             inner = faiss.SearchParametersIVF(nprobe=PROBES, **options)
-            parameters = faiss.IndexRefineSearchParameters(k_factor=_REFINED, base_index_params=inner)
+            refined = max(1.0, min(_REFINED, len(self.names) / k))
+            parameters = faiss.IndexRefineSearchParameters(k_factor=refined, base_index_params=inner)
         return self.index.search(queries, k, params=parameters)
 
 
