@@ -38,7 +38,7 @@ def gradients(out: Path) -> None:
 
 def trains(images, out: Path) -> None:
     """Both stages, a few updates each."""
-    few = {"updates": 4, "evaluate_every": 4}
+    few = {"updates": 3, "evaluate_every": 3}
     run(images, out / "ranking", replace(SETTINGS, **few))
     train_classifier(tiny(), images, replace(CLASSIFY, **few), out=out / "classification", validation=images,
                      progress=False)

@@ -22,6 +22,7 @@ def environment(**more):
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(images, tmp_path):
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT,
                     "trains", images.root, tmp_path], check=True, env=environment(), timeout=110)
@@ -39,8 +40,8 @@ def test_two_processes_equal_one(images, tmp_path):
     trains(images, tmp_path / "one")
     for stage in ("ranking", "classification"):
         several, one = (read_log(folder / stage / "log.csv") for folder in (tmp_path, tmp_path / "one"))
-        assert len(several) == len(one) == 5
-        for name, rows, near in (("loss", range(1, 5), 1e-2), ("validation", (0, 4), 5e-2)):
+        assert len(several) == len(one) == 4
+        for name, rows, near in (("loss", (1, 2, 3), 1e-2), ("validation", (0, 3), 5e-2)):
             for row in rows:
                 assert several[row][name] == pytest.approx(one[row][name], abs=near)
         assert several[1]["gradient_norm"] == pytest.approx(one[1]["gradient_norm"], rel=1e-4)
@@ -48,6 +49,7 @@ def test_two_processes_equal_one(images, tmp_path):
         assert names == ["bad.txt", "best.safetensors", "log.csv", "run.json", "state.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_ends_the_others(images, tmp_path):
     started = [subprocess.Popen([sys.executable, SCRIPT, "dies", images.root, tmp_path], stderr=subprocess.PIPE,
                                 env=environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",

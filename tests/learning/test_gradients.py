@@ -90,15 +90,15 @@ def test_the_number_of_threads_changes_nothing(network):
     images, loss, found = some_images(), partial(triplet, tuples=update(), margin=0.3), []
     before = torch.get_num_threads()
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2):
             torch.set_num_threads(threads)
             network.zero_grad()
-            accumulate(network, images, loss, pixels=64 * 48)
+            accumulate(network, images, loss, pixels=2 * 64 * 48)
             found.append(gradient(network))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert torch.equal(*found)
 
 
 class Counted(list):

@@ -75,7 +75,7 @@ def test_a_finished_run_is_only_loaded(images, trained, monkeypatch):
 
 @pytest.mark.parametrize("options", [
     {"loss": "contrastive"}, {"loss": "average_precision", "schedule": "cosine", "warmup": 2},
-    {"optimizer": "adamw", "clip": 0.1}, {"precision": "bfloat16", "pixels": 1}])
+    {"optimizer": "adamw", "clip": 0.1}, {"precision": "bfloat16", "pixels": 1, "triplets": 3}])
 def test_other_settings_train_too(images, tmp_path, options):
     settings = replace(SETTINGS, margin=None, lr=None, updates=4, refresh=2)
     found = run(images, tmp_path, TrainSettings(**{**asdict(settings), "margin": None, "lr": None, **options}))
