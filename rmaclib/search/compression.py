@@ -144,7 +144,6 @@ def _as_transform(pca: Whitening) -> faiss.LinearTransform:
     faiss.copy_array_to_vector(pca.weight.astype(np.float32).ravel(), linear.A)
     faiss.copy_array_to_vector((pca.weight @ pca.shift).astype(np.float32), linear.b)
     linear.is_trained = True
-    linear.set_is_orthonormal()
     return linear
 
 
@@ -167,5 +166,8 @@ def rank_codes(filled: faiss.Index, queries: np.ndarray, top: int | None = None)
 
 
 def decode(filled: faiss.Index) -> np.ndarray:
-    """What the codes say the vectors were: (N, D) float32, not of unit length. Not for "binary"."""
+    """What the codes say the vectors were: (N, D) float32, not of unit length; what a PCA dropped is 0.
+
+    raises RuntimeError for "binary" codes, whose rotation faiss can't turn back
+    """
     return filled.reconstruct_n(0, filled.ntotal)

@@ -106,7 +106,6 @@ def test_pca_before_coding_is_ours():
     pca = fit_pca(training, 16)
     expected = rank(project(unit_rows(QUERIES), pca), project(unit_rows(DATABASE), pca), 5)
     np.testing.assert_array_equal(rank_codes(fill(codes, DATABASE), QUERIES, 5), expected)
-    # The mean comes back as far as it lies in the kept directions.
     turned_back = (project(unit_rows(DATABASE), pca) - pca.weight @ pca.shift) @ pca.weight
     np.testing.assert_allclose(decode(fill(codes, DATABASE)), turned_back, atol=2e-3)
 
@@ -118,6 +117,11 @@ def test_pca_before_coding_is_ours():
 def test_what_the_dimension_does_not_allow(settings, message):
     with pytest.raises(ValueError, match=message):
         train_codes(TRAINING, settings)
+
+
+def test_binary_codes_are_not_decoded():
+    with pytest.raises(RuntimeError, match="reverse transform not implemented"):
+        decode(fill(train_codes(TRAINING, CodeSettings("binary", 2)), DATABASE))
 
 
 def test_bad_arguments():
