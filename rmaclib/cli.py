@@ -61,6 +61,7 @@ _messages = Console(stderr=True, highlight=False)
 
 _WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
 _TRAINED_DIM = 512
+_PARTS = "`part: {name: value}`"  # how settings of cleaning are written
 
 
 def _choice(name: str, values) -> type[StrEnum]:
@@ -155,10 +156,9 @@ def _clean_settings(file: Path | None, threshold, largest, detector, count, size
     found = CleanSettings()
     if file is not None:
         try:
-            mapping = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            found = clean_settings(mapping, str(file))
-        except (yaml.YAMLError, AttributeError, TypeError) as error:
-            raise ValueError(f"{file}: expected settings in YAML, `part: {{name: value}}`, found {error}") from error
+            found = clean_settings(_yaml(file, _PARTS), str(file))
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"{file}: expected settings in YAML, {_PARTS}, found {error}") from error
 
     def over(part, **values):
         return replace(part, **{name: value for name, value in values.items() if value is not None})
@@ -273,16 +273,16 @@ def _train_ranking(model: RMAC, training: LabelledImages, held_out: LabelledImag
                  validation_positives=held_out_positives)
 
 
-def _yaml(file: Path | None) -> dict:
-    """The settings in a YAML file, empty without one."""
+def _yaml(file: Path | None, form: str = "`name: value`") -> dict:
+    """The settings in a YAML file, empty without one; form: how they are written, for the error."""
     if file is None:
         return {}
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{file}: expected settings in YAML, `name: value`, found {error}") from error
+        raise ValueError(f"{file}: expected settings in YAML, {form}, found {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{file}: expected settings in YAML, `name: value`, found {type(found).__name__}")
+        raise ValueError(f"{file}: expected settings in YAML, {form}, found {type(found).__name__}")
     return found
 
 

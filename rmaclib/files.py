@@ -33,14 +33,19 @@ def write_json(path: str | os.PathLike, value) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def file_state(path: Path) -> tuple[int, int] | None:
+    """(bytes, time of change in nanoseconds) of a file, to tell when it changes; None for a missing one, which counts
+    as changed when it appears."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def files_fingerprint(names: Sequence[str], paths: Sequence[Path]) -> str:
     """Changes when a name or a file (size, time of change) does."""
     digest = hashlib.sha256()
     for name, path in zip(names, paths, strict=True):
-        try:
-            status = path.stat()
-            state = (status.st_size, status.st_mtime_ns)
-        except OSError:
-            state = None  # a missing file is listed as bad; it counts as changed when it appears
-        digest.update(repr((name, state)).encode())
+        digest.update(repr((name, file_state(path))).encode())
     return digest.hexdigest()

@@ -26,12 +26,12 @@ from rmaclib.cleaning.pipeline import (
     clean_settings,
     select,
 )
-from rmaclib.cleaning.verification import VerificationSettings, Verified, verify
+from rmaclib.cleaning.verification import VerificationSettings, Verified, verify, verify_pair
 
 __all__ = [
     "BoxSettings", "CleanError", "CleanSettings", "Cleaned", "Features", "GraphError", "GraphSettings",
     "KeypointSettings", "Landmark", "MatchGraph", "MatchSettings", "Matcher", "Selection", "VerificationSettings",
     "Verified", "clean", "clean_settings", "components", "diffuse", "extract", "geometric_median",
     "geometric_medians", "initial_boxes", "kept_components", "load_graph", "main_directions", "map_boxes",
-    "root_sift", "save_graph", "select", "verify",
+    "root_sift", "save_graph", "select", "verify", "verify_pair",
 ]

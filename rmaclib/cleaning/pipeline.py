@@ -31,7 +31,7 @@ from rmaclib.cleaning.graph import (
 )
 from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract, root_sift
 from rmaclib.cleaning.matching import Matcher, MatchSettings, main_directions
-from rmaclib.cleaning.verification import VerificationSettings, verify
+from rmaclib.cleaning.verification import VerificationSettings, verify_pair
 from rmaclib.datasets.types import Box, LabelledImages
 from rmaclib.files import files_fingerprint
 from rmaclib.images import ImageError
@@ -391,13 +391,13 @@ def match_pairs(features: Sequence[Features], numbers: np.ndarray, pairs: np.nda
         matches = matcher(i, j)
         if not len(matches):
             continue
-        left, right = features[i].points[matches[:, 0]], features[j].points[matches[:, 1]]
-        affine, inliers, reason = verify(left, right, features[i].size, features[j].size, verification,
-                                         max(len(features[i].points), len(features[j].points)))
+        affine, inliers, reason = verify_pair(features[i], features[j], matches, verification)
         if reason:
             rejected[reason] += 1
             continue
-        edges.append((numbers[[i, j]], inliers.sum(), affine, [_around(left[inliers]), _around(right[inliers])]))
+        left, right = matches[inliers].T
+        edges.append((numbers[[i, j]], inliers.sum(), affine,
+                      [_around(features[i].points[left]), _around(features[j].points[right])]))
     if not edges:
         return _empty_block()._replace(compared=len(pairs), rejected=rejected)
     found, inliers, affines, rectangles = zip(*edges, strict=True)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from rmaclib.cleaning.keypoints import Features
+
 REASONS = ("few inliers", "mirrored", "scale", "stretch", "thin strip")
 # Enough to find 12 inliers among 60 matches all but surely; half of OpenCV's default, most of a hopeless pair's time.
 _ROUNDS = 1000
@@ -98,6 +100,13 @@ def verify(left: np.ndarray, right: np.ndarray, left_size: tuple[int, int], righ
     inliers = none.copy()
     inliers[free[inside]] = True
     return Verified(affine, inliers, "")
+
+
+def verify_pair(first: Features, second: Features, matches: np.ndarray,
+                settings: VerificationSettings | None = None) -> Verified:
+    """Verify matches (M, 2), indices of keypoints, from one image to another: see verify."""
+    return verify(first.points[matches[:, 0]], second.points[matches[:, 1]], first.size, second.size, settings,
+                  max(len(first.points), len(second.points)))
 
 
 def same_place(left: np.ndarray, right: np.ndarray, left_size: tuple[int, int], right_size: tuple[int, int],

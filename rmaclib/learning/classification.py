@@ -20,12 +20,13 @@ from rmaclib.images import ImageError
 from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.gradients import BATCH_PIXELS
-from rmaclib.learning.loop import LoopSettings, Trained, identity_of, one_of, run, whole_number
+from rmaclib.learning.loop import LoopSettings, Trained, identity_of, run
 from rmaclib.learning.pairs import Relations
 from rmaclib.learning.validation import Validation
 from rmaclib.learning.views import Squares, why_unreadable
 from rmaclib.rmac import RMAC, NetworkSettings
 from rmaclib.search.descriptors import DescribeSettings, pick_device
+from rmaclib.settings import one_of, whole_number
 
 HEADS = ("max", "average")
 _ORDER, _VIEW = 4, 5  # streams of random numbers that must not coincide

@@ -15,7 +15,6 @@ network without its batch normalisations, which are part of its convolutions (rm
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -26,7 +25,7 @@ from rmaclib.images import ImageError
 from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import UnreadableError
 from rmaclib.rmac import RMAC
-from rmaclib.search.descriptors import ahead
+from rmaclib.search.descriptors import Workers, ahead
 
 T = TypeVar("T")
 # Pixels that go through the network together: a core is fastest when activations stay in its cache.
@@ -129,17 +128,14 @@ class _Runner:
 
     def __init__(self, images: Sequence[Tensor], device: torch.device):
         self.images, self.device, self.on_cpu = images, device, device.type == "cpu"
-        self.torch_threads = torch.get_num_threads()
-        self.workers = self.torch_threads if self.on_cpu else _READERS
-        self.pool = (ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,))
-                     if self.on_cpu else ThreadPoolExecutor(self.workers))
+        self.workers = torch.get_num_threads() if self.on_cpu else _READERS
+        self.pool = Workers(self.workers, self.on_cpu)
 
     def __enter__(self) -> "_Runner":
         return self
 
     def __exit__(self, *error) -> None:
-        self.pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self.torch_threads)  # the workers' setting reaches parts of torch that all share
+        self.pool.__exit__(*error)
 
     def __call__(self, groups: Sequence[list[int]],
                  compute: Callable[[list[int], Tensor], T]) -> Iterator[tuple[list[int], T | None, list[int]]]:

@@ -30,6 +30,7 @@ from rmaclib.files import files_fingerprint, whole_file, write_json, write_text
 from rmaclib.learning.distributed import agree, is_main, sum_gradients, wait
 from rmaclib.learning.errors import LearningError
 from rmaclib.rmac import RMAC
+from rmaclib.settings import in_range, one_of, whole_number
 
 OPTIMIZERS, SCHEDULES, PRECISIONS = ("sgd", "adamw"), ("constant", "step", "cosine"), ("float32", "bfloat16")
 _DROP = 0.1  # of the step schedule: 1e-3, then 1e-4, as in the paper
@@ -88,24 +89,6 @@ class LoopSettings:
             in_range("clip", self.clip, 1e-9)
         if self.pixels is not None:
             whole_number("pixels", self.pixels, 1)
-
-
-def one_of(name: str, value, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-
-
-def in_range(name: str, value, low: float, high: float = math.inf) -> None:
-    if isinstance(value, str):
-        raise ValueError(f"{name}: expected a number, got the text {value!r} (YAML reads 1e-3 as text: write 1.0e-3)")
-    if isinstance(value, bool) or not low <= value <= high or math.isinf(value):
-        limits = f"of at least {low}" if math.isinf(high) else f"in {low}..{high}"
-        raise ValueError(f"{name}: expected a number {limits}, got {value!r}")
-
-
-def whole_number(name: str, value, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
 
 
 def learning_rate(settings: LoopSettings, update: int) -> float:

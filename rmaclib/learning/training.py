@@ -17,10 +17,7 @@ from rmaclib.learning.loop import (
     LoopSettings,
     Trained,
     identity_of,
-    in_range,
-    one_of,
     run,
-    whole_number,
 )
 from rmaclib.learning.losses import LOSSES, Tuples, triplet_distances
 from rmaclib.learning.mining import Mined, mean_cosine, mine
@@ -29,6 +26,7 @@ from rmaclib.learning.validation import Validation, describe_together
 from rmaclib.learning.views import Views, why_unreadable
 from rmaclib.rmac import RMAC
 from rmaclib.search.descriptors import DescribeSettings, pick_device
+from rmaclib.settings import in_range, one_of, whole_number
 
 _MARGINS = {"triplet": 0.1, "contrastive": 0.7}
 _COLLAPSED = 1e-3  # of 1 − mean cosine, and of mean squared distances: all images look the same to the network

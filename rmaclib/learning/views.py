@@ -47,7 +47,33 @@ def random_square(width: int, height: int, shorter: tuple[int, int], side: int,
     return left, top, min(width, left + length), min(height, top + length)
 
 
-class Views(Sequence[Tensor]):
+class _Seen(Sequence[Tensor]):
+    """Images of a collection, each a part of it brought to some size, perhaps mirrored.
+
+    seed: numbers; the same ones give the same pixels of the same image, whatever the others are
+    """
+
+    def __init__(self, collection: LabelledImages, indices: Sequence[int], flip: bool, seed: Sequence[int]):
+        self.collection, self.indices = collection, [int(index) for index in indices]
+        self.flip, self.seed = flip, list(seed)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Tensor:
+        index = self.indices[place]
+        random = np.random.default_rng([*self.seed, index])
+        mirrored = self.flip and random.random() < 0.5
+        image = read_image(self.collection.paths[index])
+        size, part = self._frame(place, image, random)
+        return _pixels(image, size, part, mirrored)  # (3, H, W)
+
+    def _frame(self, place: int, image: Image.Image, random: np.random.Generator) -> tuple[tuple[int, int], Box | None]:
+        """(width, height) to bring an image to, and the part of it that is seen, None for all."""
+        raise NotImplementedError
+
+
+class Views(_Seen):
     """Images of a collection for learning to rank, each (3, H, W) uint8; H and W depend on the file and `size` alone.
 
     indices: which images; size: longer side in pixels, smaller images are left as they are
@@ -60,8 +86,8 @@ class Views(Sequence[Tensor]):
 
     def __init__(self, collection: LabelledImages, indices: Sequence[int], size: int, *, flip: bool = False,
                  crop: float = 1.0, seed: Sequence[int] = (0,)):
-        self.collection, self.indices = collection, [int(index) for index in indices]
-        self.flip, self.crop, self.seed = flip, crop, list(seed)
+        super().__init__(collection, indices, flip, seed)
+        self.crop = crop
         self.sizes, unreadable = [], []
         for place, index in enumerate(self.indices):
             try:
@@ -71,20 +97,12 @@ class Views(Sequence[Tensor]):
         if unreadable:
             raise UnreadableError(unreadable)
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> Tensor:
-        index = self.indices[place]
-        random = np.random.default_rng([*self.seed, index])
-        mirrored = self.flip and random.random() < 0.5
-        image, box = read_image(self.collection.paths[index]), self.collection.boxes[index]
-        part = random_crop(*image.size, self.crop, box, random) if self.crop < 1 else None
-        height, width = self.sizes[place]
-        return _pixels(image, (width, height), part, mirrored)  # (3, H, W)
+    def _frame(self, place: int, image: Image.Image, random: np.random.Generator) -> tuple[tuple[int, int], Box | None]:
+        box, (height, width) = self.collection.boxes[self.indices[place]], self.sizes[place]
+        return (width, height), random_crop(*image.size, self.crop, box, random) if self.crop < 1 else None
 
 
-class Squares(Sequence[Tensor]):
+class Squares(_Seen):
     """Images of a collection for learning to classify, each (3, side, side) uint8: see random_square.
 
     Arguments as of Views. raises ImageError when an image is asked for that can't be read
@@ -92,18 +110,11 @@ class Squares(Sequence[Tensor]):
 
     def __init__(self, collection: LabelledImages, indices: Sequence[int], shorter: tuple[int, int], side: int, *,
                  flip: bool = False, seed: Sequence[int] = (0,)):
-        self.collection, self.indices = collection, [int(index) for index in indices]
-        self.shorter, self.side, self.flip, self.seed = shorter, side, flip, list(seed)
+        super().__init__(collection, indices, flip, seed)
+        self.shorter, self.side = shorter, side
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> Tensor:
-        index = self.indices[place]
-        random = np.random.default_rng([*self.seed, index])
-        mirrored = self.flip and random.random() < 0.5
-        image = read_image(self.collection.paths[index])
-        return _pixels(image, (self.side,) * 2, random_square(*image.size, self.shorter, self.side, random), mirrored)
+    def _frame(self, place: int, image: Image.Image, random: np.random.Generator) -> tuple[tuple[int, int], Box | None]:
+        return (self.side,) * 2, random_square(*image.size, self.shorter, self.side, random)
 
 
 def _pixels(image: Image.Image, size: tuple[int, int], part: Box | None, mirrored: bool) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rmaclib.checkpoints import fingerprint
-from rmaclib.files import whole_file, write_json, write_text
+from rmaclib.files import file_state, whole_file, write_json, write_text
 from rmaclib.folding import Folded
 from rmaclib.images import (
     CROP_ORDERS,
@@ -288,12 +288,7 @@ def images_fingerprint(items: Sequence[_Item], names: Sequence[str]) -> str:
     """Changes when a name, a box or a file (size, time of change) does."""
     digest = hashlib.sha256()
     for (path, box), name in zip(items, names, strict=True):
-        try:
-            status = path.stat()
-            state = (status.st_size, status.st_mtime_ns)
-        except OSError:
-            state = None  # a missing file is described as bad; it counts as changed when it appears
-        digest.update(repr((name, box and tuple(map(float, box)), state)).encode())
+        digest.update(repr((name, box and tuple(map(float, box)), file_state(path))).encode())
     return digest.hexdigest()
 
 
@@ -315,6 +310,21 @@ def _all_regions(network: RMAC, images: Sequence[Tensor]) -> Tensor:
     return torch.cat([network.region_vectors(network.backbone(image), image.shape[-2:]) for image in images], 1)
 
 
+class Workers(ThreadPoolExecutor):
+    """Threads beside a network: on a CPU each computes, on one core; elsewhere they only read.
+
+    on_cpu: whether they compute; torch's own number of threads comes back when the pool ends
+    """
+
+    def __init__(self, count: int, on_cpu: bool):
+        self.torch_threads = torch.get_num_threads()
+        super().__init__(count, initializer=torch.set_num_threads if on_cpu else None, initargs=(1,) * on_cpu)
+
+    def __exit__(self, *error) -> None:
+        self.shutdown(cancel_futures=True)
+        torch.set_num_threads(self.torch_threads)  # the workers' setting reaches parts of torch that all share
+
+
 class _Extractor:
     """Runs a network over images: groups by shape, decodes ahead, computes on the device."""
 
@@ -326,20 +336,15 @@ class _Extractor:
         self.network = (Folded(network).copy if self.on_cpu else network).to(
             self.device, memory_format=torch.channels_last)
         self.half = settings.precision == "bfloat16"
-        self.torch_threads = torch.get_num_threads()
-        if self.on_cpu:
-            self.workers = self.torch_threads + 1  # one more than cores: some always wait for a file
-            self.pool = ThreadPoolExecutor(self.workers, initializer=torch.set_num_threads, initargs=(1,))
-        else:
-            self.workers = min(8, os.cpu_count() or 1)
-            self.pool = ThreadPoolExecutor(self.workers)
+        # On a CPU one more than cores: some always wait for a file.
+        self.workers = torch.get_num_threads() + 1 if self.on_cpu else min(8, os.cpu_count() or 1)
+        self.pool = Workers(self.workers, self.on_cpu)
 
     def __enter__(self) -> "_Extractor":
         return self
 
     def __exit__(self, *error) -> None:
-        self.pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(self.torch_threads)  # the workers' setting reaches parts of torch that all share
+        self.pool.__exit__(*error)
 
     def choose_precision(self, items: Sequence[_Item]) -> None:
         """Settle precision "auto" on the first images. Same list, same machine: same choice, so runs repeat."""

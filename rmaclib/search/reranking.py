@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmaclib.cleaning import CleanSettings, Features, Matcher, extract, main_directions, root_sift, verify
+from rmaclib.cleaning import CleanSettings, Features, Matcher, extract, main_directions, root_sift, verify_pair
 from rmaclib.images import Box, ImageError
 
 
@@ -22,9 +22,7 @@ def verified_inliers(query: Features, others: Sequence[Features], settings: Clea
     for number, other in enumerate(others):
         matches = matcher(0, number + 1)
         if len(matches):
-            verified = verify(query.points[matches[:, 0]], other.points[matches[:, 1]], query.size, other.size,
-                              settings.verification, max(len(query.points), len(other.points)))
-            inliers[number] = verified.inliers.sum()
+            inliers[number] = verify_pair(query, other, matches, settings.verification).inliers.sum()
     return inliers
 
 

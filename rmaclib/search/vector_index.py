@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from rmaclib.files import whole_file, write_json
 from rmaclib.search.ranking import unit_rows
+from rmaclib.settings import whole_number
 
 FORMAT, VERSION = "rmaclib-index", 1
 META = "meta.json"
@@ -319,8 +320,7 @@ def is_line(name: str) -> bool:
 
 def check_count(what: str, value: int, least: int) -> None:
     """raises ValueError when a value is no whole number, or less than `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{what}: expected a whole number of at least {least}, got {value!r}")
+    whole_number(what, value, least, int | np.integer)
 
 
 def _empty_index(structure: str, dim: int, count: int, vectors: np.ndarray) -> faiss.Index:

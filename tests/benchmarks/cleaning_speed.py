@@ -29,7 +29,7 @@ from rmaclib.cleaning import (  # noqa: E402
     extract,
     main_directions,
     root_sift,
-    verify,
+    verify_pair,
 )
 from rmaclib.datasets import open_collection  # noqa: E402
 from rmaclib.results import record  # noqa: E402
@@ -69,10 +69,7 @@ def ours(features, pairs, settings: CleanSettings, verification: VerificationSet
         if not len(matches):
             inliers.append(0)
             continue
-        left, right = features[i].points[matches[:, 0]], features[j].points[matches[:, 1]]
-        keypoints = max(len(features[i].points), len(features[j].points))
-        found = verify(left, right, features[i].size, features[j].size, verification, keypoints)
-        inliers.append(int(found.inliers.sum()))
+        inliers.append(int(verify_pair(features[i], features[j], matches, verification).inliers.sum()))
     return inliers
 
 
