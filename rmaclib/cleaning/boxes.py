@@ -83,7 +83,12 @@ def geometric_medians(points: np.ndarray, owners: np.ndarray) -> np.ndarray:
         median += move
         if (np.sqrt((move**2).sum(1)) <= _MEDIAN_TOLERANCE * spread).all():
             break
-    return median
+    # The steps become small on the way to a median that is one of the points: look whether the nearest is it.
+    distance = np.sqrt(((points - median[owners])**2).sum(1))
+    nearest = np.lexsort((distance, owners))[starts]
+    cost = total(distance)
+    there = total(np.sqrt(((points - points[nearest][owners])**2).sum(1)))
+    return np.where((there < cost * (1 - 1e-12))[:, None], points[nearest], median)
 
 
 def map_boxes(boxes: np.ndarray, affines: np.ndarray) -> np.ndarray:

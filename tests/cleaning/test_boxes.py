@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from cleaning_pictures import turned
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -36,6 +36,7 @@ def test_medians_by_hand(points, median):
 
 @settings(max_examples=40, deadline=None)
 @given(clouds)
+@example([(0.0, 0.0, 0.0)] * 3 + [(1.0, 0.0, 0.0)] * 2 + [(4.0, 0.0, 1.0)])  # pulled away with 2.97 < 3: slow steps
 def test_nothing_is_nearer_than_the_median(points):
     points = np.array(points)
     found = geometric_median(points)
