@@ -1,5 +1,6 @@
-"""The command line: rmac clean, train, describe, index, search, evaluate, data render."""
+"""The command line: rmac clean, train, propose, describe, index, search, evaluate, data render."""
 
+import csv
 import json
 import sys
 import time
@@ -26,26 +27,30 @@ from rmaclib.datasets import LabelledImages, open_collection, open_dataset, self
 from rmaclib.datasets.diorama import render
 from rmaclib.datasets.types import DatasetError
 from rmaclib.evaluation import PROTOCOLS, Evaluation
+from rmaclib.files import whole_file
 from rmaclib.images import CROP_ORDERS, RESIZE_THEN_CROP, ImageError
 from rmaclib.learning import (
     LOSSES,
     ClassifySettings,
     LearningError,
+    ProposeSettings,
     Trained,
     TrainSettings,
     hold_out,
     train,
     train_classifier,
+    train_proposals,
     verified_pairs,
 )
 from rmaclib.learning.distributed import is_main, processes
 from rmaclib.learning.loop import BEST, OPTIMIZERS
-from rmaclib.plots import ranking_sheet
-from rmaclib.rmac import GRIDS, POOLINGS, RMAC, NetworkSettings, create_network
+from rmaclib.plots import boxes_sheet, ranking_sheet
+from rmaclib.rmac import GRIDS, POOLINGS, REGIONS, RMAC, NetworkSettings, create_network
 from rmaclib.search.compression import CodeSettings, train_codes
 from rmaclib.search.descriptors import DescribeSettings, DescriptorsError, describe, learn_whitening
 from rmaclib.search.index import CHECKPOINT, Index
 from rmaclib.search.neighbours import DescriptorNeighbours
+from rmaclib.search.proposing import propose
 from rmaclib.search.resolutions import resolutions
 from rmaclib.search.retrieval import SearchSettings, measure, training_sample
 from rmaclib.search.vector_index import META, SearchIndexError
@@ -61,6 +66,7 @@ _messages = Console(stderr=True, highlight=False)
 
 _WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
 _TRAINED_DIM = 512
+_DRAWN = 12  # pictures on which proposals are drawn
 _PARTS = "`part: {name: value}`"  # how settings of cleaning are written
 
 
@@ -71,11 +77,11 @@ def _choice(name: str, values) -> type[StrEnum]:
 Detector = _choice("Detector", DETECTORS)
 Protocol, CropOrder = _choice("Protocol", PROTOCOLS), _choice("CropOrder", CROP_ORDERS)
 _PAPER_ORDER = CropOrder(RESIZE_THEN_CROP)
-Grid, Pooling = _choice("Grid", GRIDS), _choice("Pooling", POOLINGS)
+Grid, Pooling, Regions = _choice("Grid", GRIDS), _choice("Pooling", POOLINGS), _choice("Regions", REGIONS)
 Precision = _choice("Precision", ("auto", "float32", "bfloat16"))
-_STAGES = {"ranking": TrainSettings, "classification": ClassifySettings}
+_STAGES = {"ranking": TrainSettings, "classification": ClassifySettings, "proposals": ProposeSettings}
 Stage, Loss, Optimizer = _choice("Stage", _STAGES), _choice("Loss", LOSSES), _choice("Optimizer", OPTIMIZERS)
-_RANKING = Stage("ranking")
+_RANKING, _PROPOSALS = Stage("ranking"), Stage("proposals")
 
 Network = Annotated[str, typer.Option(help=f"A backbone ({', '.join(NAMES)}) or a checkpoint (.safetensors).")]
 Size = Annotated[list[int], typer.Option(help="Longer side in pixels; give it several times for several resolutions.")]
@@ -86,8 +92,13 @@ WhitenOn = Annotated[str | None, typer.Option(
          f"[default: {_WHITENING_SETS[0]} if found, else {_WHITENING_SETS[1]}]")]
 WhitenImages = Annotated[int, typer.Option(help="Images of it to use.")]
 Shrinkage = Annotated[float, typer.Option(help="0..1, moves the whitening's covariance towards the identity.")]
-GridOption = Annotated[Grid | None, typer.Option("--grid", help="Regions.  [default: exact, or the checkpoint's]")]
+GridOption = Annotated[Grid | None, typer.Option("--grid", help="Kind of grid.  [default: exact, or the checkpoint's]")]
 PoolingOption = Annotated[Pooling | None, typer.Option("--pooling", help="Pooling of a region.  [default: max]")]
+RegionsOption = Annotated[Regions | None, typer.Option(
+    "--regions", help="What is pooled; proposals need a network that was trained to make them.  [default: grid, or the "
+                      "checkpoint's]")]
+ProposalsOption = Annotated[int | None, typer.Option(
+    "--proposals", help="Proposed regions of an image, at most.  [default: 32, or the checkpoint's]")]
 Enlarge = Annotated[bool, typer.Option("--enlarge", help="Also enlarge images that are smaller than the size.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto takes bfloat16 where it is safe.")]
@@ -189,7 +200,7 @@ def _shortlists(collection: LabelledImages, chosen: CleanSettings, network: str)
     if max(Counter(collection.labels).values()) <= chosen.exhaustive:
         return None
     describing = DescribeSettings((320,), precision="float32")
-    return DescriptorNeighbours(_network(network, describing, *[None] * 5, 0, 0.0, 0), describing)
+    return DescriptorNeighbours(_network(network, describing, {}, None, None, 0, 0.0, 0), describing)
 
 
 @app.command("train")
@@ -197,7 +208,8 @@ def train_command(
     images: Annotated[str, typer.Argument(
         metavar="COLLECTION", help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
     out: Annotated[Path, typer.Option(help=f"Folder for {BEST}, log.csv, and the state of the run.")],
-    stage: Annotated[Stage, typer.Option(help="What is learned: to rank, or first to name landmarks.")] = _RANKING,
+    stage: Annotated[Stage, typer.Option(
+        help="What is learned: to rank; before that, to name landmarks; after it, where they are.")] = _RANKING,
     settings: Annotated[Path | None, typer.Option(help="YAML file with any setting; options go before it.")] = None,
     validation: Annotated[str | None, typer.Option(
         metavar="LIST", help="Images that choose the best network.  [default: some of COLLECTION, held out]")] = None,
@@ -213,6 +225,7 @@ def train_command(
     optimizer: Annotated[Optimizer | None, typer.Option(help="[default: sgd]")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: 1e-3; 1e-5 for adamw]")] = None,
     loss: Annotated[Loss | None, typer.Option(help="What is minimised.  [default: triplet]")] = None,
+    regions: RegionsOption = None, proposals: ProposalsOption = None,
     seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps …  [default: auto]")] = None,
     whiten_images: WhitenImages = 400,
@@ -230,12 +243,16 @@ def train_command(
     - `rmac train landmarks_clean --validation landmarks_clean_val --network named/best.safetensors --dim 2048 --out
       ranked`
 
+    - `rmac train clean/annotation_clean.txt --stage proposals --validation clean_val/annotation_clean.txt --network
+      ranked/best.safetensors --out proposing`
+
     - `torchrun --nproc-per-node 8 -m rmaclib train landmarks_clean --validation landmarks_clean_val --out trained` (a
       process for each GPU; they share the images of an update)
 
-    OUT/best.safetensors is the network with the best retrieval among the validation images; --network of the other
-    commands takes it. OUT/log.csv has a line for each update. --settings FILE takes all settings of
-    rmaclib.learning.TrainSettings, such as `triplets: 32`, or of ClassifySettings, such as `batch: 32`.
+    OUT/best.safetensors is the network with the best retrieval among the validation images (in the stage proposals,
+    the best recall of their boxes); --network of the other commands takes it. OUT/log.csv has a line for each update.
+    --settings FILE takes all settings of rmaclib.learning.TrainSettings, such as `triplets: 32`, of ClassifySettings,
+    such as `batch: 32`, or of ProposeSettings, such as `anchors: 9`.
     """
     options = {"size": size, "updates": updates, "optimizer": optimizer and optimizer.value, "lr": lr,
                "loss": loss and loss.value, "seed": seed, "device": device}
@@ -243,21 +260,24 @@ def train_command(
         name: value for name, value in options.items() if value is not None}, str(settings or "options"))
     if stage != _RANKING and (graphs is not None or dim is not None):
         raise ValueError("--graphs and --dim belong to the ranking stage; in classification labels are learned, by "
-                         "the backbone")
+                         "the backbone, and proposals come from boxes")
     with processes(chosen.timeout):
         _messages.quiet = not is_main()
         training, held_out = _train_and_validation(images, validation, chosen.seed)
         if levels is None and not _is_checkpoint(network):
             levels = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
-        model = _unwhitened(network, dim, {"levels": levels})
-        if stage == _RANKING:
+        model = _unwhitened(network, dim, _kinds(levels, None, None, regions, proposals))
+        if stage == _PROPOSALS:
+            trained = train_proposals(model, training, chosen, out=out, validation=held_out)
+        elif stage == _RANKING:
             trained = _train_ranking(model, training, held_out, chosen, out, graphs, validation is None, dim,
                                      whiten_images)
         else:
             trained = train_classifier(model, training, chosen, out=out, validation=held_out)
     _tell_bad(trained.bad.items(), out / "bad.txt")
     start = trained.history[0]["validation"]
-    _messages.print(f"validation mAP {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "
+    measure = "average recall of boxes" if stage == _PROPOSALS else "mAP"
+    _messages.print(f"validation {measure} {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "
                     f"{chosen.updates} updates\nnetwork: {out / BEST}", soft_wrap=True)
 
 
@@ -299,13 +319,53 @@ def _train_and_validation(images: str, validation: str | None, seed: int) -> tup
     return training, held_out
 
 
+@app.command("propose")
+def propose_command(
+    images: Annotated[str, typer.Argument(help="Folder of images, CSV, list, or name of a registered collection.")],
+    network: Annotated[str, typer.Option(help="A checkpoint with a proposal network: rmac train --stage proposals.")],
+    out: Annotated[Path, typer.Option(help="Table to write: a line for each proposal.")] = Path("proposals.csv"),
+    k: Annotated[int, typer.Option(help="Proposals of an image, at most.")] = 32,
+    size: Annotated[int, typer.Option(help="Longer side in pixels.")] = 512,
+    picture: Annotated[Path | None, typer.Option(
+        help="Also draw the five likeliest on the first images (.png, .pdf, .svg).")] = None,
+    device: Device = "auto",
+) -> None:
+    """Propose regions that may hold a landmark (Section 4.3).
+
+    Examples:
+
+    - `rmac propose my_photos --network proposing/best.safetensors --out proposals.csv --picture proposals.png`
+
+    The table has the columns image, x1, y1, x2, y2 (pixels of the image) and score (0..1), the likeliest first.
+    """
+    collection = open_collection(images)
+    _tell_missing(collection.missing)
+    if k < 1:
+        raise ValueError(f"--k: expected at least 1, got {k}")
+    found = propose(load_checkpoint(network), collection.paths, DescribeSettings((size,), device=device), k)
+    with whole_file(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("image", "x1", "y1", "x2", "y2", "score"))
+        for path, one in zip(collection.paths, found, strict=True):
+            table.writerows((path, *(f"{value:.1f}" for value in box), f"{score:.4f}")
+                            for box, score in zip(one.boxes, one.scores, strict=True))
+    _tell_bad([(name, one.reason) for name, one in zip(collection.names, found, strict=True) if one.reason], None)
+    _messages.print(f"{sum(len(one.boxes) for one in found)} proposals: {out}", soft_wrap=True)
+    if picture is not None:
+        good = [(path, one) for path, one in zip(collection.paths, found, strict=True) if not one.reason][:_DRAWN]
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        boxes_sheet([(path.name, path, one.boxes[:5], one.scores[:5]) for path, one in good]).savefig(picture, dpi=130)
+        _messages.print(f"picture: {picture}", soft_wrap=True)
+
+
 @app.command("describe")
 def describe_command(
     images: Annotated[str, typer.Argument(help="Folder of images, CSV, list, or name of a registered collection.")],
     out: Annotated[Path, typer.Option(help="Folder for descriptors.npy, names.txt, bad.txt, the network.")],
     network: Network = "efficientnet_lite0", size: Size = [512], levels: Levels = None, dim: Dim = None,  # noqa: B006
     whiten_on: WhitenOn = None, whiten_images: WhitenImages = 400, shrinkage: Shrinkage = 0.0,
-    grid: GridOption = None, pooling: PoolingOption = None, enlarge: Enlarge = False,
+    grid: GridOption = None, pooling: PoolingOption = None, regions: RegionsOption = None,
+    proposals: ProposalsOption = None, enlarge: Enlarge = False,
     device: Device = "auto", precision: PrecisionOption = Precision.auto, seed: Seed = 0,
 ) -> None:
     """Describe images: one vector each, memory-mapped on disk. A killed run goes on when started again.
@@ -319,7 +379,8 @@ def describe_command(
     collection = open_collection(images)
     _tell_missing(collection.missing)
     settings = DescribeSettings(tuple(size), enlarge, precision=precision.value, device=device)
-    model = _network(network, settings, levels, grid, pooling, dim, whiten_on, whiten_images, shrinkage, seed)
+    model = _network(network, settings, _kinds(levels, grid, pooling, regions, proposals), dim, whiten_on,
+                     whiten_images, shrinkage, seed)
     found = describe(model, collection.paths, settings, names=[str(path) for path in collection.paths], out=out)
     # The folder is complete in itself: the network that made it is beside it.
     save_checkpoint(out / CHECKPOINT, model)
@@ -334,7 +395,8 @@ def index_command(
     out: Annotated[Path, typer.Option(help="Folder of the index; one that is there already is added to.")],
     network: Network = "efficientnet_lite0", size: Size = [512], levels: Levels = None, dim: Dim = None,  # noqa: B006
     whiten_on: WhitenOn = None, whiten_images: WhitenImages = 400, shrinkage: Shrinkage = 0.0,
-    grid: GridOption = None, pooling: PoolingOption = None, enlarge: Enlarge = False,
+    grid: GridOption = None, pooling: PoolingOption = None, regions: RegionsOption = None,
+    proposals: ProposalsOption = None, enlarge: Enlarge = False,
     device: Device = "auto", precision: PrecisionOption = Precision.auto, seed: Seed = 0,
 ) -> None:
     """Make an index of images, to be asked by `rmac search`. A killed run goes on when started again.
@@ -359,7 +421,8 @@ def index_command(
         index.save(out)
     else:
         settings = DescribeSettings(tuple(size), enlarge, precision=precision.value, device=device)
-        model = _network(network, settings, levels, grid, pooling, dim, whiten_on, whiten_images, shrinkage, seed)
+        model = _network(network, settings, _kinds(levels, grid, pooling, regions, proposals), dim, whiten_on,
+                         whiten_images, shrinkage, seed)
         index = Index.build(collection.paths, model, settings, out=out)
         added = len(index)
     _tell_bad(index.bad, None)
@@ -414,7 +477,8 @@ def evaluate_command(
     protocol: Annotated[Protocol, typer.Option(help="How rankings are scored.")] = Protocol.oxford,
     network: Network = "efficientnet_lite0", size: Size = [512], levels: Levels = None, dim: Dim = None,  # noqa: B006
     whiten_on: WhitenOn = None, whiten_images: WhitenImages = 400, shrinkage: Shrinkage = 0.0,
-    grid: GridOption = None, pooling: PoolingOption = None, enlarge: Enlarge = False,
+    grid: GridOption = None, pooling: PoolingOption = None, regions: RegionsOption = None,
+    proposals: ProposalsOption = None, enlarge: Enlarge = False,
     crop_order: Annotated[CropOrder, typer.Option(help="Of query boxes; the first is the paper's.")] = _PAPER_ORDER,
     multires: Annotated[bool, typer.Option("--multires", help="Also at 11/16 and 21/16 of the size, descriptors "
                                                               "summed: 550, 800 and 1050 for 800.")] = False,
@@ -451,7 +515,8 @@ def evaluate_command(
     sizes = resolutions(size[0]) if multires else tuple(size)
     settings = DescribeSettings(sizes, enlarge, crop_order.value, precision.value, device)
     search = SearchSettings(qe, dba)
-    model = _network(network, settings, levels, grid, pooling, dim, whiten_on, whiten_images, shrinkage, seed)
+    model = _network(network, settings, _kinds(levels, grid, pooling, regions, proposals), dim, whiten_on,
+                     whiten_images, shrinkage, seed)
     codes = None if pq is None else _codes(model, settings, pq, whiten_on, out and out / "training")
     evaluation, database = measure(model, data, protocol.value, settings, search=search, codes=codes, out=out)
     _tell_bad(database.bad, out and out / "bad.txt")
@@ -494,11 +559,16 @@ def _layout(dataset: str, protocol: str) -> str | None:
     return protocol.removesuffix("-removed") if Path(dataset).is_dir() else None
 
 
-def _network(network: str, settings: DescribeSettings, levels, grid, pooling, dim, whiten_on, whiten_images,
-             shrinkage, seed) -> RMAC:
+def _kinds(levels, grid, pooling, regions, proposals) -> dict:
+    """Settings of the network that options give; None where they don't."""
+    return {"levels": levels, "grid": grid and grid.value, "pooling": pooling and pooling.value,
+            "regions": regions and regions.value, "proposals": proposals}
+
+
+def _network(network: str, settings: DescribeSettings, given: dict, dim, whiten_on, whiten_images, shrinkage,
+             seed) -> RMAC:
     """The network asked for, whitened when a dimension or a training set is asked for."""
-    model = _unwhitened(network, dim, {"levels": levels, "grid": grid and grid.value,
-                                       "pooling": pooling and pooling.value})
+    model = _unwhitened(network, dim, given)
     if model.fc is None and (dim is not None or whiten_on is not None):
         _whiten(model, _whitening_collection(whiten_on), settings, dim, whiten_images, shrinkage, seed)
     return model

@@ -85,6 +85,34 @@ def contact_sheet(pictures: Sequence[tuple[str, str | os.PathLike | None]], colu
     return figure
 
 
+def boxes_sheet(pictures: Sequence[tuple[str, str | os.PathLike | Image.Image, np.ndarray, Sequence[float]]],
+                columns: int = 4, truths: Sequence[Box | None] | None = None) -> Figure:
+    """Pictures with boxes on them, the likelier the more solid (Section 4.3).
+
+    pictures: (caption, picture or its path, (n, 4) boxes in its pixels, n scores 0..1, likeliest first)
+    truths: a box for each to compare with, dashed
+    """
+    lines = max(1, -(-len(pictures) // columns))
+    figure = Figure(figsize=(2.4 * columns, 2.1 * lines), layout="constrained")
+    for axes, entry, truth in zip_longest(figure.subplots(lines, columns, squeeze=False).flat, pictures, truths or ()):
+        axes.set_axis_off()
+        if entry is None:
+            continue
+        caption, picture, boxes, scores = entry
+        axes.imshow(picture if isinstance(picture, Image.Image) else read_image(picture))
+        for place, (box, score) in reversed(list(enumerate(zip(boxes, scores, strict=True)))):
+            _draw(axes, box, edgecolor=f"C{place % 10}", linewidth=2, alpha=0.35 + 0.65 * float(score))
+        if truth is not None:
+            _draw(axes, truth, edgecolor="white", linewidth=1.5, linestyle="--")
+        axes.set_title(caption, fontsize=8)
+    return figure
+
+
+def _draw(axes: Axes, box: Box, **style) -> None:
+    x1, y1, x2, y2 = box
+    axes.add_patch(Patch((x1, y1), x2 - x1, y2 - y1, fill=False, **style))
+
+
 def _framed(axes: Axes, caption: str, path: str | os.PathLike, colour: str, show_picture: bool,
             box: Box | None = None) -> None:
     side, picture, note = 200, np.full((150, 200, 3), 235, np.uint8), ""
@@ -94,8 +122,7 @@ def _framed(axes: Axes, caption: str, path: str | os.PathLike, colour: str, show
             picture = resize_longer(whole, side)
             if box is not None:
                 scale = picture.width / whole.width
-                x1, y1, x2, y2 = (value * scale for value in box)
-                axes.add_patch(Patch((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="yellow", linewidth=1.5))
+                _draw(axes, [value * scale for value in box], edgecolor="yellow", linewidth=1.5)
         except ImageError:
             note = "can't be read"
     axes.imshow(picture)

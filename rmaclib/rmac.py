@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from rmaclib.backbones import Backbone, create_backbone
+from rmaclib.proposals import Anchors, ProposalNetwork
 from rmaclib.regions import VARIANTS, Rectangle, as_rectangle, pixel_grid, rigid_grid
 
 EPSILON = 1e-8  # added to a norm before dividing by it, as in the authors' release: a zero vector stays zero
 GRIDS = (*VARIANTS, "pixel", "whole")
 POOLINGS = ("max", "average", "gem")
+REGIONS = ("grid", "proposals", "both")
 _GEM_POWER, _GEM_LEAST = 3.0, 1e-6  # where the exponent starts, and the least value that is raised to it
 
 
@@ -143,6 +145,10 @@ class NetworkSettings:
       map as one region, which with max pooling makes MAC
     pooling: "max"; for comparison "average", or "gem", a generalised mean whose exponent is learned
     dim: outputs of the fully connected layer; None: no shift and no fully connected layer
+    regions: what is pooled: the "grid", "proposals" of the proposal network (Section 4.3), or "both"
+    proposals: how many of them, at most
+    anchors: shapes that the proposal network looks for (proposals.fit_anchors); none: there is no such network
+    proposal_channels: of its hidden layer
     """
 
     backbone: str = "resnet101"
@@ -150,8 +156,22 @@ class NetworkSettings:
     grid: str = "exact"
     pooling: str = "max"
     dim: int | None = None
+    regions: str = "grid"
+    proposals: int = 32
+    anchors: Anchors = ()
+    proposal_channels: int = 128
 
     def __post_init__(self):
+        # From JSON they come as lists.
+        object.__setattr__(self, "anchors", tuple((float(width), float(height)) for width, height in self.anchors))
+        if self.regions not in REGIONS:
+            raise ValueError(f"regions: expected one of {REGIONS}, got {self.regions!r}")
+        if self.regions != "grid" and not self.anchors:
+            raise ValueError(f"regions: {self.regions!r} needs a network that was trained to propose some "
+                             "(rmac train --stage proposals)")
+        if self.proposals < 1 or self.proposal_channels < 1:
+            raise ValueError(f"proposals and proposal_channels: expected at least 1, got {self.proposals} and "
+                             f"{self.proposal_channels}")
         if self.grid not in GRIDS:
             raise ValueError(f"grid: expected one of {GRIDS}, got {self.grid!r}")
         if self.pooling not in POOLINGS:
@@ -173,6 +193,9 @@ class RMAC(nn.Module):
         if settings.dim is not None:
             self._add_projection(settings.dim)
         self.power: nn.Parameter | None = None
+        self.proposer: ProposalNetwork | None = None
+        if settings.anchors:
+            self.add_proposer(settings.anchors)
         self.change()
 
     @property
@@ -181,7 +204,8 @@ class RMAC(nn.Module):
         return self.settings.dim or self.backbone.channels
 
     def change(self, **options) -> "RMAC":
-        """Change settings that need no other weights: levels, grid, pooling. The exponent of "gem" begins at 3."""
+        """Change settings that need no other weights: levels, grid, pooling, regions, proposals. The exponent of
+        "gem" begins at 3."""
         self.settings = NetworkSettings(**{**vars(self.settings), **options})
         if self.settings.pooling != "gem":
             self.power = None
@@ -193,26 +217,44 @@ class RMAC(nn.Module):
         self.shift = nn.Parameter(torch.zeros(self.backbone.channels))
         self.fc = nn.Linear(self.backbone.channels, dim)
 
+    def add_proposer(self, anchors: Anchors, seed: int = 0) -> "RMAC":
+        """Give the network an untrained proposal network; see learning.train_proposals."""
+        self.settings = NetworkSettings(**{**vars(self.settings), "anchors": anchors})
+        self.proposer = ProposalNetwork(self.backbone.channels, self.settings.anchors,
+                                        self.settings.proposal_channels, seed).to(self.backbone.mean.device).eval()
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, 3, H, W) RGB, uint8 or float in 0..1, any H and W; returns (B, dim), of unit length."""
         return self.aggregate(self.backbone(images), images.shape[-2:])
 
     def aggregate(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
         """features: (B, C, h, w) of images of image_size (H, W) pixels; returns (B, dim)."""
-        vectors = self.region_vectors(features, image_size)  # (B, R, C)
+        parts = self.region_vectors(features, image_size)  # B of (R, C)
+        counts = [len(part) for part in parts]
+        vectors = torch.cat(parts)  # (sum of R, C)
         if self.fc is not None:
-            vectors = l2(self.fc(vectors + self.shift))  # (B, R, dim)
-        return l2(vectors.sum(1))  # (B, dim)
+            vectors = l2(self.fc(vectors + self.shift))  # (sum of R, dim)
+        return l2(torch.stack([part.sum(0) for part in vectors.split(counts)]))  # (B, dim)
 
-    def region_vectors(self, features: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """Pooled and normalised regions, (B, R, C): what the whitening is fitted on."""
+    def region_vectors(self, features: Tensor, image_size: tuple[int, int]) -> list[Tensor]:
+        """Pooled and normalised regions of each image, B of (R, C), what the whitening is fitted on; images have
+        as many as each other unless regions are proposed."""
         pool = {"max": max_pool_regions, "average": average_pool_regions,
                 "gem": partial(gem_pool_regions, power=self.power)}[self.settings.pooling]
-        pooled = pool(features, self.regions(features.shape[-2:], image_size))  # (B, R, C)
+        pooled: list[list[Tensor]] = [[] for _ in features]
+        if self.settings.regions != "proposals":
+            for image, vectors in zip(pooled, pool(features, self.grid(features.shape[-2:], image_size)), strict=True):
+                image.append(vectors)
+        if self.settings.regions != "grid":
+            proposed = self.proposer.propose(features.detach(), image_size, self.settings.proposals)
+            for number, (image, found) in enumerate(zip(pooled, proposed, strict=True)):
+                image.append(pool(features[number:number + 1], found.regions)[0])
         # From here not below float32: sums over regions would lose digits in half precision.
-        return l2(pooled.to(torch.promote_types(pooled.dtype, torch.float32)))
+        wide = torch.promote_types(features.dtype, torch.float32)
+        return [l2(torch.cat(image).to(wide)) for image in pooled]
 
-    def regions(self, map_size: tuple[int, int], image_size: tuple[int, int]) -> list[Sequence[int]]:
+    def grid(self, map_size: tuple[int, int], image_size: tuple[int, int]) -> list[Sequence[int]]:
         """The grid on a map of (h, w) cells from an image of (H, W) pixels."""
         rows, columns = map_size
         if self.settings.grid == "whole":

@@ -39,6 +39,20 @@ def test_a_sheet_without_pictures_shows_none(tmp_path):
     assert not has(hidden, "magenta") and has(hidden, plots.WRONG)
 
 
+def test_boxes_are_drawn_on_pictures(tmp_path):
+    Image.new("RGB", (60, 40), "black").save(tmp_path / "a.png")
+    pictures = [("one", tmp_path / "a.png", np.array([[5, 5, 30, 30], [0, 0, 60, 40]]), [1.0, 0.0]),
+                ("two", Image.new("RGB", (40, 60), "magenta"), np.zeros((0, 4)), [])]
+    figure = plots.boxes_sheet(pictures, columns=3, truths=[(1, 2, 11, 22), None])
+    first, second, empty = figure.axes
+    assert [axes.get_title() for axes in (first, second, empty)] == ["one", "two", ""]
+    found = sorted(patch.get_bbox().bounds for patch in first.patches)
+    assert found == [(0, 0, 60, 40), (1, 2, 10, 20), (5, 5, 25, 25)]
+    solid = {patch.get_bbox().bounds: patch.get_alpha() for patch in first.patches}
+    assert solid[5, 5, 25, 25] > solid[0, 0, 60, 40]
+    assert not second.patches and has(drawn(figure), "magenta")
+
+
 def test_regions_and_heat_are_drawn():
     figure = plots.Figure()
     left, right = figure.subplots(1, 2)

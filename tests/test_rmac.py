@@ -197,7 +197,7 @@ def test_whitening_bad_input(vectors, options, message):
 def test_network_starts_from_whitening():
     network, images = tiny(), torch.rand(8, 3, 40, 52)
     with torch.inference_mode():
-        vectors = network.region_vectors(network.backbone(images), (40, 52)).flatten(0, 1).numpy()
+        vectors = torch.cat(network.region_vectors(network.backbone(images), (40, 52))).numpy()
     whitening = fit_whitening(vectors, dim=3)
     network.set_whitening(whitening)
     assert network.dim == 3 and network.settings.dim == 3

@@ -89,8 +89,9 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
     out: folder for best.safetensors, log.csv and the state; resuming as in training.train
     validation: images among which retrieval is measured, by R-MAC on the backbone without a whitening: the best one
       is kept. None: the last one is.
-    Trained.network is R-MAC on the trained backbone, without fully connected layer: one that was fitted to the
-    backbone before would not fit it any more. Learn a whitening for it (search.descriptors.learn_whitening).
+    Trained.network is R-MAC on the trained backbone, without fully connected layer and proposal network: what was
+    fitted to the backbone before would not fit it any more. Learn a whitening for it
+    (search.descriptors.learn_whitening).
     log.csv has loss and accuracy on the update's images, before the update.
     Batch normalisation keeps the statistics that the network came with. Images that can't be read are left out
     and listed in Trained.bad and bad.txt.
@@ -99,7 +100,9 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
     settings = settings or ClassifySettings()
     if len(set(collection.labels)) < 2:
         raise LearningError(f"{collection.name}: expected images of two landmarks or more, found one label")
-    network = RMAC(NetworkSettings(**{**vars(network.settings), "dim": None}), network.backbone).eval()
+    # Neither the layer nor the proposals that were fitted to the backbone before would fit it any more.
+    network = RMAC(NetworkSettings(**{**vars(network.settings), "dim": None, "regions": "grid", "anchors": ()}),
+                   network.backbone).eval()
     device, bad = pick_device(settings.device), {}
     identity = identity_of("classification", network, settings, collection, validation=validation)
     evaluate = None

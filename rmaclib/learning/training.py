@@ -82,11 +82,12 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
     validation: images among which retrieval is measured, every `evaluate_every` updates and at the start: the
       network with the best mean average precision is kept. None: the last one is.
     validation_positives: as positives, for them
-    Batch normalisation keeps the statistics that the network came with. Images that can't be read are left out
-    and listed in Trained.bad and bad.txt. log.csv has, for each update: loss; active (share of triplets whose
-    negative is not farther than the positive by the margin) and stale_active (the same by the descriptors of the
-    pool they were drawn from); mean squared distances to positive and negative; cosine, the mean over all pairs
-    of the last pool; distinct images of the update, and how many of them had a gradient.
+    Batch normalisation keeps the statistics that the network came with, and a proposal network its weights.
+    Images that can't be read are left out and listed in Trained.bad and bad.txt.
+    log.csv has, for each update: loss; active (share of triplets whose negative is not farther than the positive by
+    the margin) and stale_active (the same by the descriptors of the pool they were drawn from); mean squared distances
+    to positive and negative; cosine, the mean over all pairs of the last pool; distinct images of the update, and how
+    many of them had a gradient.
     raises LearningError: no triplets; descriptors that have all become the same, or a loss that is not finite
       (what to try is in the text); a folder of another run
     """
@@ -100,6 +101,8 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
         evaluate = partial(Validation(validation, Relations(validation.labels, validation_positives), describing, bad),
                            network)
     network.eval().to(device)
+    if network.proposer is not None:
+        network.proposer.requires_grad_(False)  # it has a loss of its own, see train_proposals
     step = _Ranking(network, collection, Relations(collection.labels, positives), settings, describing, bad)
     return run(network, network, step, settings, out=out, identity=identity, evaluate=evaluate, bad=bad,
                progress=progress)

@@ -175,14 +175,14 @@ def learn_whitening(network: RMAC, paths: Sequence[str | os.PathLike], settings:
     Images that can't be read are left out. See rmac.fit_whitening for dim, shrinkage and errors.
     """
     def blocks():
-        with _Extractor(network, settings or DescribeSettings(), _all_regions) as extractor:
+        with Extractor(network, settings or DescribeSettings(), _all_regions) as extractor:
             items = [(Path(path), None) for path in paths]
             extractor.choose_precision(items)
             with _bar(len(items), progress, "whitening") as bar:
                 for chunk in _chunks(items):
                     for indices, vectors in extractor.batches(chunk, {}):
                         bar.update(len(indices))
-                        yield vectors.reshape(-1, vectors.shape[-1]).numpy()
+                        yield vectors.numpy()
     return fit_whitening(blocks(), dim, shrinkage)
 
 
@@ -210,7 +210,7 @@ def _described(network: RMAC, items: Sequence[_Item], settings: DescribeSettings
     todo = [number for number in range(-(-len(items) // CHUNK)) if not is_done(number)]
     if not todo:
         return
-    with _Extractor(network, settings, _one_descriptor) as extractor:
+    with Extractor(network, settings, _one_descriptor) as extractor:
         extractor.choose_precision(items)
         with _bar(len(items), progress, "describing") as bar:
             for number, chunk in enumerate(_chunks(items)):
@@ -220,7 +220,7 @@ def _described(network: RMAC, items: Sequence[_Item], settings: DescribeSettings
                     bar.update(len(chunk))
 
 
-def _describe_chunk(extractor: "_Extractor", chunk: Sequence[_Item], dim: int, bar: tqdm) -> _Chunk:
+def _describe_chunk(extractor: "Extractor", chunk: Sequence[_Item], dim: int, bar: tqdm) -> _Chunk:
     vectors, bad = np.zeros((len(chunk), dim), np.float32), {}
     for indices, described in extractor.batches(chunk, bad):
         vectors[indices] = described.numpy()
@@ -306,8 +306,9 @@ def _one_descriptor(network: RMAC, images: Sequence[Tensor]) -> Tensor:
 
 
 def _all_regions(network: RMAC, images: Sequence[Tensor]) -> Tensor:
-    """images: one (B, 3, H, W) per size; returns (B, R, C): region vectors of all sizes."""
-    return torch.cat([network.region_vectors(network.backbone(image), image.shape[-2:]) for image in images], 1)
+    """images: one (B, 3, H, W) per size; returns (R, C): region vectors of all images and sizes."""
+    return torch.cat([vectors for image in images
+                      for vectors in network.region_vectors(network.backbone(image), image.shape[-2:])])
 
 
 class Workers(ThreadPoolExecutor):
@@ -325,7 +326,7 @@ class Workers(ThreadPoolExecutor):
         torch.set_num_threads(self.torch_threads)  # the workers' setting reaches parts of torch that all share
 
 
-class _Extractor:
+class Extractor:
     """Runs a network over images: groups by shape, decodes ahead, computes on the device."""
 
     def __init__(self, network: RMAC, settings: DescribeSettings, compute: Callable):
@@ -340,7 +341,7 @@ class _Extractor:
         self.workers = torch.get_num_threads() + 1 if self.on_cpu else min(8, os.cpu_count() or 1)
         self.pool = Workers(self.workers, self.on_cpu)
 
-    def __enter__(self) -> "_Extractor":
+    def __enter__(self) -> "Extractor":
         return self
 
     def __exit__(self, *error) -> None:
@@ -358,6 +359,8 @@ class _Extractor:
             results += [vectors for _, vectors in self.batches([item], {})]
         if not results:
             return True  # can't be read: says nothing
+        if results[0].shape != results[1].shape:
+            return False  # other regions were proposed
         return bool(torch.cosine_similarity(*results, dim=-1).min() >= _PROBE_COSINE)
 
     def batches(self, items: Sequence[_Item], bad: dict[int, str]) -> Iterator[tuple[list[int], Tensor]]:

@@ -1,6 +1,9 @@
+import csv
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from rmaclib.cleaning import CleanSettings, clean, load_graph, save_graph
 from rmaclib.cleaning.report import write_report
 from rmaclib.learning import read_log
 from rmaclib.learning.errors import LearningError
+from rmaclib.search.descriptors import load_descriptors
 
 
 def run(*arguments):
@@ -102,3 +106,41 @@ def test_a_cleaned_collection_gives_its_pairs(start, tmp_path):
 def test_graphs_of_another_collection(images, tmp_path):
     result = run(images.root, "--out", tmp_path / "out", "--graphs", tmp_path)
     assert isinstance(result.exception, LearningError) and "match graphs" in str(result.exception)
+
+
+def test_proposals_from_boxes_then_everywhere(images, start, tmp_path):
+    """A clean list teaches the network where to look; describe, index and evaluate take its regions."""
+    lines = [f"{name} {label} 10.00 40.00 5.00 35.00" for name, label in zip(images.names, images.labels, strict=True)]
+    shutil.copytree(images.root, tmp_path / "boxed")
+    (tmp_path / "boxed/annotation_clean.txt").write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "settings.yml").write_text("images: 4\nanchors: 2\nhidden: 8\noptimizer: adamw\n")
+    result = run(tmp_path / "boxed/annotation_clean.txt", "--stage", "proposals", "--out", tmp_path / "out",
+                 "--network", start / "start.safetensors", "--size", SIZE, "--updates", 2, "--settings",
+                 tmp_path / "settings.yml", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "validation average recall of boxes" in result.stderr
+    network = tmp_path / "out/best.safetensors"
+    assert load_checkpoint(network).settings.regions == "grid"
+
+    table, picture = tmp_path / "proposals.csv", tmp_path / "drawn.png"
+    result = CliRunner().invoke(cli.app, ["propose", str(images.root), "--network", str(network), "--out", str(table),
+                                          "--k", "3", "--size", str(SIZE), "--picture", str(picture)])
+    assert result.exit_code == 0, result.output
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {Path(row["image"]) for row in rows} == set(images.paths) and len(rows) <= 75
+    assert all(0 <= float(row["x1"]) < float(row["x2"]) <= 64 and 0 <= float(row["score"]) <= 1 for row in rows)
+    assert picture.stat().st_size > 1000
+
+    vectors = {}
+    for regions in ("grid", "proposals", "both"):
+        result = CliRunner().invoke(cli.app, ["describe", str(images.root), "--network", str(network), "--out",
+                                              str(tmp_path / regions), "--size", str(SIZE), "--regions", regions,
+                                              "--proposals", "4", "--precision", "float32"])
+        assert result.exit_code == 0, result.output
+        vectors[regions] = load_descriptors(tmp_path / regions).vectors
+    assert len({found.tobytes() for found in vectors.values()}) == 3
+    assert load_checkpoint(tmp_path / "both/network.safetensors").settings.regions == "both"
+    with pytest.raises(ValueError, match="trained to propose"):
+        CliRunner().invoke(cli.app, ["describe", str(images.root), "--network", str(start / "start.safetensors"),
+                                     "--out", str(tmp_path / "none"), "--regions", "both"], catch_exceptions=False)

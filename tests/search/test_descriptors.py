@@ -77,7 +77,7 @@ def test_folder_equals_memory_and_is_loaded_again(tmp_path, monkeypatch):
     assert folder.names == memory.names == tuple(names)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "bad.txt", "descriptors.npy", "meta.json", "names.txt"]
-    monkeypatch.setattr(descriptors, "_Extractor", None)  # a finished run computes nothing
+    monkeypatch.setattr(descriptors, "Extractor", None)  # a finished run computes nothing
     again = describe(network, paths, FAST, names=names, out=tmp_path / "out")
     assert np.array_equal(again.vectors, memory.vectors)
 
@@ -192,7 +192,7 @@ def test_bfloat16_only_where_the_probes_keep_it(tmp_path, monkeypatch):
     auto = DescribeSettings((64,), device="cpu")
     for least, expected in ((-1, True), (1.1, False)):
         monkeypatch.setattr(descriptors, "_PROBE_COSINE", least)
-        with descriptors._Extractor(tiny(), auto, descriptors._one_descriptor) as extractor:
+        with descriptors.Extractor(tiny(), auto, descriptors._one_descriptor) as extractor:
             extractor.choose_precision([(path, None) for path in paths])
             assert extractor.half is expected
 

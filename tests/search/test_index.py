@@ -124,7 +124,7 @@ def test_a_killed_build_goes_on(pictures, tmp_path, lite0, monkeypatch):
     with pytest.raises(SearchIndexError, match="expected an index"):
         Index.load(tmp_path / "index")
     monkeypatch.undo()
-    monkeypatch.setattr("rmaclib.search.descriptors._Extractor", None)  # everything is described already
+    monkeypatch.setattr("rmaclib.search.descriptors.Extractor", None)  # everything is described already
     assert len(Index.build(pictures, lite0, FAST, out=tmp_path / "index")) == len(pictures)
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == [
         "000001.faiss", "000001.txt", "meta.json", "network.safetensors"]

@@ -1,0 +1,203 @@
+"""Learning where landmarks are (Section 4.3): the proposal network, from the boxes that cleaning has estimated."""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rmaclib.datasets.types import LabelledImages
+from rmaclib.images import ImageError, read_size
+from rmaclib.learning.distributed import share, total
+from rmaclib.learning.errors import LearningError, UnreadableError
+from rmaclib.learning.loop import LoopSettings, Trained, identity_of, run
+from rmaclib.learning.views import Views, why_unreadable
+from rmaclib.proposals import fit_anchors, object_recall, proposal_loss
+from rmaclib.rmac import RMAC
+from rmaclib.search.descriptors import DescribeSettings, pick_device
+from rmaclib.search.proposing import feature_maps, propose
+from rmaclib.settings import whole_number
+
+OVERLAPS = np.arange(50, 100, 5) / 100  # over which the validation's recall is averaged
+_ORDER, _POOL, _VIEW = 8, 9, 10  # streams of random numbers that must not coincide
+
+
+@dataclass(frozen=True)
+class ProposeSettings(LoopSettings):
+    """How the proposal network learns. The paper starts at a learning rate of 1e-3 and goes on with a tenth.
+
+    images: of an update; samples: anchors of an image that count, at most half of them on the landmark
+    anchors: shapes fitted to the training boxes, for a network that has none yet; hidden: channels of its 3×3
+      convolution
+    box_weight: of the loss of the offsets beside that of the objectness
+    size: longer side in pixels; smaller images are left as they are; flip: mirror half of the images
+    pool: images whose feature maps are held at a time, as long as the backbone is fixed, changed every `refresh`
+      updates where the collection has more. A map of 25×19 cells of 2,048 channels takes 2 MB.
+    backbone: whether the backbone learns too; it is fixed by default, so that descriptors of the grid stay
+    """
+
+    images: int = 16
+    samples: int = 128
+    anchors: int = 12
+    hidden: int = 128
+    box_weight: float = 1.0
+    size: int = 800
+    flip: bool = True
+    pool: int = 2048
+    refresh: int = 256
+    backbone: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, least in (("images", 1), ("samples", 2), ("anchors", 1), ("hidden", 1), ("size", 1), ("pool", 1),
+                            ("refresh", 1)):
+            whole_number(name, getattr(self, name), least)
+
+
+def train_proposals(network: RMAC, collection: LabelledImages, settings: ProposeSettings | None = None, *,
+                    out: str | os.PathLike, validation: LabelledImages | None = None,
+                    progress: bool = True) -> Trained:
+    """Train a network's proposal network on boxes (Section 4.3), in place; it gets one if it has none.
+
+    collection: images with boxes, such as the clean list; those without one, or whose box is not in the image,
+      are left out. validation: the same; its average recall, over overlaps (IoU) of 0.5 to 0.95, with as many
+      proposals as network.settings.proposals chooses the best. None: the last one is kept.
+    out, resuming, bad images: see learning.train
+    log.csv has the two losses (objectness, boxes) and the anchors on the landmark of an image (positives).
+    raises LearningError: no boxes; a loss that is not finite; a folder of another run
+    """
+    settings = settings or ProposeSettings()
+    bad: dict[str, str] = {}
+    collection = _with_boxes(collection, bad)
+    if validation is not None:
+        validation = _with_boxes(validation, bad)
+    if network.proposer is None:
+        network.settings = replace(network.settings, proposal_channels=settings.hidden)
+        network.add_proposer(fit_anchors(collection.boxes, [read_size(path) for path in collection.paths],
+                                         settings.anchors, settings.seed), settings.seed)
+    device = pick_device(settings.device)
+    identity = identity_of("proposals", network, settings, collection, validation=validation)
+    network.eval().to(device)
+    describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
+    model = nn.ModuleList([network.proposer, network.backbone] if settings.backbone else [network.proposer])
+    evaluate = None
+    if validation is not None:
+        def evaluate() -> float:
+            found = propose(network, validation.paths, describing, network.settings.proposals, progress=False)
+            boxes = [one.boxes for one in found]
+            return float(np.mean([object_recall(boxes, validation.boxes, iou, network.settings.proposals)
+                                  for iou in OVERLAPS]))
+    return run(model, network, _Proposing(network, collection, settings, describing, bad), settings, out=out,
+               identity=identity, evaluate=evaluate, bad=bad, progress=progress)
+
+
+def _with_boxes(collection: LabelledImages, bad: dict[str, str]) -> LabelledImages:
+    """The images that have a box of a pixel or more in them."""
+    kept = []
+    for index, box in enumerate(collection.boxes):
+        if box is None:
+            continue
+        try:
+            width, height = read_size(collection.paths[index])
+        except ImageError as error:
+            bad[collection.names[index]] = str(error)
+            continue
+        if min(box[2], width) - max(box[0], 0) >= 1 and min(box[3], height) - max(box[1], 0) >= 1:
+            kept.append(index)
+    if not kept:
+        raise LearningError(f"{collection.name}: expected images with boxes (`path label x1 x2 y1 y2`, as rmac clean "
+                            f"writes them), found none among {len(collection.names)}")
+    return collection.part(kept)
+
+
+class _Proposing:
+    """One update: a few images, each with its loss on the anchors."""
+
+    columns = ("loss", "objectness", "boxes", "positives")
+
+    def __init__(self, network: RMAC, collection: LabelledImages, settings: ProposeSettings,
+                 describing: DescribeSettings, bad: dict[str, str]):
+        self.network, self.collection, self.settings = network, collection, settings
+        self.describing, self.bad = describing, bad
+        self.pool_number, self.maps = -1, {}
+
+    def __call__(self, update: int) -> dict[str, float]:
+        settings = self.settings
+        refresh = (update - 1) // settings.refresh
+        count = len(self.collection.names)
+        pool = np.arange(count)
+        if count > settings.pool:
+            pool = np.sort(np.random.default_rng([settings.seed, _POOL, refresh]).choice(count, settings.pool, False))
+        chosen = np.random.default_rng([settings.seed, _ORDER, update]).choice(
+            pool, min(settings.images, len(pool)), replace=False)
+        if not settings.backbone:
+            self._hold(pool, refresh)
+        random = np.random.default_rng([settings.seed, _VIEW, update])
+        shapes: dict[tuple[int, int], list] = defaultdict(list)  # size of the image -> (map, box) of each of it
+        for index in share(chosen.tolist()):
+            found = self._seen(index)
+            if found is None:
+                continue
+            features, (height, width), box = found
+            if settings.flip and random.random() < 0.5:
+                # Of a fixed map that is nearly the map of the mirrored image.
+                features = features.flip(-1)
+                box = torch.stack([width - box[2], box[1], width - box[0], box[3]])
+            shapes[height, width].append((features, box[None]))
+        sums, seen = torch.zeros(3, dtype=torch.float64), sum(map(len, shapes.values()))
+        for image_size, members in shapes.items():
+            features, boxes = zip(*members, strict=True)
+            loss = proposal_loss(self.network.proposer, torch.stack(features), image_size, boxes, settings.samples,
+                                 random)
+            ((loss.objectness + settings.box_weight * loss.boxes) / len(chosen)).backward()
+            sums += torch.tensor([loss.objectness.item(), loss.boxes.item(), loss.positives])
+        *sums, seen = total(torch.tensor([*sums, seen], dtype=torch.float64)).tolist()
+        if not seen:
+            raise LearningError(f"update {update}: none of its images can be read, such as "
+                                f"{list(self.bad.values())[-1]}")
+        objectness, boxes, positives = (value / seen for value in sums)
+        return {"loss": objectness + settings.box_weight * boxes, "objectness": objectness, "boxes": boxes,
+                "positives": positives}
+
+    def _hold(self, pool: np.ndarray, refresh: int) -> None:
+        """Feature maps of the pool's images; they don't change while the backbone is fixed."""
+        number = refresh if len(pool) < len(self.collection.names) else 0
+        if number == self.pool_number:
+            return
+        self.pool_number, self.maps = number, {}
+        bad: dict[int, str] = {}
+        paths = [self.collection.paths[index] for index in pool]
+        for place, features, image_size in feature_maps(self.network, paths, self.describing, bad):
+            # Half the memory; three digits are more than the anchors' labels are worth.
+            self.maps[int(pool[place])] = features.half(), image_size
+        self.bad |= {self.collection.names[pool[place]]: reason for place, reason in bad.items()}
+
+    def _seen(self, index: int) -> tuple[Tensor, tuple[int, int], Tensor] | None:
+        """Feature map (C, h, w), (H, W) of the image that it came from, the box in that; None when unreadable."""
+        device = next(self.network.parameters()).device
+        if self.settings.backbone:
+            try:
+                (image,) = Views(self.collection, [index], self.settings.size)
+            except (ImageError, UnreadableError):
+                name = self.collection.names[index]
+                self.bad[name] = why_unreadable(self.collection.paths[index])
+                return None
+            image_size = tuple(image.shape[-2:])
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+                features = self.network.backbone(image[None].to(device))[0]
+        elif index not in self.maps:
+            return None
+        else:
+            features, image_size = self.maps[index]
+            features = features.to(device)
+        width, height = read_size(self.collection.paths[index])
+        scale = torch.tensor([image_size[1] / width, image_size[0] / height] * 2)
+        return features.float(), image_size, torch.tensor(self.collection.boxes[index], dtype=torch.float32) * scale
+
+    def state(self) -> dict[str, Tensor]:
+        return {}  # everything follows from the number of the update
+
+    def restore(self, state) -> None:
+        pass

@@ -1,0 +1,97 @@
+"""The proposal network run over many images (Section 4.3): feature maps, and where landmarks are proposed."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rmaclib.images import fitted_size, read_size
+from rmaclib.rmac import RMAC
+from rmaclib.search.descriptors import DescribeSettings, Extractor
+
+
+class Proposed(NamedTuple):
+    """Proposals of one image file, the most likely first.
+
+    boxes: (n, 4) float32, (x1, y1, x2, y2) in pixels of the original; scores: (n,) float32, 0..1
+    reason: why the image can't be read, "" when it could be
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    reason: str
+
+
+def propose(network: RMAC, paths: Sequence[Path], settings: DescribeSettings, count: int,
+            progress: bool = True) -> list[Proposed]:
+    """At most `count` proposals for each image, in the order given.
+
+    settings: its one size is the longer side that the network sees
+    raises ValueError: a network that has no proposal network, several sizes
+    """
+    if network.proposer is None:
+        raise ValueError("expected a network that was trained to propose regions (rmac train --stage proposals), got "
+                         "one that was not")
+
+    def parts(network: RMAC, images: Sequence[Tensor]) -> Tensor:
+        """(B, count, 5): boxes as parts of the image, and scores; -1 where there are fewer."""
+        (image,) = images
+        height, width = image.shape[-2:]
+        filled = torch.full((len(image), count, 5), -1.0)
+        for row, found in zip(filled, network.proposer.propose(network.backbone(image), (height, width), count),
+                              strict=True):
+            row[:len(found.boxes), :4] = found.boxes / torch.tensor([width, height] * 2)
+            row[:len(found.boxes), 4] = found.scores
+        return filled
+
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    results: list[Proposed] = [Proposed(*nothing, "")] * len(paths)
+    bad: dict[int, str] = {}
+    with tqdm(total=len(paths), desc="proposing", unit="image", disable=None if progress else True) as bar:
+        for indices, filled in _computed(network, paths, settings, parts, bad):
+            for index, row in zip(indices, filled.numpy(), strict=True):
+                row = row[row[:, 4] >= 0]
+                results[index] = Proposed(row[:, :4] * np.float32([*read_size(paths[index])] * 2), row[:, 4], "")
+            bar.update(len(indices))
+        bar.update(len(bad))
+    for index, reason in bad.items():
+        results[index] = Proposed(*nothing, reason)
+    return results
+
+
+def feature_maps(network: RMAC, paths: Sequence[Path], settings: DescribeSettings,
+                 bad: dict[int, str]) -> Iterator[tuple[int, Tensor, tuple[int, int]]]:
+    """Yields (index, map (C, h, w), (H, W) of the image that the network saw) of each image, in any order.
+
+    bad: filled with index -> reason for those that can't be read
+    """
+    def maps(network: RMAC, images: Sequence[Tensor]) -> Tensor:
+        (image,) = images
+        return network.backbone(image)
+
+    for indices, found in _computed(network, paths, settings, maps, bad):
+        for index, features in zip(indices, found, strict=True):
+            yield index, features, seen_size(paths[index], settings)
+
+
+def seen_size(path: Path, settings: DescribeSettings) -> tuple[int, int]:
+    """(H, W) in pixels to which an image is brought before the network sees it. raises ImageError"""
+    (size,) = settings.sizes
+    width, height = fitted_size(*read_size(path), size, None, settings.crop_order, settings.enlarge)
+    return height, width
+
+
+def _computed(network: RMAC, paths: Sequence[Path], settings: DescribeSettings, compute,
+              bad: dict[int, str]) -> Iterator[tuple[list[int], Tensor]]:
+    if len(settings.sizes) != 1:
+        raise ValueError(f"sizes: expected one, regions are proposed at a size; got {settings.sizes}")
+    with Extractor(network, settings, compute) as extractor:
+        items = [(Path(path), None) for path in paths]
+        extractor.choose_precision(items)
+        yield from extractor.batches(items, bad)
+
+

@@ -1,0 +1,176 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from learning_pictures import tiny
+from PIL import Image
+from safetensors.torch import load_file
+
+from rmaclib.checkpoints import load_checkpoint
+from rmaclib.datasets.types import LabelledImages
+from rmaclib.learning import LearningError, ProposeSettings, TrainSettings, proposing, train, train_proposals
+from rmaclib.proposals import object_recall
+from rmaclib.search.descriptors import DescribeSettings
+from rmaclib.search.proposing import feature_maps, propose, seen_size
+
+SETTINGS = ProposeSettings(images=6, samples=32, anchors=3, hidden=16, size=160, optimizer="adamw", lr=3e-3, updates=6,
+                           evaluate_every=3, save_every=2, device="cpu")
+DESCRIBE = DescribeSettings((160,), precision="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def boxed(tmp_path_factory) -> LabelledImages:
+    """20 pictures, each a chequered rectangle before a dark ground, and where it is."""
+    folder, random = tmp_path_factory.mktemp("boxed"), np.random.default_rng(0)
+    names, boxes = [], []
+    for number in range(20):
+        height, width = ((128, 160), (160, 128))[number % 2]
+        across, down = random.integers(40, 72, 2)
+        left, top = random.integers(0, width - across), random.integers(0, height - down)
+        pixels = random.integers(0, 60, (height, width, 3)).astype(np.uint8)
+        pixels[top:top + down, left:left + across] += (
+            (np.add.outer(np.arange(down) // 6, np.arange(across) // 6) % 2)[..., None] * 140 + 40).astype(np.uint8)
+        names.append(f"{number % 4}/{number}.png")
+        (folder / str(number % 4)).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / names[-1])
+        boxes.append(tuple(map(float, (left, top, left + across, top + down))))
+    return LabelledImages("boxed", folder, tuple(names), tuple(folder / name for name in names),
+                          tuple(number % 4 for number in range(20)), tuple(boxes))
+
+
+def run(images, out, settings=SETTINGS, **options):
+    return train_proposals(tiny(), images, settings, out=out, progress=False, **options)
+
+
+def recall(network, images) -> float:
+    found = [one.boxes for one in propose(network, images.paths, DESCRIBE, 4, progress=False)]
+    return object_recall(found, images.boxes, 0.5, 4)
+
+
+def test_finds_what_the_boxes_show(boxed, tmp_path):
+    before = tiny()
+    before.add_proposer(((0.3, 0.3),))
+    found = run(boxed, tmp_path, replace(SETTINGS, updates=100, evaluate_every=50, images=10, lr=1e-2,
+                                        schedule="constant"), validation=boxed)
+    losses = [row["loss"] for row in found.history[1:]]
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+    assert found.score > found.history[0]["validation"] + 0.05
+    assert recall(found.network, boxed) >= 0.8 > recall(before, boxed) + 0.3
+    # The checkpoint has all that is needed, and the backbone is as it was.
+    again = load_checkpoint(tmp_path / "best.safetensors")
+    assert again.settings.anchors and again.settings == found.network.settings
+    assert recall(again, boxed) == recall(found.network, boxed)
+    for name, tensor in tiny().backbone.state_dict().items():
+        assert torch.equal(tensor, found.network.backbone.state_dict()[name])
+
+
+@pytest.mark.parametrize("changes", [{}, {"pool": 8, "refresh": 2}, {"backbone": True}])
+def test_stopped_and_started_again_gives_the_same_result(boxed, tmp_path, monkeypatch, changes):
+    settings, step = replace(SETTINGS, **changes), proposing._Proposing.__call__
+
+    def stops(self, update):
+        if update == 5:
+            raise KeyboardInterrupt
+        return step(self, update)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proposing._Proposing, "__call__", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(boxed, tmp_path / "stopped", settings, validation=boxed)
+    results = {}
+    for name in ("stopped", "whole"):
+        results[name] = run(boxed, tmp_path / name, settings, validation=boxed)
+    for one, other in zip(*(found.history for found in results.values()), strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    one, other = (load_file(tmp_path / name / "state.safetensors") for name in results)
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    before, now = tiny().backbone.state_dict(), load_file(tmp_path / "whole" / "state.safetensors")
+    if settings.backbone:  # the best network may be the first
+        assert any(not torch.equal(tensor, now[f"model.1.{name}"]) for name, tensor in before.items())
+    else:
+        assert not any(name.startswith("model.1.") for name in now)
+
+
+def test_boxes_are_those_of_the_picture_that_the_network_sees(boxed):
+    """Scaled with it, and mirrored with it."""
+    step = proposing._Proposing(tiny(boxed), boxed, replace(SETTINGS, size=80), DescribeSettings((80,)), {})
+    step._hold(np.arange(20), 0)
+    for index in (0, 1):
+        features, image_size, box = step._seen(index)
+        assert image_size == seen_size(boxed.paths[index], DescribeSettings((80,)))
+        assert features.shape[-2:] == tuple(-(-side // 32) for side in image_size)
+        assert box.tolist() == pytest.approx([value / 2 for value in boxed.boxes[index]], rel=1e-6)
+
+
+def test_maps_are_those_of_the_backbone(boxed):
+    network, bad = tiny(), {}
+    found = {index: (features, size) for index, features, size in feature_maps(network, boxed.paths[:3], DESCRIBE, bad)}
+    assert sorted(found) == [0, 1, 2] and not bad
+    image = torch.from_numpy(np.array(Image.open(boxed.paths[1]))).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        assert torch.allclose(found[1][0], network.backbone(image)[0], atol=1e-4)
+    assert found[1][1] == (160, 128)
+
+
+def test_a_network_that_has_proposals_goes_on_with_them(boxed, tmp_path):
+    first = run(boxed, tmp_path / "first").network
+    weights = {name: tensor.clone() for name, tensor in first.proposer.state_dict().items()}
+    second = train_proposals(first, boxed, replace(SETTINGS, updates=1, lr=0.0, anchors=9), out=tmp_path / "second",
+                             progress=False).network
+    assert second.settings.anchors == first.settings.anchors
+    assert all(torch.equal(weights[name], tensor) for name, tensor in second.proposer.state_dict().items())
+
+
+def test_ranking_with_proposals_leaves_the_proposal_network_alone(boxed, tmp_path):
+    network = tiny(boxed)
+    network.add_proposer(((0.4, 0.4), (0.3, 0.5)))
+    network.change(regions="both", proposals=4)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    found = train(network, boxed, TrainSettings(triplets=4, pool=20, updates=2, refresh=2, size=96, optimizer="adamw",
+                                                lr=1e-3, weight_decay=0.1, device="cpu"),
+                  out=tmp_path, progress=False).network
+    assert found.settings.regions == "both"
+    changed = {name for name, tensor in found.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert "fc.weight" in changed and not any(name.startswith("proposer") for name in changed)
+
+
+def test_images_without_a_box_are_left_out(boxed, tmp_path):
+    boxes = list(boxed.boxes)
+    boxes[0], boxes[1], boxes[2] = None, (500, 500, 600, 600), (-30, -30, 60, 60)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    paths = (*boxed.paths[:-1], broken)
+    images, bad = replace(boxed, boxes=tuple(boxes), paths=paths), {}
+    assert proposing._with_boxes(images, bad).names == boxed.names[2:-1]
+    assert list(bad) == [boxed.names[-1]] and "broken.png" in bad[boxed.names[-1]]
+    found = run(images, tmp_path / "out", replace(SETTINGS, updates=1))
+    assert list(found.bad) == [boxed.names[-1]]
+
+
+def test_no_boxes(images, tmp_path):
+    with pytest.raises(LearningError, match="expected images with boxes"):
+        run(images, tmp_path)
+
+
+def test_only_a_network_with_proposals_proposes(boxed):
+    with pytest.raises(ValueError, match="trained to propose"):
+        propose(tiny(), boxed.paths, DESCRIBE, 3)
+    network = tiny().add_proposer(((0.4, 0.4),))
+    with pytest.raises(ValueError, match="expected one"):
+        propose(network, boxed.paths, DescribeSettings((64, 96), device="cpu"), 3)
+
+
+def test_unreadable_images_have_no_proposals(boxed, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    found = propose(tiny().add_proposer(((0.4, 0.4),)), [boxed.paths[0], broken], DESCRIBE, 3, progress=False)
+    assert len(found[0].boxes) and not found[0].reason
+    assert found[1].boxes.shape == (0, 4) and "broken.png" in found[1].reason
+    assert (found[0].boxes >= 0).all() and (found[0].boxes <= [160, 128, 160, 128]).all()
+
+
+@pytest.mark.parametrize("options", [{"images": 0}, {"samples": 1}, {"anchors": 0}, {"hidden": 0}, {"pool": 0}])
+def test_bad_settings_of_proposing(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ProposeSettings(**options)
