@@ -179,7 +179,7 @@ def select(graph: MatchGraph, settings: CleanSettings) -> Selection:
     component = kept_components(graph, settings.graph)
     inside = strong_edges(graph, settings.graph.threshold) & (component[graph.pairs[:, 0]] >= 0)
     pairs, affines, rectangles = graph.pairs[inside], graph.affines[inside], graph.rectangles[inside]
-    first = initial_boxes(count, pairs, rectangles, graph.sizes)
+    first = initial_boxes(count, pairs, rectangles, graph.sizes, settings.boxes.merge)
     spread = diffuse(first, pairs, affines, graph.sizes, settings.boxes)
     dropped = component < 0
     first[dropped] = np.nan

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from rmaclib.cleaning import BoxSettings, diffuse, geometric_median, geometric_medians, initial_boxes, map_boxes
-from rmaclib.cleaning.boxes import clip_boxes, invert_affines
+from rmaclib.cleaning.boxes import MERGES, clip_boxes, extents, invert_affines
 
 SHIFT = np.array([[1.0, 0, 30], [0, 1, -20]])
 coordinates = st.floats(-1000, 1000) | st.integers(-3, 3).map(float)
@@ -106,12 +106,40 @@ def test_clipped_boxes_are_inside_and_not_empty(box, width, height):
         assert (x1, x2) == (box[0], box[2])
 
 
+def test_extents_by_hand():
+    boxes = np.array([[10, 5, 50, 60], [0, 7, 40, 60], [20, 1, 90, 70], [3, 3, 9, 9.0]])
+    owners = np.array([0, 0, 0, 1])
+    assert extents(boxes, owners, 1).tolist() == [[0, 1, 90, 70], [3, 3, 9, 9]]
+    assert extents(boxes, owners, 0.5).tolist() == [[10, 5, 50, 60], [3, 3, 9, 9]]
+    # A quarter on the way from the outermost to the middle one.
+    assert extents(boxes, owners, 0.75)[0] == pytest.approx([5, 3, 70, 65])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.tuples(*[st.floats(-100, 100)] * 4), min_size=1, max_size=6), min_size=1, max_size=5),
+       st.floats(0, 1))
+def test_extents_equal_the_quantiles(groups, quantile):
+    owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    found = extents(np.array([box for group in groups for box in group]), owners, quantile)
+    for box, group in zip(found, groups, strict=True):
+        expected = [np.quantile(np.array(group)[:, border], 1 - quantile if border < 2 else quantile)
+                    for border in range(4)]
+        assert box == pytest.approx(expected, abs=1e-9)
+
+
+def test_first_boxes_reach_as_far_as_the_rectangles():
+    pairs, rectangles = np.array([[0, 1], [0, 2]]), np.zeros((2, 2, 4)) + [10, 10, 60, 60]
+    rectangles[0, 0] = [30, 10, 90, 50]
+    boxes = initial_boxes(3, pairs, rectangles, np.full((3, 2), 100))
+    assert boxes[0] == pytest.approx([12, 10, 87, 59])  # a tenth of the way in from the outermost
+
+
 def test_first_boxes_are_medians_of_the_rectangles():
     pairs = np.array([[0, 1], [0, 2], [0, 3]])
     rectangles = np.zeros((3, 2, 4)) + [10, 10, 60, 60]
     rectangles[1, 0] = [12, 10, 60, 60]
     rectangles[2, 0] = [90, 80, 99, 99]
-    boxes = initial_boxes(5, pairs, rectangles, np.full((5, 2), 100))
+    boxes = initial_boxes(5, pairs, rectangles, np.full((5, 2), 100), "median")
     assert boxes[0] == pytest.approx(geometric_median(rectangles[:, 0]), abs=1e-3)
     assert boxes[0][0] < 13  # a mean would be 37
     assert boxes[1] == pytest.approx([10, 10, 60, 60])
@@ -162,7 +190,7 @@ def random_graph(seed, count=6):
 def test_equals_the_loops(seed):
     sizes, pairs, affines, true = random_graph(seed)
     start = clip_boxes(true + np.random.default_rng(seed).normal(0, 20, true.shape), sizes)
-    found = diffuse(start, pairs, affines, sizes, BoxSettings(max_rounds=5, tolerance=1e-9))
+    found = diffuse(start, pairs, affines, sizes, BoxSettings("median", max_rounds=5, tolerance=1e-9))
     assert found.boxes == pytest.approx(by_loops(start, pairs, affines, sizes, 0.1, 5), abs=0.05)
 
 
@@ -173,14 +201,14 @@ def test_agreeing_boxes_rest_and_a_wrong_one_is_mended(seed):
     assert rest.converged and np.abs(rest.boxes - true).max() < 3
     start = true.copy()
     start[2] = [0, 0, 60, 40]  # on a corner: one image's matches were all there
-    found = diffuse(start, pairs, affines, sizes)
+    found = diffuse(start, pairs, affines, sizes, BoxSettings("median"))
     assert found.converged
     assert np.abs(found.boxes - true).max() < 0.4 * np.abs(start - true).max()
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0.01, 1), st.integers(2, 8))
-def test_boxes_are_never_empty_or_outside(seed, alpha, count):
+@given(st.integers(0, 10**6), st.floats(0.01, 1), st.integers(2, 8), st.sampled_from(MERGES))
+def test_boxes_are_never_empty_or_outside(seed, alpha, count, merge):
     """Whatever the maps say."""
     rng = np.random.default_rng(seed)
     pairs = np.array([(i, j) for i in range(count) for j in range(i + 1, count) if rng.random() < 0.6]).reshape(-1, 2)
@@ -188,12 +216,13 @@ def test_boxes_are_never_empty_or_outside(seed, alpha, count):
                         for _ in range(len(pairs))]) if len(pairs) else np.zeros((0, 2, 3))
     sizes = rng.integers(2, 900, (count, 2))
     corners = np.sort(rng.uniform(-300, 900, (count, 2, 2)), axis=1)
-    found = diffuse(corners.reshape(-1, 4), pairs, affines, sizes, BoxSettings(alpha=alpha, max_rounds=30)).boxes
+    found = diffuse(corners.reshape(-1, 4), pairs, affines, sizes, BoxSettings(merge, alpha, max_rounds=30)).boxes
     assert np.isfinite(found).all()
     assert (found[:, :2] >= 0).all() and (found[:, 2:] <= sizes).all() and (found[:, 2:] - found[:, :2] > 0.99).all()
 
 
-@pytest.mark.parametrize("values", [{"alpha": 0}, {"alpha": 1.5}, {"tolerance": 0}, {"max_rounds": -1}])
+@pytest.mark.parametrize("values", [
+    {"alpha": 0}, {"alpha": 1.5}, {"tolerance": 0}, {"max_rounds": -1}, {"merge": "mean"}])
 def test_bad_settings(values):
     with pytest.raises(ValueError, match="expected"):
         BoxSettings(**values)
