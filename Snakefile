@@ -19,6 +19,8 @@ if not Path(PROFILE_FILE).is_file():
 
 PARAMETERS = read_profile(PROFILE_FILE)
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
+# Begins with the network that the other one has trained.
+AFTER = {"04_proposals": ["03_learning"]}
 unknown = sorted(set(PARAMETERS) - set(NOTEBOOKS))
 if unknown:
     raise WorkflowError(f"{PROFILE_FILE}: no such notebook: {', '.join(unknown)}")
@@ -54,6 +56,7 @@ rule notebook:
         notebook="notebooks/{name}.ipynb",
         library=files("rmaclib", "*.py"),
         runner="book/run_notebook.py",
+        before=lambda wildcards: [f"{OUT}/notebooks/{name}.ipynb" for name in AFTER.get(wildcards.name, [])],
         data=["data/registry.yml", "data/diorama/diorama.json"],  # the latter stands for the whole of Diorama
     output:
         notebook=f"{OUT}/notebooks/{{name}}.ipynb",

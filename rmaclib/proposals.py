@@ -61,7 +61,8 @@ class ProposalNetwork(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """features: (B, C, h, w); returns objectness (B, A, h, w), before the sigmoid, and offsets (B, 4A, h, w):
         of each anchor, how far its centre moves (in its width and height) and the logarithm of its stretch."""
-        hidden = functional.relu(self.hidden(features))
+        # Maps of a few cells: the convolution is fastest on plain (B, C, h, w), whatever the backbone's layout.
+        hidden = functional.relu(self.hidden(features.contiguous()))
         return self.objectness(hidden), self.offsets(hidden)
 
     def anchors(self, map_size: tuple[int, int], image_size: tuple[int, int]) -> Tensor:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.ops import roi_pool
 
 from rmaclib.backbones import Backbone, create_backbone
 from rmaclib.proposals import Anchors, ProposalNetwork
@@ -70,6 +71,18 @@ def _pool(features: Tensor, regions, reduce) -> Tensor:
             raise ValueError(f"{region}: leaves the map of {rows}×{columns} cells (height × width) or is empty")
         pooled.append(reduce(features[:, :, y:y + height, x:x + width], (2, 3)))
     return torch.stack(pooled, dim=1)  # (B, R, C)
+
+
+def max_pool_each(features: Tensor, regions: Sequence[Sequence[Rectangle]]) -> list[Tensor]:
+    """As max_pool_regions, with regions of its own for each image, in one call: B of (R, C)."""
+    corners = [(number, x, y, x + width - 1, y + height - 1)  # the last cell belongs to the region
+               for number, some in enumerate(regions) for x, y, width, height in some]
+    pooled = roi_pool(features, torch.tensor(corners).to(features), 1)  # (sum of R, C, 1, 1)
+    return list(pooled[:, :, 0, 0].split([len(some) for some in regions]))
+
+
+def _pool_each(features: Tensor, regions: Sequence[Sequence[Rectangle]], pool) -> list[Tensor]:
+    return [pool(features[number:number + 1], some)[0] for number, some in enumerate(regions)]
 
 
 class Whitening(NamedTuple):
@@ -159,7 +172,7 @@ class NetworkSettings:
     regions: str = "grid"
     proposals: int = 32
     anchors: Anchors = ()
-    proposal_channels: int = 128
+    proposal_channels: int = 64
 
     def __post_init__(self):
         # From JSON they come as lists.
@@ -247,9 +260,11 @@ class RMAC(nn.Module):
             for image, vectors in zip(pooled, pool(features, self.grid(features.shape[-2:], image_size)), strict=True):
                 image.append(vectors)
         if self.settings.regions != "grid":
-            proposed = self.proposer.propose(features.detach(), image_size, self.settings.proposals)
-            for number, (image, found) in enumerate(zip(pooled, proposed, strict=True)):
-                image.append(pool(features[number:number + 1], found.regions)[0])
+            proposed = [found.regions for found in
+                        self.proposer.propose(features.detach(), image_size, self.settings.proposals)]
+            each = max_pool_each if self.settings.pooling == "max" else partial(_pool_each, pool=pool)
+            for image, vectors in zip(pooled, each(features, proposed), strict=True):
+                image.append(vectors)
         # From here not below float32: sums over regions would lose digits in half precision.
         wide = torch.promote_types(features.dtype, torch.float32)
         return [l2(torch.cat(image).to(wide)) for image in pooled]

@@ -288,9 +288,9 @@ def test_cells_as_pixels_by_hand():
 def whole(**options) -> RMAC:
     torch.manual_seed(1)
     layers = nn.Sequential(nn.Conv2d(3, 6, 8, 8), nn.ReLU())
-    made = RMAC(NetworkSettings("tiny", levels=2, dim=4), Backbone("tiny", layers, 8, 6, (0, 0, 0), (1, 1, 1)))
+    backbone = Backbone("tiny", layers, 8, 6, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    made = RMAC(NetworkSettings("tiny", levels=2, dim=4), backbone)
     made.add_proposer(ANCHORS)
-    made.proposer.load_state_dict(ProposalNetwork(6, ANCHORS, 128).state_dict())
     with torch.no_grad():
         for parameter in made.proposer.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)
@@ -311,6 +311,20 @@ def test_descriptor_by_loops(regions):
             vectors = [l2(features[0, :, y:y + height, x:x + width].amax((1, 2))) for x, y, width, height in pooled]
             total = sum(l2(one.fc(vector + one.shift)) for vector in vectors)
             assert torch.allclose(descriptor, l2(total), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["max", "average", "gem"])
+def test_each_image_is_pooled_as_alone(pooling):
+    one, images = whole(regions="proposals", proposals=6, pooling=pooling), torch.rand(3, 3, 48, 64)
+    with torch.no_grad():
+        features = one.backbone(images)
+        together = one.region_vectors(features, (48, 64))
+        regions = [found.regions for found in one.proposer.propose(features, (48, 64), 6)]
+        for image, vectors, some in zip(features, together, regions, strict=True):
+            cells = [image[:, y:y + height, x:x + width].flatten(1) for x, y, width, height in some]
+            pooled = {"max": lambda values: values.max(1).values, "average": lambda values: values.mean(1),
+                      "gem": lambda values: values.clamp(min=1e-6).pow(3).mean(1).pow(1 / 3)}[pooling]
+            assert torch.allclose(vectors, l2(torch.stack([pooled(values) for values in cells])), atol=1e-6)
 
 
 def test_gradient_goes_through_pooled_proposals():

@@ -41,7 +41,7 @@ class ProposeSettings(LoopSettings):
     images: int = 16
     samples: int = 128
     anchors: int = 12
-    hidden: int = 128
+    hidden: int = 64
     box_weight: float = 1.0
     size: int = 800
     flip: bool = True

@@ -63,6 +63,21 @@ def test_03_learning(tmp_path):
         assert found[f"{row}_gain"] == pytest.approx(found[row] - found["off_the_shelf"])
 
 
+def test_04_proposals(tmp_path):
+    figures, values = run_smoke("04_proposals", tmp_path)
+    found = {key.removeprefix("04_proposals/"): value for key, value in values.items()}
+    assert figures == 6
+    for name in ("diorama_val_clean", "train_part_validation_list", "test_part"):
+        for iou in (50, 70):
+            recalls = [found[f"boxes/{name}/recall_{iou}_{count}"] for count in (8, 32)]
+            assert 0 <= recalls[0] <= recalls[1] <= 1
+        assert found[f"boxes/{name}/grid_70_8"] <= found[f"boxes/{name}/grid_50_8"]
+    assert 0.2 < found["diorama/grid"] < 0.9 and found["diorama/unwhitened_grid"] > 0.2
+    for row in ("proposals_8", "proposals_32", "both_32"):
+        assert found[f"diorama/{row}_gain"] == pytest.approx(found[f"diorama/{row}"] - found["diorama/grid"])
+    assert found["diorama/extra_time_32"] > 0
+
+
 def test_05_resolutions_and_expansion(tmp_path):
     figures, values = run_smoke("05_resolutions_and_expansion", tmp_path)
     found = {key.removeprefix("05_resolutions_and_expansion/diorama/"): value for key, value in values.items()}
