@@ -11,7 +11,8 @@ that was interrupted goes on, and `marks` and `shortlist` reuse those of `thresh
 
 import argparse
 import random
-import resource
+import re
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -19,13 +20,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from rmaclib.cleaning import (
     CleanSettings,
     GraphSettings,
     MatchGraph,
     VerificationSettings,
-    clean,
     kept_components,
     load_graph,
     select,
@@ -160,19 +161,29 @@ class Steps:
                           network=lists.name, classes=len(large))
 
     def memory(self, count: int = 1000) -> None:
-        """Peak memory of the main process and of its largest worker, for one class matched on shortlists, which is
-        what the default settings do with so many images. Every task still carries all images of its two blocks."""
-        names = [f"{index:04d}" for index in range(count)]
-        images = LabelledImages("one class", self.photos.root, tuple(names), self.photos.paths[:count], (0,) * count,
-                                (None,) * count)
-        begin = time.monotonic()
-        clean(images, self.settings, out=self.work / "memory", neighbours=shortlists())
-        seconds = time.monotonic() - begin
-        mebibytes = {who: resource.getrusage(kind).ru_maxrss / 1024
-                     for who, kind in (("main", resource.RUSAGE_SELF), ("worker", resource.RUSAGE_CHILDREN))}
-        for who, value in mebibytes.items():
-            self.keep(f"memory_{who}", value, "MiB", f"one class of {count} images", self.settings)
-        print(f"{seconds:.0f} s")
+        """Peak memory of each process of `rmac clean`, for one class matched on shortlists, which is what the default
+        settings do with so many images. Every task still carries all images of its two blocks. Linux only."""
+        folder = self.work / "memory"
+        (folder / "list").mkdir(parents=True, exist_ok=True)
+        (folder / "list/images.txt").write_text("".join(f"{path.resolve()} 0\n" for path in self.photos.paths[:count]))
+        process = subprocess.Popen([sys.executable, "-m", "rmaclib", "clean", folder / "list/images.txt", "--out",
+                                    folder / "out"])
+        peaks: dict[str, float] = {}
+        while process.poll() is None:
+            time.sleep(0.2)
+            for one in [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]:
+                try:
+                    status, maps = (Path(f"/proc/{one}/{name}").read_text() for name in ("status", "maps"))
+                except OSError:
+                    continue
+                peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+                who = "main" if one == process.pid else "shortlist" if "libtorch" in maps else "worker"
+                if peak:
+                    peaks[who] = max(peaks.get(who, 0), int(peak[1]) / 1024)
+        if process.returncode:
+            raise SystemExit(f"rmac clean: exit status {process.returncode}")
+        for who, value in peaks.items():
+            self.keep(f"memory_{who}", value, "MiB", f"rmac clean, one class of {count} images", self.settings)
 
 
 def shortlists() -> DescriptorNeighbours:
