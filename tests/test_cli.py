@@ -119,3 +119,12 @@ def test_errors_are_one_line(little, arguments, message):
                           capture_output=True, text=True)
     assert done.returncode == 2 and "error:" in done.stderr and message in done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_workers_of_cleaning_do_not_load_torch():
+    """They import the module that was started, and the tasks they are sent: a few hundred MB less for each."""
+    code = ("import sys, rmaclib.__main__, rmaclib.cleaning.pipeline; "
+            "sys.exit(any(name in sys.modules for name in ('torch', 'faiss', 'matplotlib')))")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    done = subprocess.run([sys.executable, "-m", "rmaclib", "propose", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--picture" in done.stdout
