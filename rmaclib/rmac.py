@@ -77,6 +77,7 @@ def max_pool_each(features: Tensor, regions: Sequence[Sequence[Rectangle]]) -> l
     """As max_pool_regions, with regions of its own for each image, in one call: B of (R, C)."""
     corners = [(number, x, y, x + width - 1, y + height - 1)  # the last cell belongs to the region
                for number, some in enumerate(regions) for x, y, width, height in some]
+    features = features.to(torch.promote_types(features.dtype, torch.float32))  # it knows no half precision everywhere
     pooled = roi_pool(features, torch.tensor(corners).to(features), 1)  # (sum of R, C, 1, 1)
     return list(pooled[:, :, 0, 0].split([len(some) for some in regions]))
 

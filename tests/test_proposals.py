@@ -327,6 +327,15 @@ def test_each_image_is_pooled_as_alone(pooling):
             assert torch.allclose(vectors, l2(torch.stack([pooled(values) for values in cells])), atol=1e-6)
 
 
+def test_half_precision_pools_the_same_regions_and_proposes_in_full():
+    one, features = whole(regions="both", proposals=6), torch.rand(2, 6, 5, 6).bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = one.region_vectors(features, (40, 48))
+    whole_precision = one.region_vectors(features.float(), (40, 48))
+    assert all(vectors.dtype == torch.float32 for vectors in half)
+    assert all(torch.allclose(*pair, atol=1e-2) for pair in zip(half, whole_precision, strict=True))
+
+
 def test_gradient_goes_through_pooled_proposals():
     one = whole(regions="proposals").double()
     features = torch.rand(1, 6, 4, 5, dtype=torch.float64)
