@@ -24,7 +24,7 @@ READY := .venv/.installed
 .PHONY: book test lab serve record clean help
 .DEFAULT_GOAL := book
 
-book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), smoke (quick) or photos
+book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), full (all seeds), smoke (quick) or photos
 	$(BIN)/snakemake --cores all --quiet rules --config profile=$(PROFILE)
 	@echo "Book ($(PROFILE)): _build/html/index.html"
 
