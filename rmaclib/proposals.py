@@ -252,11 +252,17 @@ def overlaps(boxes: np.ndarray, box: Box) -> np.ndarray:
     return box_iou(torch.from_numpy(boxes), torch.tensor([box], dtype=torch.float64))[:, 0].numpy()
 
 
+def best_overlaps(found: Sequence[np.ndarray], boxes: Sequence[Box], count: int) -> np.ndarray:
+    """How much the nearest of the first `count` boxes of each image overlaps its object (IoU); (N,) float64, 0 without
+    boxes. Arguments as of object_recall."""
+    return np.array([overlaps(some[:count], box).max(initial=0) for some, box in zip(found, boxes, strict=True)])
+
+
 def object_recall(found: Sequence[np.ndarray], boxes: Sequence[Box], iou: float, count: int) -> float:
     """Share of the objects that one of the first `count` boxes of their image overlaps by at least `iou`.
 
     found: (n, 4) of each image, likeliest first; boxes: of each image's object
     returns 0..1, NaN without an image
     """
-    hits = [bool((overlaps(some[:count], box) >= iou).any()) for some, box in zip(found, boxes, strict=True)]
-    return float(np.mean(hits)) if hits else float("nan")
+    best = best_overlaps(found, boxes, count)
+    return float((best >= iou).mean()) if len(best) else float("nan")

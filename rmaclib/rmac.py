@@ -209,7 +209,7 @@ class RMAC(nn.Module):
         self.power: nn.Parameter | None = None
         self.proposer: ProposalNetwork | None = None
         if settings.anchors:
-            self.add_proposer(settings.anchors)
+            self.add_proposer(settings.anchors, settings.proposal_channels)
         self.change()
 
     @property
@@ -231,11 +231,12 @@ class RMAC(nn.Module):
         self.shift = nn.Parameter(torch.zeros(self.backbone.channels))
         self.fc = nn.Linear(self.backbone.channels, dim)
 
-    def add_proposer(self, anchors: Anchors, seed: int = 0) -> "RMAC":
+    def add_proposer(self, anchors: Anchors, channels: int = NetworkSettings.proposal_channels,
+                     seed: int = 0) -> "RMAC":
         """Give the network an untrained proposal network; see learning.train_proposals."""
-        self.settings = NetworkSettings(**{**vars(self.settings), "anchors": anchors})
-        self.proposer = ProposalNetwork(self.backbone.channels, self.settings.anchors,
-                                        self.settings.proposal_channels, seed).to(self.backbone.mean.device).eval()
+        self.settings = NetworkSettings(**{**vars(self.settings), "anchors": anchors, "proposal_channels": channels})
+        proposer = ProposalNetwork(self.backbone.channels, self.settings.anchors, channels, seed)
+        self.proposer = proposer.to(self.backbone.mean.device).eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
@@ -256,19 +257,17 @@ class RMAC(nn.Module):
         as many as each other unless regions are proposed."""
         pool = {"max": max_pool_regions, "average": average_pool_regions,
                 "gem": partial(gem_pool_regions, power=self.power)}[self.settings.pooling]
-        pooled: list[list[Tensor]] = [[] for _ in features]
+        parts = []  # of the grid, of the proposals: each B of (R, C)
         if self.settings.regions != "proposals":
-            for image, vectors in zip(pooled, pool(features, self.grid(features.shape[-2:], image_size)), strict=True):
-                image.append(vectors)
+            parts.append(pool(features, self.grid(features.shape[-2:], image_size)).unbind())
         if self.settings.regions != "grid":
             proposed = [found.regions for found in
                         self.proposer.propose(features.detach(), image_size, self.settings.proposals)]
             each = max_pool_each if self.settings.pooling == "max" else partial(_pool_each, pool=pool)
-            for image, vectors in zip(pooled, each(features, proposed), strict=True):
-                image.append(vectors)
+            parts.append(each(features, proposed))
         # From here not below float32: sums over regions would lose digits in half precision.
         wide = torch.promote_types(features.dtype, torch.float32)
-        return [l2(torch.cat(image).to(wide)) for image in pooled]
+        return [l2(torch.cat(image).to(wide)) for image in zip(*parts, strict=True)]
 
     def grid(self, map_size: tuple[int, int], image_size: tuple[int, int]) -> list[Sequence[int]]:
         """The grid on a map of (h, w) cells from an image of (H, W) pixels."""

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import LearningError, UnreadableError
 from rmaclib.learning.loop import LoopSettings, Trained, identity_of, run
 from rmaclib.learning.views import Views, why_unreadable
-from rmaclib.proposals import fit_anchors, object_recall, proposal_loss
-from rmaclib.rmac import RMAC
+from rmaclib.proposals import best_overlaps, fit_anchors, proposal_loss, usable_boxes
+from rmaclib.rmac import RMAC, NetworkSettings
 from rmaclib.search.descriptors import DescribeSettings, pick_device
 from rmaclib.search.proposing import feature_maps, propose
 from rmaclib.settings import whole_number
@@ -41,7 +41,7 @@ class ProposeSettings(LoopSettings):
     images: int = 16
     samples: int = 128
     anchors: int = 12
-    hidden: int = 64
+    hidden: int = NetworkSettings.proposal_channels
     box_weight: float = 1.0
     size: int = 800
     flip: bool = True
@@ -74,9 +74,9 @@ def train_proposals(network: RMAC, collection: LabelledImages, settings: Propose
     if validation is not None:
         validation = _with_boxes(validation, bad)
     if network.proposer is None:
-        network.settings = replace(network.settings, proposal_channels=settings.hidden)
-        network.add_proposer(fit_anchors(collection.boxes, [read_size(path) for path in collection.paths],
-                                         settings.anchors, settings.seed), settings.seed)
+        anchors = fit_anchors(collection.boxes, [read_size(path) for path in collection.paths], settings.anchors,
+                              settings.seed)
+        network.add_proposer(anchors, settings.hidden, settings.seed)
     device = pick_device(settings.device)
     identity = identity_of("proposals", network, settings, collection, validation=validation)
     network.eval().to(device)
@@ -86,9 +86,8 @@ def train_proposals(network: RMAC, collection: LabelledImages, settings: Propose
     if validation is not None:
         def evaluate() -> float:
             found = propose(network, validation.paths, describing, network.settings.proposals, progress=False)
-            boxes = [one.boxes for one in found]
-            return float(np.mean([object_recall(boxes, validation.boxes, iou, network.settings.proposals)
-                                  for iou in OVERLAPS]))
+            best = best_overlaps([one.boxes for one in found], validation.boxes, network.settings.proposals)
+            return float(np.mean([(best >= iou).mean() for iou in OVERLAPS]))
     return run(model, network, _Proposing(network, collection, settings, describing, bad), settings, out=out,
                identity=identity, evaluate=evaluate, bad=bad, progress=progress)
 
@@ -104,7 +103,7 @@ def _with_boxes(collection: LabelledImages, bad: dict[str, str]) -> LabelledImag
         except ImageError as error:
             bad[collection.names[index]] = str(error)
             continue
-        if min(box[2], width) - max(box[0], 0) >= 1 and min(box[3], height) - max(box[1], 0) >= 1:
+        if len(usable_boxes(torch.tensor([box], dtype=torch.float64), (height, width))):
             kept.append(index)
     if not kept:
         raise LearningError(f"{collection.name}: expected images with boxes (`path label x1 x2 y1 y2`, as rmac clean "
@@ -121,15 +120,13 @@ class _Proposing:
                  describing: DescribeSettings, bad: dict[str, str]):
         self.network, self.collection, self.settings = network, collection, settings
         self.describing, self.bad = describing, bad
-        self.pool_number, self.maps = -1, {}
+        self.held, self.maps = -1, {}
 
     def __call__(self, update: int) -> dict[str, float]:
-        settings = self.settings
-        refresh = (update - 1) // settings.refresh
-        count = len(self.collection.names)
-        pool = np.arange(count)
-        if count > settings.pool:
-            pool = np.sort(np.random.default_rng([settings.seed, _POOL, refresh]).choice(count, settings.pool, False))
+        settings, count = self.settings, len(self.collection.names)
+        refresh = (update - 1) // settings.refresh if count > settings.pool else 0
+        pool = np.sort(np.random.default_rng([settings.seed, _POOL, refresh]).choice(count, min(settings.pool, count),
+                                                                                     replace=False))
         chosen = np.random.default_rng([settings.seed, _ORDER, update]).choice(
             pool, min(settings.images, len(pool)), replace=False)
         if not settings.backbone:
@@ -163,38 +160,40 @@ class _Proposing:
 
     def _hold(self, pool: np.ndarray, refresh: int) -> None:
         """Feature maps of the pool's images; they don't change while the backbone is fixed."""
-        number = refresh if len(pool) < len(self.collection.names) else 0
-        if number == self.pool_number:
+        if refresh == self.held:
             return
-        self.pool_number, self.maps = number, {}
+        self.held, self.maps = refresh, {}
         bad: dict[int, str] = {}
         paths = [self.collection.paths[index] for index in pool]
         for place, features, image_size in feature_maps(self.network, paths, self.describing, bad):
             # Half the memory; three digits are more than the anchors' labels are worth.
-            self.maps[int(pool[place])] = features.half(), image_size
+            index = int(pool[place])
+            self.maps[index] = features.half(), image_size, self._box(index, image_size)
         self.bad |= {self.collection.names[pool[place]]: reason for place, reason in bad.items()}
 
     def _seen(self, index: int) -> tuple[Tensor, tuple[int, int], Tensor] | None:
         """Feature map (C, h, w), (H, W) of the image that it came from, the box in that; None when unreadable."""
         device = next(self.network.parameters()).device
-        if self.settings.backbone:
-            try:
-                (image,) = Views(self.collection, [index], self.settings.size)
-            except (ImageError, UnreadableError):
-                name = self.collection.names[index]
-                self.bad[name] = why_unreadable(self.collection.paths[index])
+        if not self.settings.backbone:
+            if index not in self.maps:
                 return None
-            image_size = tuple(image.shape[-2:])
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-                features = self.network.backbone(image[None].to(device))[0]
-        elif index not in self.maps:
+            features, image_size, box = self.maps[index]
+            return features.to(device).float(), image_size, box
+        try:
+            (image,) = Views(self.collection, [index], self.settings.size)
+        except (ImageError, UnreadableError):
+            self.bad[self.collection.names[index]] = why_unreadable(self.collection.paths[index])
             return None
-        else:
-            features, image_size = self.maps[index]
-            features = features.to(device)
+        image_size = tuple(image.shape[-2:])
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            features = self.network.backbone(image[None].to(device))[0]
+        return features.float(), image_size, self._box(index, image_size)
+
+    def _box(self, index: int, image_size: tuple[int, int]) -> Tensor:
+        """The box of an image, (4,), in pixels of what the network sees of it."""
         width, height = read_size(self.collection.paths[index])
         scale = torch.tensor([image_size[1] / width, image_size[0] / height] * 2)
-        return features.float(), image_size, torch.tensor(self.collection.boxes[index], dtype=torch.float32) * scale
+        return torch.tensor(self.collection.boxes[index], dtype=torch.float32) * scale
 
     def state(self) -> dict[str, Tensor]:
         return {}  # everything follows from the number of the update

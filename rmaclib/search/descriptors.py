@@ -178,7 +178,7 @@ def learn_whitening(network: RMAC, paths: Sequence[str | os.PathLike], settings:
         with Extractor(network, settings or DescribeSettings(), _all_regions) as extractor:
             items = [(Path(path), None) for path in paths]
             extractor.choose_precision(items)
-            with _bar(len(items), progress, "whitening") as bar:
+            with image_bar(len(items), progress, "whitening") as bar:
                 for chunk in _chunks(items):
                     for indices, vectors in extractor.batches(chunk, {}):
                         bar.update(len(indices))
@@ -212,7 +212,7 @@ def _described(network: RMAC, items: Sequence[_Item], settings: DescribeSettings
         return
     with Extractor(network, settings, _one_descriptor) as extractor:
         extractor.choose_precision(items)
-        with _bar(len(items), progress, "describing") as bar:
+        with image_bar(len(items), progress, "describing") as bar:
             for number, chunk in enumerate(_chunks(items)):
                 if number in todo:
                     yield number, _describe_chunk(extractor, chunk, network.dim, bar)
@@ -292,7 +292,7 @@ def images_fingerprint(items: Sequence[_Item], names: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _bar(total: int, progress: bool, what: str) -> tqdm:
+def image_bar(total: int, progress: bool, what: str) -> tqdm:
     # disable=None: quiet when the output is not a terminal
     return tqdm(total=total, desc=what, unit="image", disable=None if progress else True)
 

@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from rmaclib.images import fitted_size, read_size
 from rmaclib.rmac import RMAC
-from rmaclib.search.descriptors import DescribeSettings, Extractor
+from rmaclib.search.descriptors import DescribeSettings, Extractor, image_bar
 
 
 class Proposed(NamedTuple):
@@ -51,7 +50,7 @@ def propose(network: RMAC, paths: Sequence[Path], settings: DescribeSettings, co
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
     results: list[Proposed] = [Proposed(*nothing, "")] * len(paths)
     bad: dict[int, str] = {}
-    with tqdm(total=len(paths), desc="proposing", unit="image", disable=None if progress else True) as bar:
+    with image_bar(len(paths), progress, "proposing") as bar:
         for indices, filled in _computed(network, paths, settings, parts, bad):
             for index, row in zip(indices, filled.numpy(), strict=True):
                 row = row[row[:, 4] >= 0]
@@ -93,5 +92,3 @@ def _computed(network: RMAC, paths: Sequence[Path], settings: DescribeSettings, 
         items = [(Path(path), None) for path in paths]
         extractor.choose_precision(items)
         yield from extractor.batches(items, bad)
-
-

@@ -1,8 +1,10 @@
 """Small pictures and a small network to train on them; also imported by the processes that a test starts."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
@@ -41,3 +43,27 @@ def tiny(images: LabelledImages | None = None, **options) -> RMAC:
         network.set_whitening(learn_whitening(network, images.paths, DescribeSettings((SIZE,), device="cpu"), dim=8,
                                               shrinkage=0.1, progress=False))
     return network
+
+
+def stopped_equals_whole(run, step, update: int, folder, monkeypatch):
+    """run(out) trains; stopped in an update of `step` (a class) and started again it ends as it does in one go.
+
+    Returns what the whole run gave; its files are in folder / "whole".
+    """
+    plain = step.__call__
+
+    def stops(self, number):
+        if number == update:
+            raise KeyboardInterrupt
+        return plain(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "__call__", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder / "stopped")
+    stopped, whole = run(folder / "stopped"), run(folder / "whole")
+    for one, other in zip(stopped.history, whole.history, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    one, other = (load_file(folder / name / "state.safetensors") for name in ("stopped", "whole"))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    return whole

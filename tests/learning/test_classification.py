@@ -5,8 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learning_pictures import SIZE, pictures, tiny
-from safetensors.torch import load_file
+from learning_pictures import SIZE, pictures, stopped_equals_whole, tiny
 from torch.nn import functional
 
 from rmaclib.learning import Classifier, ClassifySettings, LearningError, classification, train_classifier
@@ -78,22 +77,7 @@ def test_stopped_and_started_again_gives_the_same_result(images, tmp_path, monke
     def run(out):
         return train_classifier(tiny(), images, SETTINGS, out=out, validation=images, progress=False)
 
-    step = classification._Naming.__call__
-
-    def stops(self, update):
-        if update == 4:
-            raise KeyboardInterrupt
-        return step(self, update)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(classification._Naming, "__call__", stops)
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "stopped")
-    stopped, whole = run(tmp_path / "stopped"), run(tmp_path / "whole")
-    for one, other in zip(stopped.history, whole.history, strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    one, other = (load_file(tmp_path / name / "state.safetensors") for name in ("stopped", "whole"))
-    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    stopped_equals_whole(run, classification._Naming, 4, tmp_path, monkeypatch)
 
 
 def test_labels_may_have_gaps_and_bad_images_are_left_out(tmp_path):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from learning_pictures import tiny
+from learning_pictures import stopped_equals_whole, tiny
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -67,24 +67,9 @@ def test_finds_what_the_boxes_show(boxed, tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, {"pool": 8, "refresh": 2}, {"backbone": True}])
 def test_stopped_and_started_again_gives_the_same_result(boxed, tmp_path, monkeypatch, changes):
-    settings, step = replace(SETTINGS, **changes), proposing._Proposing.__call__
-
-    def stops(self, update):
-        if update == 5:
-            raise KeyboardInterrupt
-        return step(self, update)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(proposing._Proposing, "__call__", stops)
-        with pytest.raises(KeyboardInterrupt):
-            run(boxed, tmp_path / "stopped", settings, validation=boxed)
-    results = {}
-    for name in ("stopped", "whole"):
-        results[name] = run(boxed, tmp_path / name, settings, validation=boxed)
-    for one, other in zip(*(found.history for found in results.values()), strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    one, other = (load_file(tmp_path / name / "state.safetensors") for name in results)
-    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    settings = replace(SETTINGS, **changes)
+    stopped_equals_whole(lambda out: run(boxed, out, settings, validation=boxed), proposing._Proposing, 5, tmp_path,
+                         monkeypatch)
     before, now = tiny().backbone.state_dict(), load_file(tmp_path / "whole" / "state.safetensors")
     if settings.backbone:  # the best network may be the first
         assert any(not torch.equal(tensor, now[f"model.1.{name}"]) for name, tensor in before.items())
