@@ -63,3 +63,18 @@ def load_checkpoint(path: str | os.PathLike) -> RMAC:
     except RuntimeError as error:
         raise CheckpointError(f"{path}: weights don't fit the settings it names ({error})") from error
     return network
+
+
+def is_checkpoint(network: str) -> bool:
+    """Whether a text means a file and not a backbone's name."""
+    return network.endswith(".safetensors") or Path(network).is_file()
+
+
+def open_network(network: str, **settings) -> RMAC:
+    """A checkpoint (.safetensors), or a backbone by name as it comes, with R-MAC at L = 3; on the CPU.
+
+    settings: of NetworkSettings, put over its own. raises CheckpointError, BackboneError, ValueError
+    """
+    if is_checkpoint(network):
+        return load_checkpoint(network).change(**settings)
+    return create_network(NetworkSettings(**{"backbone": network, "levels": 3, **settings}))

@@ -3,37 +3,52 @@
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-
-from rmaclib.rmac import RMAC
-from rmaclib.search.descriptors import DescribeSettings, describe
-from rmaclib.search.ranking import rank_others
 
 
 class DescriptorNeighbours:
     """A rmaclib.cleaning.pipeline.Neighbours: describes the images of a class and ranks them by cosine.
 
-    It does so in a process of its own, whose memory ends with it: describing takes more than cleaning a class does.
+    network: a backbone's name or a checkpoint, see rmaclib.checkpoints.open_network; size: longer side in pixels
+    A process of its own does it, on the CPU: with what it loads, describing takes more memory than cleaning a class.
+    raises CheckpointError, BackboneError
     """
 
-    def __init__(self, network: RMAC, settings: DescribeSettings):
-        self.network, self.settings = network, settings
-        self.name = f"{network.settings.backbone}, R-MAC L={network.settings.levels}, sizes {list(settings.sizes)}"
+    def __init__(self, network: str, size: int = 320):
+        self._ask = network, size
+        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.name = self._process.submit(_name, *self._ask).result()
 
     def __call__(self, paths: Sequence[Path], count: int) -> np.ndarray:
         """(N, min(count, M - 1)) int64, nearest first, M the images that can be read; rows of those that can't
         are -1."""
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), torch.set_num_threads,
-                                 (torch.get_num_threads(),)) as process:
-            return process.submit(nearest, self.network, self.settings, list(paths), count).result()
+        return self._process.submit(_nearest, *self._ask, list(paths), count).result()
 
 
-def nearest(network: RMAC, settings: DescribeSettings, paths: Sequence[Path], count: int) -> np.ndarray:
-    """See DescriptorNeighbours.__call__."""
-    found = describe(network, paths, settings, names=[str(n) for n in range(len(paths))], progress=False)
+# What follows runs in the process. Only it may load torch.
+
+
+@lru_cache(maxsize=1)
+def _opened(network: str):
+    from rmaclib.checkpoints import open_network
+
+    return open_network(network)
+
+
+def _name(network: str, size: int) -> str:
+    settings = _opened(network).settings
+    return f"{settings.backbone}, R-MAC L={settings.levels}, sizes {[size]}"
+
+
+def _nearest(network: str, size: int, paths: Sequence[Path], count: int) -> np.ndarray:
+    from rmaclib.search.descriptors import DescribeSettings, describe
+    from rmaclib.search.ranking import rank_others
+
+    settings = DescribeSettings((size,), precision="float32", device="cpu")
+    found = describe(_opened(network), paths, settings, names=[str(n) for n in range(len(paths))], progress=False)
     good = np.array([int(name) for name in found.names], np.int64)
     nearest = np.full((len(paths), max(0, min(count, len(good) - 1))), -1, np.int64)
     if nearest.shape[1]:

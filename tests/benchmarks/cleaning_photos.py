@@ -34,8 +34,6 @@ from rmaclib.cleaning import (
 from rmaclib.cleaning.pipeline import graph_file, landmark_members, match_landmarks
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset
 from rmaclib.results import record
-from rmaclib.rmac import NetworkSettings, create_network
-from rmaclib.search.descriptors import DescribeSettings
 from rmaclib.search.neighbours import DescriptorNeighbours
 
 LEAST = 10  # inliers kept in the graphs, the lowest threshold of the sweep
@@ -133,7 +131,7 @@ class Steps:
     def shortlist(self) -> None:
         """Edges and kept images that remain on shortlists, computed from the graphs of all pairs."""
         found = self.graphs(self.photos, self.settings, "threshold")
-        lists, members = shortlists(), landmark_members(self.photos)
+        lists, members = DescriptorNeighbours("efficientnet_lite0"), landmark_members(self.photos)
         large = [label for label, indices in members.items() if len(indices) >= 90]
         nearest = [lists([self.photos.paths[index] for index in members[label]], max(SHORTLISTS)) for label in large]
         for count in SHORTLISTS:
@@ -184,12 +182,6 @@ class Steps:
             raise SystemExit(f"rmac clean: exit status {process.returncode}")
         for who, value in peaks.items():
             self.keep(f"memory_{who}", value, "MiB", f"rmac clean, one class of {count} images", self.settings)
-
-
-def shortlists() -> DescriptorNeighbours:
-    """Those of rmac clean."""
-    return DescriptorNeighbours(create_network(NetworkSettings("efficientnet_lite0", levels=3)),
-                                DescribeSettings((320,), precision="float32"))
 
 
 def main() -> int:

@@ -1,7 +1,12 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from rmaclib.backbones import BackboneError
+from rmaclib.checkpoints import save_checkpoint
 from rmaclib.search.descriptors import DescribeSettings, describe
 from rmaclib.search.neighbours import DescriptorNeighbours
 
@@ -20,8 +25,15 @@ def paths(tmp_path_factory):
     return [*found[:2], folder / "bad.png", *found[2:]]
 
 
-def test_the_nearest_without_oneself(lite0, paths):
-    neighbours = DescriptorNeighbours(lite0, SETTINGS)
+@pytest.fixture(scope="module")
+def neighbours(lite0, tmp_path_factory):
+    """Of a checkpoint, so that the process describes with the very same network."""
+    file = tmp_path_factory.mktemp("network") / "lite0.safetensors"
+    save_checkpoint(file, lite0)
+    return DescriptorNeighbours(str(file), 64)
+
+
+def test_the_nearest_without_oneself(lite0, neighbours, paths):
     found = neighbours(paths, 2)
     assert found.shape == (6, 2) and (found[2] == -1).all()
     good = [0, 1, 3, 4, 5]
@@ -31,10 +43,20 @@ def test_the_nearest_without_oneself(lite0, paths):
         assert found[number].tolist() == [good[n] for n in order if n != row][:2]
 
 
-def test_fewer_images_than_neighbours_and_copies(lite0, paths):
-    neighbours = DescriptorNeighbours(lite0, SETTINGS)
+def test_fewer_images_than_neighbours_and_copies(neighbours, paths):
     assert neighbours(paths[:2], 9).tolist() == [[1], [0]]
     assert neighbours(paths[2:3], 9).shape == (1, 0)
     copies = neighbours([paths[0]] * 3, 2)
     assert copies.shape == (3, 2) and all(row not in copies[row] for row in range(3))
     assert "efficientnet_lite0" in neighbours.name and "64" in neighbours.name
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(BackboneError, match="nothing"):
+        DescriptorNeighbours("nothing")
+
+
+def test_cleaning_does_not_load_torch():
+    code = ("import sys, rmaclib.cli, rmaclib.commands.cleaning, rmaclib.search.neighbours; "
+            "sys.exit('torch' in sys.modules or 'faiss' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
