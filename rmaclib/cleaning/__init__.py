@@ -11,7 +11,9 @@ from rmaclib.cleaning.graph import (
     MatchGraph,
     components,
     kept_components,
+    kept_edges,
     load_graph,
+    parts,
     save_graph,
 )
 from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract, root_sift
@@ -32,6 +34,6 @@ __all__ = [
     "BoxSettings", "CleanError", "CleanSettings", "Cleaned", "Features", "GraphError", "GraphSettings",
     "KeypointSettings", "Landmark", "MatchGraph", "MatchSettings", "Matcher", "Selection", "VerificationSettings",
     "Verified", "clean", "clean_settings", "components", "diffuse", "extract", "geometric_median",
-    "geometric_medians", "initial_boxes", "kept_components", "load_graph", "main_directions", "map_boxes",
-    "root_sift", "save_graph", "select", "verify", "verify_pair",
+    "geometric_medians", "initial_boxes", "kept_components", "kept_edges", "load_graph", "main_directions",
+    "map_boxes", "parts", "root_sift", "save_graph", "select", "verify", "verify_pair",
 ]

@@ -1,4 +1,9 @@
-"""The graph of verified matches of one landmark, and its connected components (Section 3)."""
+"""The graph of verified matches of one landmark, and the parts of it that hold together (Section 3).
+
+The paper keeps the largest connected component. One false or accidental match then joins two sides of a building for
+good, so that a component is also cut where hardly anything holds it together: at its cut of smallest conductance,
+found from the second eigenvector of its normalised Laplacian (Shi and Malik 2000).
+"""
 
 import json
 import os
@@ -7,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.linalg import eigh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -27,7 +33,8 @@ class MatchGraph:
     sizes: (N, 2) int32, (width, height) in pixels, (0, 0) of an unreadable image
     pairs: (E, 2) int32, indices i < j in rising order; inliers: (E,) int32, the edges' scores
     affines: (E, 2, 3) float64, map points of image i to image j, in pixels of the originals
-    rectangles: (E, 2, 4) float32, smallest boxes (x1, y1, x2, y2) around the matched keypoints in i and in j
+    rectangles: (E, 2, 4) float32, smallest boxes (x1, y1, x2, y2) around what matched in i and in j: the squares
+      that the keypoints' descriptors describe, which may reach out of the image
     compared: number of pairs that were compared
     rejected: why a pair with enough matches gave no edge -> how many
     settings: what made it: keypoints, matching, verification, and the files it was made from
@@ -50,18 +57,27 @@ class GraphSettings:
     """Which part of a landmark's graph is kept.
 
     threshold: edges with fewer inliers are cut; the paper's value is not known
-    largest: components kept; 1 as in the paper, more give a landmark's other profiles as sub-classes
-    min_images: a smaller component is no class and not kept
+    conductance: a component is cut in two where the edges between hold less than this share of the inliers of the
+      part that has fewer, see parts(); 0 leaves connected components whole, as the paper does
+    largest: parts kept; 1 as in the paper, more give a landmark's other profiles as sub-classes
+    min_images: a smaller part is no class and not kept
+    min_matches: images with fewer matches within their part are dropped from it; 2 costs many right images and leaves
+      hardly a wrong one
     """
 
-    threshold: int = 12
+    threshold: int = 10
+    conductance: float = 0.02
     largest: int = 1
     min_images: int = 2
+    min_matches: int = 1
 
     def __post_init__(self):
-        if self.threshold < 3 or self.largest < 1 or self.min_images < 1:
-            raise ValueError("graph: expected a threshold of at least 3 (an affine has three points), largest and "
-                             f"min_images of at least 1, got {self.threshold}, {self.largest}, {self.min_images}")
+        if self.threshold < 3 or min(self.largest, self.min_images, self.min_matches) < 1:
+            raise ValueError("graph: expected a threshold of at least 3 (an affine has three points), largest, "
+                             f"min_images and min_matches of at least 1, got {self.threshold}, {self.largest}, "
+                             f"{self.min_images} and {self.min_matches}")
+        if not 0 <= self.conductance < 1:
+            raise ValueError(f"graph: expected a conductance in 0..1 (below 1), got {self.conductance}")
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
@@ -80,6 +96,57 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
     return rank[found]
 
 
+def parts(count: int, pairs: np.ndarray, weights: np.ndarray, conductance: float) -> np.ndarray:
+    """Components that are cut in two, and again, as long as a cut has less than the given conductance.
+
+    pairs: (E, 2) indices, each pair once, weights: (E,) positive; returns (count,) int, numbered as components()
+    Conductance of a cut: weight of the edges between its sides over the weights at the nodes of the side that has
+    less, an edge within it counting at both its ends. Takes N² numbers for a component of N nodes.
+    """
+    pairs = np.asarray(pairs).reshape(-1, 2)
+    held = np.ones(len(pairs), bool)  # edges that no cut goes through
+    whole = _groups(components(count, pairs)) if conductance > 0 else []
+    while whole:
+        nodes = whole.pop()
+        inside = np.zeros(count, bool)
+        inside[nodes] = True
+        inner = np.flatnonzero(held & inside[pairs[:, 0]])
+        local = np.searchsorted(nodes, pairs[inner])
+        value, side = sparsest_cut(len(nodes), local, weights[inner])
+        if value < conductance:
+            held[inner] = side[local[:, 0]] == side[local[:, 1]]
+            # Either side may be in several pieces.
+            whole += [nodes[group] for group in _groups(components(len(nodes), local[held[inner]]))]
+    return components(count, pairs[held])
+
+
+def _groups(numbers: np.ndarray) -> list[np.ndarray]:
+    """Nodes of each component, of those that a cut can make smaller: a single edge has conductance 1."""
+    return [np.flatnonzero(numbers == number) for number in np.flatnonzero(np.bincount(numbers) > 2)]
+
+
+def sparsest_cut(count: int, pairs: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    """The cut of smallest conductance among those between nodes that the second eigenvector of the normalised
+    Laplacian puts in order.
+
+    Arguments as of parts(), of a connected graph of at least 2 nodes; returns the conductance and (count,) bool, one
+    of the sides
+    """
+    joined = np.zeros((count, count))
+    joined[tuple(pairs.T)] = joined[tuple(pairs.T[::-1])] = weights
+    degrees = joined.sum(1)
+    scale = 1 / np.sqrt(degrees)
+    _, vectors = eigh(np.eye(count) - scale[:, None] * joined * scale, subset_by_index=[1, 1])
+    order = np.argsort(vectors[:, 0] * scale, kind="stable")
+    volumes = degrees[order].cumsum()  # of the first nodes
+    between = volumes - 2 * np.tril(joined[np.ix_(order, order)], -1).sum(1).cumsum()
+    values = between[:-1] / np.minimum(volumes[:-1], volumes[-1] - volumes[:-1])
+    best = int(values.argmin())
+    side = np.zeros(count, bool)
+    side[order[:best + 1]] = True
+    return float(values[best]), side
+
+
 def strong_edges(graph: MatchGraph, threshold: int) -> np.ndarray:
     """(E,) bool: the edges with at least `threshold` inliers.
 
@@ -92,10 +159,21 @@ def strong_edges(graph: MatchGraph, threshold: int) -> np.ndarray:
 
 
 def kept_components(graph: MatchGraph, settings: GraphSettings) -> np.ndarray:
-    """(N,) int: number of the kept component that an image belongs to, 0 for the largest; -1 when it is dropped."""
-    found = components(len(graph.names), graph.pairs[strong_edges(graph, settings.threshold)])
+    """(N,) int: number of the kept part that an image belongs to, 0 for the largest; -1 when it is dropped."""
+    strong = strong_edges(graph, settings.threshold)
+    found = parts(len(graph.names), graph.pairs[strong], graph.inliers[strong], settings.conductance)
     large = np.bincount(found, minlength=1)[found] >= settings.min_images if len(found) else found
-    return np.where(large & (found < settings.largest), found, -1)
+    kept = np.where(large & (found < settings.largest), found, -1)
+    if settings.min_matches > 1:
+        matches = np.bincount(graph.pairs[kept_edges(graph, settings, kept)].ravel(), minlength=len(kept))
+        kept[matches < settings.min_matches] = -1
+    return kept
+
+
+def kept_edges(graph: MatchGraph, settings: GraphSettings, kept: np.ndarray) -> np.ndarray:
+    """(E,) bool: the strong edges within the kept parts; kept: what kept_components() gave."""
+    ends = kept[graph.pairs]  # (E, 2)
+    return strong_edges(graph, settings.threshold) & (ends[:, 0] == ends[:, 1]) & (ends[:, 0] >= 0)
 
 
 def save_graph(path: str | os.PathLike, graph: MatchGraph) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from rmaclib.images import read_image, resize_longer
 
 DETECTORS = ("sift", "hessian-affine")
+_SIFT_SQUARE = 6  # OpenCV's size is 2 sigma; four by four bins of 3 sigma are described
 
 
 class Features(NamedTuple):
@@ -19,11 +20,13 @@ class Features(NamedTuple):
     points: (N, 2) float32, in pixels of the original image
     descriptors: (N, 128) uint8, SIFT; root_sift() makes them comparable
     size: (width, height) of the original image in pixels
+    sides: (N,) float32, side in pixels of the square around a point that its descriptor describes
     """
 
     points: np.ndarray
     descriptors: np.ndarray
     size: tuple[int, int]
+    sides: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,14 @@ def extract(path: str | os.PathLike, settings: KeypointSettings | None = None) -
     image = read_image(path)
     grey = np.asarray(resize_longer(image, settings.size, enlarge=True).convert("L"))  # (H, W)
     detect = _sift if settings.detector == "sift" else _hessian_affine
-    points, descriptors, response = detect(grey, settings.count)
+    points, descriptors, response, sides = detect(grey, settings.count)
     # OpenCV may return a few more than asked for; equal responses keep their order.
     strongest = np.sort(np.argsort(-response, kind="stable")[:settings.count])
     # Pixel centres: x of the resized image is (x + 1/2) * scale - 1/2 of the original.
     scale = np.array(image.size) / grey.shape[::-1]
     points = ((points[strongest] + 0.5) * scale - 0.5).astype(np.float32)
-    return Features(points, descriptors[strongest], image.size)
+    sides = (sides[strongest] * scale.mean()).astype(np.float32)
+    return Features(points, descriptors[strongest], image.size, sides)
 
 
 def root_sift(descriptors: np.ndarray) -> np.ndarray:
@@ -75,8 +79,8 @@ def root_sift(descriptors: np.ndarray) -> np.ndarray:
     return np.sqrt(values / np.maximum(values.sum(1, keepdims=True), 1))
 
 
-def _sift(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns points (N, 2), descriptors (N, 128) uint8, response (N,)."""
+def _sift(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns points (N, 2), descriptors (N, 128) uint8, response (N,), sides of the described squares (N,)."""
     # OpenCV's SIFT descriptors are whole numbers 0..255 stored as float32.
     # The precise pyramid takes away a shift of a quarter of a pixel. With half of OpenCV's least contrast it is the
     # count that decides, in hazy pictures too.
@@ -85,10 +89,11 @@ def _sift(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     if not keypoints:
         return _none()
     return (np.array([keypoint.pt for keypoint in keypoints]), descriptors.astype(np.uint8),
-            np.array([keypoint.response for keypoint in keypoints]))
+            np.array([keypoint.response for keypoint in keypoints]),
+            _SIFT_SQUARE * np.array([keypoint.size for keypoint in keypoints]))
 
 
-def _hessian_affine(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hessian_affine(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Hessian blobs with affine shape (Mikolajczyk and Schmid 2004), as kornia has them; see _sift."""
     try:
         import kornia.feature as features
@@ -109,7 +114,7 @@ def _hessian_affine(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarra
         vectors = descriptor(patches)  # (N, 128), unit length
     # SIFT's own scaling to bytes: a unit vector times 512, cut at 255.
     return (frames[0, :, :, 2].numpy(), np.clip(np.rint(vectors.numpy() * 512), 0, 255).astype(np.uint8),
-            response[0].numpy())
+            response[0].numpy(), 2 * features.get_laf_scale(frames)[0, :, 0, 0].numpy())
 
 
 @lru_cache(maxsize=2)
@@ -122,5 +127,5 @@ def _hessian_parts(count: int):
     return detector.eval(), features.SIFTDescriptor(41, rootsift=False).eval()
 
 
-def _none() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return np.zeros((0, 2)), np.zeros((0, 128), np.uint8), np.zeros(0)
+def _none() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    return np.zeros((0, 2)), np.zeros((0, 128), np.uint8), np.zeros(0), np.zeros(0)

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,9 +25,9 @@ from rmaclib.cleaning.graph import (
     GraphSettings,
     MatchGraph,
     kept_components,
+    kept_edges,
     load_graph,
     save_graph,
-    strong_edges,
 )
 from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract, root_sift
 from rmaclib.cleaning.matching import Matcher, MatchSettings, main_directions
@@ -177,7 +177,7 @@ def select(graph: MatchGraph, settings: CleanSettings) -> Selection:
     """Kept components of a landmark's graph and the boxes in them; needs no image."""
     count = len(graph.names)
     component = kept_components(graph, settings.graph)
-    inside = strong_edges(graph, settings.graph.threshold) & (component[graph.pairs[:, 0]] >= 0)
+    inside = kept_edges(graph, settings.graph, component)
     pairs, affines, rectangles = graph.pairs[inside], graph.affines[inside], graph.rectangles[inside]
     first = initial_boxes(count, pairs, rectangles, graph.sizes, settings.boxes.merge)
     spread = diffuse(first, pairs, affines, graph.sizes, settings.boxes)
@@ -185,9 +185,11 @@ def select(graph: MatchGraph, settings: CleanSettings) -> Selection:
     first[dropped] = np.nan
     spread.boxes[dropped] = np.nan
     matched = np.isin(np.arange(count), graph.pairs[graph.inliers >= settings.graph.threshold])
+    inside = kept_components(graph, replace(settings.graph, min_matches=1)) >= 0
     reasons = tuple(
-        "" if kept else reason or ("other part of the graph" if linked else "no verified match")
-        for kept, reason, linked in zip(~dropped, graph.reasons, matched, strict=True))
+        "" if kept else reason or ("too few matches" if loose else "other part of the graph" if linked else
+                                   "no verified match")
+        for kept, reason, loose, linked in zip(~dropped, graph.reasons, inside, matched, strict=True))
     return Selection(component, reasons, first, spread.boxes, spread.rounds, spread.converged)
 
 
@@ -274,7 +276,8 @@ class _Job:
         self.identity = {
             "keypoints": asdict(settings.keypoints), "matching": asdict(settings.matching),
             "verification": asdict(settings.verification),
-            "pairs": f"{settings.neighbours} neighbours ({neighbours.name})" if self.neighbours else "all"}
+            "pairs": f"{settings.neighbours} neighbours ({neighbours.name})" if self.neighbours else "all",
+            "rectangles": "described squares"}
         self.chunks: dict[int, list[Features | str]] = {}
         self.blocks: dict[tuple[int, int], _Block] = {}
         self.waits_for = 0
@@ -397,7 +400,7 @@ def match_pairs(features: Sequence[Features], numbers: np.ndarray, pairs: np.nda
             continue
         left, right = matches[inliers].T
         edges.append((numbers[[i, j]], inliers.sum(), affine,
-                      [_around(features[i].points[left]), _around(features[j].points[right])]))
+                      [_around(features[i], left), _around(features[j], right)]))
     if not edges:
         return _empty_block()._replace(compared=len(pairs), rejected=rejected)
     found, inliers, affines, rectangles = zip(*edges, strict=True)
@@ -405,9 +408,10 @@ def match_pairs(features: Sequence[Features], numbers: np.ndarray, pairs: np.nda
                   np.array(rectangles, np.float32), len(pairs), rejected)
 
 
-def _around(points: np.ndarray) -> np.ndarray:
-    """Smallest box around pixels at (M, 2) centres."""
-    return np.concatenate([points.min(0), points.max(0) + 1])
+def _around(features: Features, chosen: np.ndarray) -> np.ndarray:
+    """Smallest box around the squares that chosen keypoints' descriptors describe: what matched is all of these."""
+    points, half = features.points[chosen], features.sides[chosen, None] / 2
+    return np.concatenate([(points + 0.5 - half).min(0), (points + 0.5 + half).max(0)])
 
 
 def _empty_block() -> _Block:

@@ -36,7 +36,7 @@ class Truth:
 @dataclass(frozen=True)
 class Judgement:
     """A cleaned collection against the truth. A landmark's right images are those of its dominant profile: the
-    most frequent (monument, profile) among its images.
+    most frequent (monument, profile) among its images; of equally frequent ones, that which was kept most.
 
     precision: share of the kept images that show the dominant profile
     recall: share of the dominant profile's well visible images that are kept
@@ -91,9 +91,10 @@ def judge(cleaned: Cleaned, truth: Mapping[str, Truth], least_visible: float = L
         if absent:
             raise ValueError(f"truth: expected a line for each image, none for {absent[0]!r}")
         shown = [(truth[name].monument, truth[name].profile) for name in names]
-        counts = Counter(profile for profile in shown if profile[0])
-        dominant = max(sorted(counts), key=counts.get, default=None)
         selection = landmark.selection
+        counts, kept_of = Counter(profile for profile in shown if profile[0]), Counter(
+            profile for profile, component in zip(shown, selection.component, strict=True) if component >= 0)
+        dominant = max(sorted(counts), key=lambda profile: (counts[profile], kept_of[profile]), default=None)
         for name, profile, component, first, box in zip(names, shown, selection.component, selection.first,
                                                         selection.boxes, strict=True):
             found = truth[name]

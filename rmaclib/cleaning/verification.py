@@ -16,7 +16,7 @@ import numpy as np
 from rmaclib.cleaning.keypoints import Features
 
 REASONS = ("few inliers", "mirrored", "scale", "stretch", "thin strip")
-# Enough to find 12 inliers among 60 matches all but surely; half of OpenCV's default, most of a hopeless pair's time.
+# Enough to find 10 inliers among 50 matches all but surely; half of OpenCV's default, most of a hopeless pair's time.
 _ROUNDS = 1000
 MARK = "mark"  # reason of a pair that only matches taken out as marks held together
 
@@ -39,7 +39,7 @@ class VerificationSettings:
     """
 
     tolerance: float = 0.011
-    min_inliers: int = 12
+    min_inliers: int = 10
     max_scale: float = 4.0
     max_stretch: float = 3.0
     min_width: float = 0.01

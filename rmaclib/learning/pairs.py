@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array
 
-from rmaclib.cleaning.graph import GraphSettings, kept_components, load_graph, strong_edges
+from rmaclib.cleaning.graph import GraphSettings, kept_components, kept_edges, load_graph
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.learning.errors import LearningError
 
@@ -38,13 +38,12 @@ class Relations:
         return self.labels[images][:, None] != self.labels[images]
 
 
-def verified_pairs(collection: LabelledImages, folder: str | os.PathLike, threshold: int = 12,
-                   largest: int = 1) -> csr_array:
+def verified_pairs(collection: LabelledImages, folder: str | os.PathLike,
+                   settings: GraphSettings | None = None) -> csr_array:
     """Pairs of images that a verified match joins (Section 3), (N, N) bool, symmetric.
 
     folder: of a cleaning run (rmac clean --out FOLDER): its graphs/*.npz are read
-    threshold: inliers that a pair needs; largest: components kept of each landmark, as in cleaning. A pair has
-      both its images in a kept one.
+    settings: which parts of the graphs were kept; a pair has both its images in one of them
     An image is found by the end of its path: the name that it was cleaned under. Pairs that the collection lacks an
       image of, or has under two labels, are left out.
     raises LearningError: no graphs in the folder, or none of their pairs in the collection
@@ -52,19 +51,18 @@ def verified_pairs(collection: LabelledImages, folder: str | os.PathLike, thresh
     files = sorted((Path(folder) / "graphs").glob("*.npz"))
     if not files:
         raise LearningError(f"{folder}: expected match graphs graphs/*.npz of a cleaning run, found none")
+    settings = settings or GraphSettings()
     find, rows, columns = _Finder(collection), [], []
     for file in files:
         graph = load_graph(file)
-        kept = kept_components(graph, GraphSettings(threshold, largest)) >= 0
-        strong = graph.pairs[strong_edges(graph, threshold)]
-        for i, j in strong[kept[strong].all(1)].tolist():
+        for i, j in graph.pairs[kept_edges(graph, settings, kept_components(graph, settings))].tolist():
             for a in find(graph.names[i]):
                 for b in find(graph.names[j]):
                     if a != b and collection.labels[a] == collection.labels[b]:
                         rows += (a, b)
                         columns += (b, a)
     if not rows:
-        raise LearningError(f"{folder}: none of the pairs with {threshold} inliers joins two images of "
+        raise LearningError(f"{folder}: none of the pairs with {settings.threshold} inliers joins two images of "
                             f"{collection.name}; images are found by the ends of their paths, such as "
                             f"{collection.names[0]}")
     count = len(collection.names)

@@ -1,9 +1,24 @@
+from itertools import combinations, product
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmaclib.cleaning import GraphError, GraphSettings, MatchGraph, components, kept_components, load_graph, save_graph
+from rmaclib.cleaning import (
+    CleanSettings,
+    GraphError,
+    GraphSettings,
+    MatchGraph,
+    components,
+    kept_components,
+    kept_edges,
+    load_graph,
+    parts,
+    save_graph,
+    select,
+)
+from rmaclib.cleaning.graph import sparsest_cut
 
 
 def graph(count, *edges, least=8):
@@ -93,3 +108,87 @@ def test_other_files_are_named(tmp_path):
 def test_bad_settings(values):
     with pytest.raises(ValueError, match="expected"):
         GraphSettings(**values)
+
+
+def clique(*nodes, weight=20):
+    return [(a, b, weight) for a, b in combinations(nodes, 2)]
+
+
+def conductance(pairs, weights, side):
+    """By definition, an edge at a time."""
+    between, volumes = 0.0, [0.0, 0.0]
+    for (a, b), weight in zip(pairs.tolist(), weights.tolist(), strict=True):
+        between += weight * (side[a] != side[b])
+        volumes[int(side[a])] += weight
+        volumes[int(side[b])] += weight
+    return between / min(volumes)
+
+
+@st.composite
+def connected(draw):
+    """A connected graph of 2 to 7 nodes: count, pairs, weights."""
+    count = draw(st.integers(2, 7))
+    tree = {(draw(st.integers(0, node - 1)), node) for node in range(1, count)}
+    more = draw(st.sets(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)), max_size=8))
+    pairs = np.array(sorted(tree | {(min(pair), max(pair)) for pair in more if pair[0] != pair[1]}))
+    return count, pairs, np.array(draw(st.lists(st.integers(3, 90), min_size=len(pairs), max_size=len(pairs))), float)
+
+
+@given(connected())
+def test_a_cut_against_all_cuts(case):
+    """Its conductance is what the definition says of its side, no less than the best of all cuts, and no more than
+    Cheeger's inequality allows."""
+    count, pairs, weights = case
+    value, side = sparsest_cut(count, pairs, weights)
+    assert 0 < side.sum() < count
+    assert value == pytest.approx(conductance(pairs, weights, side))
+    best = min(conductance(pairs, weights, np.array(sides)) for sides in product([False, True], repeat=count)
+               if 0 < sum(sides) < count)
+    assert best - 1e-9 <= value <= 2 * best**0.5 + 1e-9
+
+
+def test_parts_by_hand():
+    # Two groups of four that one weak pair joins: 10 of 2 * 6 * 20 + 10 at the nodes of either.
+    edges = np.array([*clique(0, 2, 4, 6), *clique(1, 3, 5, 7), (0, 1, 10)])
+    assert sparsest_cut(8, edges[:, :2], edges[:, 2])[0] == pytest.approx(10 / 250)
+    assert parts(8, edges[:, :2], edges[:, 2], 0.039).tolist() == [0] * 8
+    assert parts(8, edges[:, :2], edges[:, 2], 0.041).tolist() == [0, 1] * 4
+    assert parts(8, edges[:, :2], edges[:, 2], 0).tolist() == [0] * 8
+    # A third group, held by two weak pairs, falls off too; a pair and a single node stay what they are.
+    edges = np.array([*edges, *clique(8, 9, 10, 11, 12), (7, 8, 3), (6, 9, 3), (13, 14, 5)])
+    assert parts(16, edges[:, :2], edges[:, 2], 0.05).tolist() == [1, 2] * 4 + [0] * 5 + [3, 3, 4]
+
+
+@given(connected(), st.floats(0.01, 0.9))
+def test_no_part_has_a_cut_as_thin(case, limit):
+    count, pairs, weights = case
+    found = parts(count, pairs, weights, limit)
+    for number in set(found):
+        nodes = np.flatnonzero(found == number)
+        inner = (found[pairs] == number).all(1)
+        local = np.searchsorted(nodes, pairs[inner])
+        assert len(set(components(len(nodes), local))) == 1
+        if len(nodes) > 1:
+            assert sparsest_cut(len(nodes), local, weights[inner])[0] >= limit
+
+
+def test_edges_between_kept_parts_are_none():
+    made = graph(8, *clique(0, 1, 2, 3), *clique(4, 5, 6, 7), (0, 4, 9))
+    settings = GraphSettings(threshold=8, conductance=0.05, largest=2)
+    kept = kept_components(made, settings)
+    assert kept.tolist() == [0] * 4 + [1] * 4
+    assert kept_edges(made, settings, kept).tolist() == [True] * 12 + [False]
+    alone = kept_components(made, GraphSettings(threshold=8, conductance=0.05))
+    assert alone.tolist() == [0] * 4 + [-1] * 4 and kept_edges(made, settings, alone).sum() == 6
+
+
+def test_images_with_too_few_matches_are_dropped():
+    made = graph(6, *clique(0, 1, 2), (2, 3, 20), (4, 5, 30))
+    assert kept_components(made, GraphSettings(min_matches=2)).tolist() == [0, 0, 0, -1, -1, -1]
+    assert kept_components(made, GraphSettings(min_matches=3)).tolist() == [-1, -1, 0, -1, -1, -1]
+    # The largest part is chosen first: it stays the same one, however few of its images remain.
+    chain = graph(7, (0, 1, 20), (1, 2, 20), (2, 3, 20), *clique(4, 5, 6))
+    assert kept_components(chain, GraphSettings(min_matches=2)).tolist() == [-1, 0, 0, -1, -1, -1, -1]
+    found = select(made, CleanSettings(graph=GraphSettings(min_matches=2)))
+    assert found.reasons == ("", "", "", "too few matches", "other part of the graph", "other part of the graph")
+    assert np.isnan(found.boxes[3:]).all() and np.isfinite(found.boxes[:3]).all()

@@ -8,7 +8,8 @@ FULL = MatchSettings(rough_dim=128)  # everything in full at once
 
 
 def features(descriptors):
-    return Features(np.zeros((len(descriptors), 2), np.float32), descriptors, (10, 10))
+    count = len(descriptors)
+    return Features(np.zeros((count, 2), np.float32), descriptors, (10, 10), np.ones(count, np.float32))
 
 
 def histogram(*pairs):

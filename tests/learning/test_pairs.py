@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from rmaclib.cleaning.graph import MatchGraph, save_graph
+from rmaclib.cleaning.graph import GraphSettings, MatchGraph, save_graph
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.learning import LearningError, Relations, verified_pairs
 
@@ -49,12 +49,12 @@ def test_relations_by_verified_pairs():
 
 def test_verified_pairs(tmp_path):
     # The weak edge and the second component don't count; two labels in two files.
-    graph(tmp_path, 0, "abcdef", {(0, 1): 20, (1, 2): 12, (0, 3): 11, (4, 5): 30})
+    graph(tmp_path, 0, "abcdef", {(0, 1): 20, (1, 2): 12, (0, 3): 9, (4, 5): 30}, least=9)
     graph(tmp_path, 3, "gh", {(0, 1): 15})
     images = listed("hgfedcba", [3, 3, 0, 0, 0, 0, 0, 0])
     assert pairs_of(verified_pairs(images, tmp_path)) == {(0, 1), (6, 7), (5, 6)}
-    assert pairs_of(verified_pairs(images, tmp_path, threshold=16)) == {(6, 7)}
-    assert pairs_of(verified_pairs(images, tmp_path, largest=2)) == {(0, 1), (6, 7), (5, 6), (2, 3)}
+    assert pairs_of(verified_pairs(images, tmp_path, GraphSettings(threshold=16))) == {(6, 7)}
+    assert pairs_of(verified_pairs(images, tmp_path, GraphSettings(largest=2))) == {(0, 1), (6, 7), (5, 6), (2, 3)}
     found = verified_pairs(images, tmp_path).toarray()
     assert (found == found.T).all() and not found.diagonal().any()
 
@@ -77,4 +77,4 @@ def test_images_are_found_by_name_and_label(tmp_path):
     with pytest.raises(LearningError, match="expected match graphs"):
         verified_pairs(listed("ab", [0, 0]), tmp_path / "nowhere")
     with pytest.raises(ValueError, match="at least 10"):
-        verified_pairs(listed("ab", [0, 0]), tmp_path, threshold=9)
+        verified_pairs(listed("ab", [0, 0]), tmp_path, GraphSettings(threshold=9))
