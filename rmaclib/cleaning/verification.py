@@ -4,7 +4,8 @@ An affine transformation is fitted robustly to the matches of a pair; the score 
 follow it (inliers), as in Philbin et al. 2007. Two kinds of fits are refused however many inliers they have:
 degenerate ones, and marks that were put on top of the photographs: watermarks, logos, captions, borders.
 A mark sits at the same place in both pictures, measured from a corner, to a fraction of a pixel, while
-everything else differs. So matches at the same place are taken out before the model is fitted.
+everything else differs. So matches at the same place are taken out before the model is fitted. In pictures of different
+shapes it is not at the same place; but a caption lies along the border, and what holds such a pair together is there.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 
 from rmaclib.cleaning.keypoints import Features
 
-REASONS = ("few inliers", "mirrored", "scale", "stretch", "thin strip")
+REASONS = ("few inliers", "mirrored", "scale", "stretch", "thin strip", "caption")
 # Enough to find 10 inliers among 50 matches all but surely; half of OpenCV's default, most of a hopeless pair's time.
 _ROUNDS = 1000
 MARK = "mark"  # reason of a pair that only matches taken out as marks held together
@@ -34,6 +35,8 @@ class VerificationSettings:
       longer side at least: an affine through points on a line is any affine
     marks: take out matches at the same place
     mark_tolerance: how far "the same place" may differ, as a part of the longer side (half a pixel of 500)
+    caption: part of an image's height, at its top and bottom, where captions are; half of min_inliers, at least, have
+      to lie elsewhere in either image. 0 for no such rule
     mark_share: when more than this part of the keypoints (of the image with more) is at the same place, the two
       are one photograph twice, not two with one mark
     """
@@ -43,6 +46,7 @@ class VerificationSettings:
     max_scale: float = 4.0
     max_stretch: float = 3.0
     min_width: float = 0.01
+    caption: float = 0.1
     marks: bool = True
     mark_tolerance: float = 0.001
     mark_share: float = 0.25
@@ -51,9 +55,9 @@ class VerificationSettings:
         if self.min_inliers < 3:
             raise ValueError(f"min_inliers: expected at least 3 (an affine has three points), got {self.min_inliers}")
         if not (self.tolerance > 0 and self.max_scale >= 1 and self.max_stretch >= 1 and self.min_width >= 0
-                and self.mark_tolerance >= 0 and 0 <= self.mark_share <= 1):
+                and self.mark_tolerance >= 0 and 0 <= self.mark_share <= 1 and 0 <= self.caption < 0.5):
             raise ValueError("verification: expected tolerance > 0, max_scale and max_stretch >= 1, min_width and "
-                             f"mark_tolerance >= 0, mark_share in 0..1, got {self}")
+                             f"mark_tolerance >= 0, mark_share in 0..1, caption in 0..0.5, got {self}")
 
 
 class Verified(NamedTuple):
@@ -95,6 +99,9 @@ def verify(left: np.ndarray, right: np.ndarray, left_size: tuple[int, int], righ
     units = max(left_size), max(right_size)
     reason = degenerate(affine[:, :2] * (units[0] / units[1]), left[free[inside]] / units[0],
                         right[free[inside]] / units[1], settings)
+    if not reason and along_border(left[free[inside]], right[free[inside]], left_size[1], right_size[1],
+                                   settings.caption).sum() > inside.sum() - settings.min_inliers / 2:
+        reason = "caption"
     if reason:
         return Verified(None, none, reason)
     inliers = none.copy()
@@ -124,6 +131,12 @@ def same_place(left: np.ndarray, right: np.ndarray, left_size: tuple[int, int], 
     far = np.abs(right - left - grown) <= limit
     scaled = np.abs(right - (left + 0.5) * (right_size / left_size) + 0.5) <= limit
     return (near | far).all(1) | scaled.all(1)
+
+
+def along_border(left: np.ndarray, right: np.ndarray, left_height: int, right_height: int, part: float) -> np.ndarray:
+    """(M,) bool: matches that are within this part of the height of the top, or of the bottom, of both images."""
+    first, second = (left[:, 1] + 0.5) / left_height, (right[:, 1] + 0.5) / right_height  # pixel centres
+    return ((first < part) & (second < part)) | ((first > 1 - part) & (second > 1 - part))
 
 
 def fit_affine(left: np.ndarray, right: np.ndarray, tolerance: float) -> tuple[np.ndarray | None, np.ndarray]:

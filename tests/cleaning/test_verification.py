@@ -5,7 +5,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rmaclib.cleaning import VerificationSettings, verify
-from rmaclib.cleaning.verification import degenerate, fit_affine, same_place
+from rmaclib.cleaning.verification import along_border, degenerate, fit_affine, same_place
 
 SIZE = (400, 300)
 
@@ -88,6 +88,31 @@ def test_inliers_on_a_line_fit_any_affine():
     left[:, 1] = 150 + 0.004 * left[:, 1]  # a caption: one line of text
     assert check(left, mapped(view(), left)).reason == "thin strip"
     assert check(left, mapped(view(), left), min_width=0).reason == ""
+
+
+@pytest.mark.parametrize("bottom", [True, False])
+def test_a_caption_does_not_link_two_photographs(bottom):
+    """A bar with some text along the border, in pictures of different shapes, and a letter elsewhere."""
+    left = points(24)
+    left[:20, 1] = points(20, seed=3)[:, 1] / 300 * 25 + (274 if bottom else 0)
+    right = left * [1.1, 0.9] + [4, 50 if bottom else 3]
+    size = (440, 320) if bottom else (440, 280)
+
+    def found(**values):
+        return verify(left, right, SIZE, size, VerificationSettings(**values)).reason
+
+    assert found() == "caption"
+    assert found(caption=0) == found(min_inliers=8) == ""  # four elsewhere are half of eight
+    left[:, 1] = 0.8 * left[:, 1] + 20  # a low wall in the middle of the pictures
+    right = left * [1.1, 0.9] + [4, 50]
+    assert found() == ""
+
+
+def test_places_along_a_border_by_hand():
+    left = np.array([[10, 95], [10, 95], [10, 5], [10, 5], [10, 9.4], [10, 9.6], [10, 50]])
+    right = np.array([[90, 195], [90, 5], [90, 5], [90, 195], [90, 5], [90, 5], [90, 100]])
+    assert along_border(left, right, 100, 200, 0.1).tolist() == [True, False, True, False, True, False, False]
+    assert not along_border(left, right, 100, 200, 0).any()
 
 
 @pytest.mark.parametrize("right_size, offset", [
