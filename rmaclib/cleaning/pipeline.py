@@ -33,6 +33,7 @@ from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract, root
 from rmaclib.cleaning.matching import Matcher, MatchSettings, main_directions
 from rmaclib.cleaning.verification import VerificationSettings, verify_pair
 from rmaclib.datasets.types import Box, LabelledImages
+from rmaclib.environment import environment
 from rmaclib.files import files_fingerprint
 from rmaclib.images import ImageError
 from rmaclib.settings import from_mapping
@@ -436,24 +437,10 @@ def _executor(given: Executor | None) -> Iterator[Executor]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # The matrix library reads this when a worker loads it. Workers are spawned, not forked: a forked one may hang
     # on a lock that a thread of this process held.
-    with (_environment({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}),
+    with (environment({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}),
           ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool):
         try:
             yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

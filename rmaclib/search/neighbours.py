@@ -8,6 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rmaclib.environment import environment
+
+# glibc gives memory back that it would keep for the next image: a fifth less in all, for two fifths more time.
+_SPARING = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "131072"}
+
 
 class DescriptorNeighbours:
     """A rmaclib.cleaning.pipeline.Neighbours: describes the images of a class and ranks them by cosine.
@@ -20,7 +25,8 @@ class DescriptorNeighbours:
     def __init__(self, network: str, size: int = 320):
         self._ask = network, size
         self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        self.name = self._process.submit(_name, *self._ask).result()
+        with environment(_SPARING):  # the process starts with its first task
+            self.name = self._process.submit(_name, *self._ask).result()
 
     def __call__(self, paths: Sequence[Path], count: int) -> np.ndarray:
         """(N, min(count, M - 1)) int64, nearest first, M the images that can be read; rows of those that can't

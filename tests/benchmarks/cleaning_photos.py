@@ -77,7 +77,7 @@ class Steps:
         self.keep("pairs", sum(graph.compared for graph in graphs), "pairs", "all pairs", self.settings)
         edges = sum(int((graph.inliers >= self.settings.graph.threshold).sum()) for graph in graphs)
         self.keep("edges", edges, "edges", "all pairs", self.settings)
-        for reason in ("mark", "thin strip", "stretch", "scale", "mirrored"):
+        for reason in ("mark", "caption", "thin strip", "stretch", "scale", "mirrored"):
             self.keep(f"refused_{reason.replace(' ', '_')}", sum(graph.rejected.get(reason, 0) for graph in graphs),
                       "pairs", "all pairs", self.settings)
         boxes = [select(graph, self.settings) for graph in graphs]
@@ -99,7 +99,7 @@ class Steps:
             self.photos.paths + tuple(others.paths[index] for index in drawn),
             self.photos.labels + tuple(labels), self.photos.boxes + (None,) * len(drawn), self.photos.label_names)
         after = self.graphs(both, self.settings, "injected")
-        for threshold in (LEAST, self.settings.graph.threshold, 15):
+        for threshold in sorted({LEAST, self.settings.graph.threshold, 12, 15}):
             settings = replace(self.settings, graph=GraphSettings(threshold=threshold))
             names = [self._kept(found, settings) for found in (before, after)]
             strangers = {name for name in names[1] if name.startswith("injected/")}
@@ -117,7 +117,8 @@ class Steps:
         """The same classes with and without taking marks out."""
         chosen = [index for index, label in enumerate(self.photos.labels) if label % 4 == 0]
         part = self.photos.part(chosen)
-        off = replace(self.settings, verification=VerificationSettings(min_inliers=LEAST, marks=False, min_width=0.0))
+        off = replace(self.settings, verification=VerificationSettings(min_inliers=LEAST, marks=False, min_width=0.0,
+                                                                       caption=0.0))
         without = self.graphs(part, off, "marks")
         whole = self.graphs(self.photos, self.settings, "threshold")
         with_marks = {label: graph for label, graph in whole.items() if label in without}

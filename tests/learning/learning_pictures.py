@@ -10,8 +10,8 @@ from rmaclib.datasets.types import LabelledImages
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
 from rmaclib.search.descriptors import DescribeSettings, learn_whitening
 
-SHAPES = [(64, 48), (48, 64), (64, 64), (60, 40)]
-SIZE = 64
+SHAPES = [(64, 64), (64, 96), (96, 64), (96, 96)]  # such as Views leave as they are
+SIZE = 96
 
 
 def pictures(folder, landmarks=5, each=5, seed=0) -> LabelledImages:

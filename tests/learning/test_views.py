@@ -25,41 +25,50 @@ def pixels(view):
 
 @pytest.fixture
 def picture():
-    return np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
 
 
 def test_small_images_are_as_they_are_and_larger_ones_resized(tmp_path, picture):
     images = single(tmp_path, picture)
     views = Views(images, [0], 100)
-    assert views.sizes == [(30, 40)] and len(views) == 1
+    assert views.sizes == [(32, 64)] and len(views) == 1
     assert views[0].dtype == torch.uint8 and np.array_equal(pixels(views[0]), picture)
     small = Views(images, [0], 20)
-    assert small.sizes == [(15, 20)]
-    assert np.array_equal(pixels(small[0]), Image.fromarray(picture).resize((20, 15), Image.Resampling.BICUBIC))
+    assert small.sizes == [(10, 20)]
+    assert np.array_equal(pixels(small[0]), Image.fromarray(picture).resize((20, 10), Image.Resampling.BICUBIC))
+
+
+def test_sides_are_multiples_of_32(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (213, 448, 3), dtype=np.uint8)
+    images = single(tmp_path, picture)
+    (view,), (size,) = Views(images, [0], 320), Views(images, [0], 320).sizes
+    assert size == tuple(view.shape[1:]) == (160, 320)  # 152.1 is nearer to 160
+    assert Views(images, [0], 500).sizes == [(224, 448)] and Views(images, [0], 90).sizes == [(32, 96)]
+    assert Views(images, [0], 60).sizes == [(29, 64)]  # a short side stays
 
 
 def test_mirrored_half_of_the_time_and_the_same_for_the_same_seed(tmp_path, picture):
     images, mirrored = single(tmp_path, picture), []
     for update in range(40):
-        view = pixels(Views(images, [0], 40, flip=True, seed=(1, update))[0])
+        view = pixels(Views(images, [0], 64, flip=True, seed=(1, update))[0])
         assert np.array_equal(view, picture) or np.array_equal(view, picture[:, ::-1])
-        assert np.array_equal(view, pixels(Views(images, [0], 40, flip=True, seed=(1, update))[0]))
+        assert np.array_equal(view, pixels(Views(images, [0], 64, flip=True, seed=(1, update))[0]))
         mirrored.append(np.array_equal(view, picture[:, ::-1]))
     assert 10 < sum(mirrored) < 30
 
 
 def test_a_cropped_image_is_brought_to_the_size_of_the_whole(tmp_path):
     # Colours tell where a view was cut: red rises to the right, green downwards.
-    ramp = np.zeros((100, 200, 3), np.uint8)
-    ramp[..., 0], ramp[..., 1] = np.arange(200), np.arange(100)[:, None]
+    ramp = np.zeros((96, 192, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(192), np.arange(96)[:, None]
     images = single(tmp_path, ramp, box=(120, 10, 180, 40))
     for update in range(20):
-        view = pixels(Views(images, [0], 200, crop=0.4, seed=(2, update))[0]).astype(int)
-        assert view.shape == (100, 200, 3)
+        view = pixels(Views(images, [0], 192, crop=0.4, seed=(2, update))[0]).astype(int)
+        assert view.shape == (96, 192, 3)
         left, right, top, bottom = view[0, 0, 0], view[0, -1, 0], view[0, 0, 1], view[-1, 0, 1]
         assert left <= 121 and right >= 178 and top <= 11 and bottom >= 38  # the box is in it
-        assert (right - left) / 199 == pytest.approx((bottom - top) / 99, abs=0.03)  # of the image's shape
-        assert (right - left) / 199 >= 0.4**0.5 - 0.02
+        assert (right - left) / 191 == pytest.approx((bottom - top) / 95, abs=0.03)  # of the image's shape
+        assert (right - left) / 191 >= 0.4**0.5 - 0.02
 
 
 @settings(max_examples=200, deadline=None)
