@@ -70,13 +70,9 @@ def train_proposals(network: RMAC, collection: LabelledImages, settings: Propose
     """
     settings = settings or ProposeSettings()
     bad: dict[str, str] = {}
-    collection = _with_boxes(collection, bad)
+    collection = prepared(network, collection, settings, bad)
     if validation is not None:
         validation = _with_boxes(validation, bad)
-    if network.proposer is None:
-        anchors = fit_anchors(collection.boxes, [read_size(path) for path in collection.paths], settings.anchors,
-                              settings.seed)
-        network.add_proposer(anchors, settings.hidden, settings.seed)
     device = pick_device(settings.device)
     identity = identity_of("proposals", network, settings, collection, validation=validation)
     network.eval().to(device)
@@ -88,8 +84,22 @@ def train_proposals(network: RMAC, collection: LabelledImages, settings: Propose
             found = propose(network, validation.paths, describing, network.settings.proposals, progress=False)
             best = best_overlaps([one.boxes for one in found], validation.boxes, network.settings.proposals)
             return float(np.mean([(best >= iou).mean() for iou in OVERLAPS]))
-    return run(model, network, _Proposing(network, collection, settings, describing, bad), settings, out=out,
+    return run(model, network, Proposing(network, collection, settings, describing, bad), settings, out=out,
                identity=identity, evaluate=evaluate, bad=bad, progress=progress)
+
+
+def prepared(network: RMAC, collection: LabelledImages, settings: ProposeSettings,
+             bad: dict[str, str]) -> LabelledImages:
+    """The images that can teach a proposal network, and one for the network if it has none.
+
+    raises LearningError without such images
+    """
+    collection = _with_boxes(collection, bad)
+    if network.proposer is None:
+        anchors = fit_anchors(collection.boxes, [read_size(path) for path in collection.paths], settings.anchors,
+                              settings.seed)
+        network.add_proposer(anchors, settings.hidden, settings.seed)
+    return collection
 
 
 def _with_boxes(collection: LabelledImages, bad: dict[str, str]) -> LabelledImages:
@@ -111,7 +121,7 @@ def _with_boxes(collection: LabelledImages, bad: dict[str, str]) -> LabelledImag
     return collection.part(kept)
 
 
-class _Proposing:
+class Proposing:
     """One update: a few images, each with its loss on the anchors."""
 
     columns = ("loss", "objectness", "boxes", "positives")

@@ -22,6 +22,7 @@ from rmaclib.learning.loop import (
 from rmaclib.learning.losses import LOSSES, Tuples, triplet_distances
 from rmaclib.learning.mining import Mined, mean_cosine, mine
 from rmaclib.learning.pairs import Relations
+from rmaclib.learning.proposing import ProposeSettings, Proposing, prepared
 from rmaclib.learning.validation import Validation, describe_together
 from rmaclib.learning.views import Views, why_unreadable
 from rmaclib.rmac import RMAC
@@ -42,6 +43,9 @@ class TrainSettings(LoopSettings):
     triplets: of an update; pool: images described anew every `refresh` updates, at most the whole collection;
       hardest: a triplet is drawn among so many hardest of a random query
     size: longer side in pixels, of pool, training and validation; smaller images are left as they are
+    propose: images of an update from whose boxes the proposal network learns jointly, and the backbone with it; the two
+      losses are added. 0: it keeps its weights. It is best trained before (train_proposals): the learning rate is
+      that of a network which knows something.
     flip: mirror half of the images; crop: least share of an image's area that is kept (1: no crop), see
       views.random_crop
     """
@@ -53,6 +57,7 @@ class TrainSettings(LoopSettings):
     hardest: int = 25
     refresh: int = 64
     size: int = 800
+    propose: int = 0
     flip: bool = False
     crop: float = 1.0
 
@@ -65,7 +70,8 @@ class TrainSettings(LoopSettings):
             raise ValueError(f"margin: the loss {self.loss!r} has none, got {self.margin!r}")
         if self.margin is not None:
             in_range("margin", self.margin, 0)
-        for name, least in (("triplets", 1), ("pool", 3), ("hardest", 1), ("refresh", 1), ("size", 1)):
+        for name, least in (("triplets", 1), ("pool", 3), ("hardest", 1), ("refresh", 1), ("size", 1),
+                            ("propose", 0)):
             whole_number(name, getattr(self, name), least)
         in_range("crop", self.crop, 0.01, 1)
 
@@ -82,7 +88,8 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
     validation: images among which retrieval is measured, every `evaluate_every` updates and at the start: the
       network with the best mean average precision is kept. None: the last one is.
     validation_positives: as positives, for them
-    Batch normalisation keeps the statistics that the network came with, and a proposal network its weights.
+    Batch normalisation keeps the statistics that the network came with, and a proposal network its weights unless
+    settings.propose.
     Images that can't be read are left out and listed in Trained.bad and bad.txt.
     log.csv has, for each update: loss; active (share of triplets whose negative is not farther than the positive by
     the margin) and stale_active (the same by the descriptors of the pool they were drawn from); mean squared distances
@@ -94,6 +101,10 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
     settings = settings or TrainSettings()
     bad: dict[str, str] = {}
     device = pick_device(settings.device)
+    if settings.propose:
+        proposing = ProposeSettings(images=settings.propose, size=settings.size, backbone=True, seed=settings.seed,
+                                    precision=settings.precision, device=settings.device)
+        teaching = prepared(network, collection, proposing, bad)
     identity = identity_of("ranking", network, settings, collection, positives, validation, validation_positives)
     describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
     evaluate = None
@@ -102,8 +113,10 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
                            network)
     network.eval().to(device)
     if network.proposer is not None:
-        network.proposer.requires_grad_(False)  # it has a loss of its own, see train_proposals
+        network.proposer.requires_grad_(settings.propose > 0)  # it has a loss of its own
     step = _Ranking(network, collection, Relations(collection.labels, positives), settings, describing, bad)
+    if settings.propose:
+        step = _Joint(step, Proposing(network, teaching, proposing, describing, bad))
     return run(network, network, step, settings, out=out, identity=identity, evaluate=evaluate, bad=bad,
                progress=progress)
 
@@ -193,6 +206,20 @@ class _Ranking:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.mined = Mined(state["triplets"].numpy(), state["distances"].numpy())
         self.cosine = float(state["cosine"])
+
+
+class _Joint:
+    """One update of ranking and proposals together: the gradient of the sum of their losses."""
+
+    def __init__(self, ranking: _Ranking, proposing: Proposing):
+        self.ranking, self.proposing = ranking, proposing
+        self.columns = (*ranking.columns, "objectness", "boxes")
+        self.state, self.restore = ranking.state, ranking.restore
+
+    def __call__(self, update: int) -> dict[str, float]:
+        row, proposed = self.ranking(update), self.proposing(update)
+        return {**row, "loss": row["loss"] + proposed["loss"], "objectness": proposed["objectness"],
+                "boxes": proposed["boxes"]}
 
 
 def _active(near: np.ndarray, far: np.ndarray, slack: float) -> float:

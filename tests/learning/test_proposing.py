@@ -9,7 +9,16 @@ from safetensors.torch import load_file
 
 from rmaclib.checkpoints import load_checkpoint
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.learning import LearningError, ProposeSettings, TrainSettings, proposing, train, train_proposals
+from rmaclib.learning import (
+    LearningError,
+    ProposeSettings,
+    TrainSettings,
+    loop,
+    proposing,
+    train,
+    train_proposals,
+    training,
+)
 from rmaclib.proposals import object_recall
 from rmaclib.search.descriptors import DescribeSettings
 from rmaclib.search.proposing import feature_maps, propose, seen_size
@@ -68,7 +77,7 @@ def test_finds_what_the_boxes_show(boxed, tmp_path):
 @pytest.mark.parametrize("changes", [{}, {"pool": 8, "refresh": 2}, {"backbone": True}])
 def test_stopped_and_started_again_gives_the_same_result(boxed, tmp_path, monkeypatch, changes):
     settings = replace(SETTINGS, **changes)
-    stopped_equals_whole(lambda out: run(boxed, out, settings, validation=boxed), proposing._Proposing, 5, tmp_path,
+    stopped_equals_whole(lambda out: run(boxed, out, settings, validation=boxed), proposing.Proposing, 5, tmp_path,
                          monkeypatch)
     before, now = tiny().backbone.state_dict(), load_file(tmp_path / "whole" / "state.safetensors")
     if settings.backbone:  # the best network may be the first
@@ -79,7 +88,7 @@ def test_stopped_and_started_again_gives_the_same_result(boxed, tmp_path, monkey
 
 def test_boxes_are_those_of_the_picture_that_the_network_sees(boxed):
     """Scaled with it, and mirrored with it."""
-    step = proposing._Proposing(tiny(boxed), boxed, replace(SETTINGS, size=80), DescribeSettings((80,)), {})
+    step = proposing.Proposing(tiny(boxed), boxed, replace(SETTINGS, size=80), DescribeSettings((80,)), {})
     step._hold(np.arange(20), 0)
     for index in (0, 1):
         features, image_size, box = step._seen(index)
@@ -159,3 +168,55 @@ def test_unreadable_images_have_no_proposals(boxed, tmp_path):
 def test_bad_settings_of_proposing(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         ProposeSettings(**options)
+
+
+JOINT = TrainSettings(triplets=4, pool=20, updates=4, refresh=2, size=160, optimizer="adamw", lr=1e-3, propose=3,
+                      save_every=2, device="cpu")
+
+
+def test_ranking_and_proposals_learn_jointly(boxed, tmp_path):
+    """The gradient of an update is the sum of those of both losses, and both are in the log."""
+    def gradients(settings):
+        network, found = tiny(boxed), []
+
+        class Stopped(Exception):
+            pass
+
+        def stop(parameters):
+            found.extend((name, parameter.grad.clone()) for name, parameter in network.named_parameters()
+                         if parameter.grad is not None)
+            raise Stopped
+
+        network.add_proposer(((0.4, 0.4), (0.3, 0.5)))
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+            patch.setattr(loop, "sum_gradients", stop)
+            if isinstance(settings, TrainSettings):
+                train(network, boxed, settings, out=tmp_path / str(settings.propose), progress=False)
+            else:
+                train_proposals(network, boxed, settings, out=tmp_path / "proposals", progress=False)
+        return dict(found)
+
+    both, ranking = gradients(JOINT), gradients(replace(JOINT, propose=0))
+    proposals = gradients(ProposeSettings(images=3, size=160, backbone=True, device="cpu"))
+    assert set(both) == set(ranking) | set(proposals) and any(name.startswith("proposer") for name in both)
+    for name, gradient in both.items():
+        parts = [part[name] for part in (ranking, proposals) if name in part]
+        assert torch.allclose(gradient, sum(parts), rtol=1e-4, atol=1e-5)
+    assert any(part.abs().max() > 0 for name, part in proposals.items() if name.startswith("backbone"))
+
+
+def test_joint_learning_stopped_and_started_again(boxed, tmp_path, monkeypatch):
+    """From a network without proposals: it gets one that learns."""
+    stopped_equals_whole(lambda out: train(tiny(boxed), boxed, JOINT, out=out, progress=False), training._Joint, 3,
+                         tmp_path, monkeypatch)
+    found = load_checkpoint(tmp_path / "whole" / "best.safetensors")
+    fresh = tiny(boxed)
+    fresh.add_proposer(found.settings.anchors)
+    assert len(found.settings.anchors) == 12
+    assert any(not torch.equal(tensor, found.state_dict()[name]) for name, tensor in fresh.state_dict().items()
+               if name.startswith("proposer"))
+
+
+def test_joint_learning_needs_boxes(boxed, tmp_path):
+    with pytest.raises(LearningError, match="expected images with boxes"):
+        train(tiny(boxed), replace(boxed, boxes=(None,) * 20), JOINT, out=tmp_path, progress=False)
