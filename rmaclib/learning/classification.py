@@ -4,23 +4,25 @@ It makes the features of landmarks; the second stage (rmaclib.learning.training)
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import trange
 
 from rmaclib.backbones import Backbone
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import ImageError
-from rmaclib.learning.distributed import share, total
+from rmaclib.learning.distributed import is_main, share, total
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.gradients import BATCH_PIXELS
-from rmaclib.learning.loop import LoopSettings, Trained, identity_of, run
+from rmaclib.learning.loop import STATE, LoopSettings, Trained, identity_of, run
 from rmaclib.learning.pairs import Relations
 from rmaclib.learning.validation import Validation
 from rmaclib.learning.views import Squares, why_unreadable
@@ -31,6 +33,7 @@ from rmaclib.settings import one_of, whole_number
 HEADS = ("max", "average")
 _ORDER, _VIEW = 4, 5  # streams of random numbers that must not coincide
 _READERS = 4
+_RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class ClassifySettings(LoopSettings):
     batch: images of an update; every image has its turn before one comes again
     shorter: an image is resized so that its shorter side is a random number of pixels in this range
     side: of the random square cut from it, in pixels; flip: mirror half of them
+    fit: images that the linear layer is fitted to before the first update, on the backbone as it is. From random
+      numbers, 0, its first gradients spoil features that were good for retrieval.
     head: how the feature map becomes a vector before the linear layer, "average" or "max" over all cells
     size: longer side in pixels, for the validation
     """
@@ -48,13 +53,14 @@ class ClassifySettings(LoopSettings):
     shorter: tuple[int, int] = (256, 512)
     side: int = 224
     flip: bool = False
+    fit: int = 20_000
     head: str = "average"
     size: int = 512
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("batch", "side", "size"):
-            whole_number(name, getattr(self, name), 1)
+        for name, least in (("batch", 1), ("side", 1), ("size", 1), ("fit", 0)):
+            whole_number(name, getattr(self, name), least)
         object.__setattr__(self, "shorter", tuple(self.shorter))
         if len(self.shorter) != 2 or not self.side <= self.shorter[0] <= self.shorter[1]:
             raise ValueError(f"shorter: expected (least, most) pixels, at least side ({self.side}), got {self.shorter}")
@@ -73,12 +79,35 @@ class Classifier(nn.Module):
             torch.manual_seed(seed)
             self.linear = nn.Linear(backbone.channels, labels)
 
-    def forward(self, images: Tensor, half: bool = False) -> Tensor:
-        """images: (B, 3, H, W), as of Backbone; returns scores (B, labels). half: the backbone in bfloat16."""
+    def features(self, images: Tensor, half: bool = False) -> Tensor:
+        """images: (B, 3, H, W), as of Backbone; returns (B, C). half: the backbone in bfloat16."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-            features = self.backbone(images)  # (B, C, h, w)
-        features = features.float() if half else features
-        return self.linear(features.amax((2, 3)) if self.head == "max" else features.mean((2, 3)))
+            found = self.backbone(images)  # (B, C, h, w)
+        found = found.float() if half else found
+        return found.amax((2, 3)) if self.head == "max" else found.mean((2, 3))
+
+    def forward(self, images: Tensor, half: bool = False) -> Tensor:
+        """See features; returns scores (B, labels)."""
+        return self.linear(self.features(images, half))
+
+    def fit(self, features: Tensor, targets: Tensor) -> None:
+        """Give the linear layer the weights with the smallest cross-entropy on features (N, C), and _RIDGE / 2 times
+        their square sum; targets: (N,) numbers of labels."""
+        features, targets = features.double().cpu(), targets.cpu()
+        weight, bias = (torch.zeros_like(part, dtype=torch.float64, device="cpu", requires_grad=True)
+                        for part in (self.linear.weight, self.linear.bias))
+        solver = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            solver.zero_grad()
+            value = functional.cross_entropy(features @ weight.T + bias, targets) + _RIDGE / 2 * weight.square().sum()
+            value.backward()
+            return value
+
+        solver.step(loss)
+        with torch.no_grad():
+            self.linear.weight.copy_(weight)
+            self.linear.bias.copy_(bias)
 
 
 def train_classifier(network: RMAC, collection: LabelledImages, settings: ClassifySettings | None = None, *,
@@ -110,7 +139,10 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
         describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
         evaluate = partial(Validation(validation, Relations(validation.labels), describing, bad), network)
     model = Classifier(network.backbone, len(set(collection.labels)), settings.head, settings.seed).eval().to(device)
-    return run(model, network, _Naming(model, collection, settings, bad), settings, out=out, identity=identity,
+    step = _Naming(model, collection, settings, bad)
+    if settings.fit and not (Path(out) / STATE).exists():
+        step.fit(progress)
+    return run(model, network, step, settings, out=out, identity=identity,
                evaluate=evaluate, bad=bad, progress=progress)
 
 
@@ -123,6 +155,28 @@ class _Naming:
         self.model, self.collection, self.settings, self.bad = model, collection, settings, bad
         self.targets = np.unique(collection.labels, return_inverse=True)[1]  # (N,) numbers of the labels, without gaps
 
+    def fit(self, progress: bool) -> None:
+        """Fit the linear layer to a square of each image, or of as many as settings.fit. Of several processes each does
+        it all, so that they agree."""
+        settings, found, targets = self.settings, [], []
+        device = next(self.model.parameters()).device
+        batches = -(-min(settings.fit, len(self.targets)) // settings.batch)
+        for number in trange(batches, desc="fit", unit="batch", disable=None if progress and is_main() else True):
+            images, wanted = self._batch(1 + number, np.asarray)  # what the first updates will see
+            with torch.no_grad():
+                found += [self.model.features(part.to(device), settings.precision == "bfloat16")
+                          for part in images.split(self._count(device))]
+            targets.append(wanted)
+        if not sum(map(len, targets)):
+            raise LearningError("the linear layer can't be fitted: none of the images can be read, such as "
+                                f"{list(self.bad.values())[-1]}")
+        self.model.fit(torch.cat(found), torch.cat(targets))
+
+    def _count(self, device: torch.device) -> int:
+        """Images that go through the network together."""
+        return max(1, (self.settings.pixels or BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"]))
+                   // self.settings.side**2)
+
     def __call__(self, update: int) -> dict[str, float]:
         settings = self.settings
         device = next(self.model.parameters()).device
@@ -131,8 +185,7 @@ class _Naming:
         if not number:
             raise LearningError(f"update {update}: none of its images can be read, such as "
                                 f"{list(self.bad.values())[-1]}")
-        pixels = settings.pixels or BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
-        count, sums = max(1, pixels // settings.side**2), torch.zeros(2, dtype=torch.float64)
+        count, sums = self._count(device), torch.zeros(2, dtype=torch.float64)
         for start in range(0, len(targets), count):
             part, wanted = images[start:start + count], targets[start:start + count].to(device)
             scores = self.model(part.to(device), settings.precision == "bfloat16")
@@ -142,10 +195,11 @@ class _Naming:
         loss, right = total(sums).tolist()
         return {"loss": loss, "accuracy": right / number}
 
-    def _batch(self, update: int) -> tuple[Tensor, Tensor]:
-        """Images and label numbers of this process's share of an update, those left out that can't be read."""
+    def _batch(self, update: int, part: Callable = share) -> tuple[Tensor, Tensor]:
+        """Images and label numbers of an update, or of a part of them (by default of this process's share), without
+        those that can't be read."""
         settings = self.settings
-        indices = share(turns(len(self.targets), (update - 1) * settings.batch, settings.batch, settings.seed))
+        indices = part(turns(len(self.targets), (update - 1) * settings.batch, settings.batch, settings.seed))
         squares = Squares(self.collection, indices, settings.shorter, settings.side, flip=settings.flip,
                           seed=(settings.seed, _VIEW, update))
 

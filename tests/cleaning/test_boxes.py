@@ -194,14 +194,15 @@ def test_equals_the_loops(seed):
     assert found.boxes == pytest.approx(by_loops(start, pairs, affines, sizes, 0.1, 5), abs=0.05)
 
 
+@pytest.mark.parametrize("merge", MERGES)
 @pytest.mark.parametrize("seed", range(4))
-def test_agreeing_boxes_rest_and_a_wrong_one_is_mended(seed):
+def test_agreeing_boxes_rest_and_a_wrong_one_is_mended(seed, merge):
     sizes, pairs, affines, true = random_graph(seed)
     rest = diffuse(true, pairs, affines, sizes)
     assert rest.converged and np.abs(rest.boxes - true).max() < 3
     start = true.copy()
     start[2] = [0, 0, 60, 40]  # on a corner: one image's matches were all there
-    found = diffuse(start, pairs, affines, sizes, BoxSettings("median"))
+    found = diffuse(start, pairs, affines, sizes, BoxSettings(merge))
     assert found.converged
     assert np.abs(found.boxes - true).max() < 0.4 * np.abs(start - true).max()
 

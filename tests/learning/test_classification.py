@@ -42,6 +42,30 @@ def test_classifier_by_hand(head):
     assert torch.equal(model.linear.weight, Classifier(tiny().backbone, 3, head, seed=2).linear.weight)
     assert not torch.equal(model.linear.weight, other.linear.weight)
 
+def test_the_linear_layer_is_fitted():
+    """Its gradient is zero where it is fitted: the cross-entropy's is minus the ridge's."""
+    model = Classifier(tiny().backbone, 3, "average", seed=2)
+    random = torch.Generator().manual_seed(0)
+    targets = torch.arange(60) % 3
+    features = torch.randn(60, model.linear.in_features, generator=random) + 2 * torch.eye(3).repeat(
+        1, model.linear.in_features)[:, :model.linear.in_features][targets]
+    model.fit(features, targets)
+    functional.cross_entropy(model.linear(features), targets).backward()
+    assert torch.allclose(model.linear.weight.grad, -classification._RIDGE * model.linear.weight, atol=1e-5)
+    assert model.linear.bias.grad.abs().max() < 1e-5
+    assert (model.linear(features).argmax(1) == targets).float().mean() > 0.95
+
+
+def test_learning_begins_with_a_fitted_layer(images, tmp_path):
+    first = [train_classifier(tiny(images), images, replace(SETTINGS, updates=1, fit=fit), out=tmp_path / str(fit),
+                              progress=False).history[0] for fit in (0, 25)]
+    assert first[1]["loss"] < 0.9 * first[0]["loss"] and first[1]["accuracy"] > first[0]["accuracy"]
+    # Of two batches of the update's own images; a run that goes on has the weights of its state.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "fit", None)
+        train_classifier(tiny(images), images, replace(SETTINGS, updates=1, fit=25), out=tmp_path / "25",
+                         progress=False)
+
 
 def test_gradient_of_a_batch_is_that_of_its_mean_cross_entropy(images):
     model = Classifier(tiny().backbone, 5, "average", seed=0).eval()
@@ -89,8 +113,9 @@ def test_labels_may_have_gaps_and_bad_images_are_left_out(tmp_path):
     assert list(found.bad) == ["0/1.png"] and found.history[0]["accuracy"] in np.arange(6) / 5
     for path in images.paths:
         path.unlink()
-    with pytest.raises(LearningError, match="update 1: none of its images can be read"):
-        train_classifier(tiny(), images, SETTINGS, out=tmp_path / "none", progress=False)
+    for fit, what in ((0, "update 1: none of its images"), (9, "can't be fitted: none of the images")):
+        with pytest.raises(LearningError, match=what):
+            train_classifier(tiny(), images, replace(SETTINGS, fit=fit), out=tmp_path / str(fit), progress=False)
 
 
 def test_a_single_label(images, tmp_path):
