@@ -5,6 +5,7 @@ from importlib import import_module
 
 import click
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from rmaclib.commands.common import messages
@@ -16,6 +17,10 @@ _MODULES = {"clean": "cleaning", **dict.fromkeys(("train", "propose", "describe"
 
 
 class _Commands(TyperGroup):
+    def __init__(self, **options):
+        # Without anything behind them: for the hint after a mistyped name.
+        super().__init__(**{**options, "commands": {name: click.Command(name) for name in _MODULES}})
+
     def list_commands(self, context: click.Context) -> list[str]:
         return list(_MODULES)
 
@@ -43,5 +48,5 @@ def main() -> None:
         # The library's own errors, and those of values, files and extras that are not installed.
         if not (isinstance(error, (ValueError, OSError, ImportError)) or type(error).__module__.startswith("rmaclib.")):
             raise
-        messages.print(f"[red]error:[/] {error}", markup=True, soft_wrap=True)
+        messages.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)

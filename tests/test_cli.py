@@ -111,6 +111,8 @@ def test_searching_in_an_empty_index(tmp_path, lite0, little):
     (("evaluate", "{little}", "--qe", "-1"), "qe"),
     (("describe", "nowhere", "--out", "out"), "nowhere"),
     (("evaluate", "{little}", "--network", "resnet0"), "resnet0"),
+    (("clean", "no[/x]such", "--out", "out"), "no[/x]such"),  # no markup
+    (("clean", "{little}", "--out", "out", "--conductance", "2"), "conductance"),
     (("evaluate", "{little}", "--network", "missing.safetensors"), "missing.safetensors"),
 ])
 def test_errors_are_one_line(little, arguments, message):
@@ -119,6 +121,11 @@ def test_errors_are_one_line(little, arguments, message):
                           capture_output=True, text=True)
     assert done.returncode == 2 and "error:" in done.stderr and message in done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_a_mistyped_command():
+    found = run("clen")
+    assert found.exit_code == 2 and "clean" in found.output
 
 
 def test_workers_of_cleaning_do_not_load_torch():

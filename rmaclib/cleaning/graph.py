@@ -61,8 +61,8 @@ class GraphSettings:
       part that has fewer, see parts(); 0 leaves connected components whole, as the paper does
     largest: parts kept; 1 as in the paper, more give a landmark's other profiles as sub-classes
     min_images: a smaller part is no class and not kept
-    min_matches: images with fewer matches within their part are dropped from it; 2 costs many right images and leaves
-      hardly a wrong one
+    min_matches: images with fewer matches within their part are dropped from it, until none has fewer; 2 costs some
+      right images and leaves hardly a wrong one
     """
 
     threshold: int = 10
@@ -127,7 +127,7 @@ def _groups(numbers: np.ndarray) -> list[np.ndarray]:
 
 def sparsest_cut(count: int, pairs: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
     """The cut of smallest conductance among those between nodes that the second eigenvector of the normalised
-    Laplacian puts in order.
+    Laplacian puts in order. (Of a graph with symmetries several eigenvectors may be the second; any of them is taken.)
 
     Arguments as of parts(), of a connected graph of at least 2 nodes; returns the conductance and (count,) bool, one
     of the sides
@@ -137,7 +137,9 @@ def sparsest_cut(count: int, pairs: np.ndarray, weights: np.ndarray) -> tuple[fl
     degrees = joined.sum(1)
     scale = 1 / np.sqrt(degrees)
     _, vectors = eigh(np.eye(count) - scale[:, None] * joined * scale, subset_by_index=[1, 1])
-    order = np.argsort(vectors[:, 0] * scale, kind="stable")
+    places = vectors[:, 0] * scale
+    # Which way round an eigenvector comes, and its last digits, are the linear algebra library's choice.
+    order = np.argsort((places * (np.sign(places[0]) or 1)).round(9), kind="stable")
     volumes = degrees[order].cumsum()  # of the first nodes
     between = volumes - 2 * np.tril(joined[np.ix_(order, order)], -1).sum(1).cumsum()
     values = between[:-1] / np.minimum(volumes[:-1], volumes[-1] - volumes[:-1])
@@ -159,15 +161,20 @@ def strong_edges(graph: MatchGraph, threshold: int) -> np.ndarray:
 
 
 def kept_components(graph: MatchGraph, settings: GraphSettings) -> np.ndarray:
-    """(N,) int: number of the kept part that an image belongs to, 0 for the largest; -1 when it is dropped."""
+    """(N,) int: number of the kept part that an image belongs to, 0 for the one that was largest before images with few
+    matches were dropped; -1 when it is dropped."""
     strong = strong_edges(graph, settings.threshold)
     found = parts(len(graph.names), graph.pairs[strong], graph.inliers[strong], settings.conductance)
     large = np.bincount(found, minlength=1)[found] >= settings.min_images if len(found) else found
     kept = np.where(large & (found < settings.largest), found, -1)
-    if settings.min_matches > 1:
+    few = kept >= 0
+    while settings.min_matches > 1 and few.any():
         matches = np.bincount(graph.pairs[kept_edges(graph, settings, kept)].ravel(), minlength=len(kept))
-        kept[matches < settings.min_matches] = -1
-    return kept
+        few = (kept >= 0) & (matches < settings.min_matches)
+        kept[few] = -1
+    # What is left of a part may be too small for a class, and leaves a gap among the numbers.
+    left = [number for number in range(kept.max(initial=-1) + 1) if (kept == number).sum() >= settings.min_images]
+    return np.array([left.index(number) if number in left else -1 for number in kept.tolist()], np.int64)
 
 
 def kept_edges(graph: MatchGraph, settings: GraphSettings, kept: np.ndarray) -> np.ndarray:

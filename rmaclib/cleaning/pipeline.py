@@ -1,4 +1,4 @@
-"""Cleaning a whole collection (Section 3): keypoints, matches, graphs, largest components, boxes.
+"""Cleaning a whole collection (Section 3): keypoints, matches, graphs, their largest parts, boxes.
 
 The expensive part, the match graphs, is cut into tasks that any concurrent.futures.Executor can run: chunks of
 images to find keypoints in, then pairs of blocks of images to match. Each landmark's graph is a file; a run
@@ -175,7 +175,7 @@ def graph_file(folder: Path, label: int) -> Path:
 
 
 def select(graph: MatchGraph, settings: CleanSettings) -> Selection:
-    """Kept components of a landmark's graph and the boxes in them; needs no image."""
+    """Kept parts of a landmark's graph and the boxes in them; needs no image."""
     count = len(graph.names)
     component = kept_components(graph, settings.graph)
     inside = kept_edges(graph, settings.graph, component)
@@ -186,11 +186,13 @@ def select(graph: MatchGraph, settings: CleanSettings) -> Selection:
     first[dropped] = np.nan
     spread.boxes[dropped] = np.nan
     matched = np.isin(np.arange(count), graph.pairs[graph.inliers >= settings.graph.threshold])
-    inside = kept_components(graph, replace(settings.graph, min_matches=1)) >= 0
+    loose = component >= 0
+    if settings.graph.min_matches > 1:
+        loose = kept_components(graph, replace(settings.graph, min_matches=1)) >= 0
     reasons = tuple(
-        "" if kept else reason or ("too few matches" if loose else "other part of the graph" if linked else
+        "" if kept else reason or ("too few matches" if few else "other part of the graph" if linked else
                                    "no verified match")
-        for kept, reason, loose, linked in zip(~dropped, graph.reasons, inside, matched, strict=True))
+        for kept, reason, few, linked in zip(~dropped, graph.reasons, loose, matched, strict=True))
     return Selection(component, reasons, first, spread.boxes, spread.rounds, spread.converged)
 
 

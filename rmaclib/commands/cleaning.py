@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +44,8 @@ def clean_command(
     )] = None,
     ahead: Annotated[int, typer.Option(help="Tasks handed over at a time: at least twice the workers.")] = 64,
     thumbnails: Annotated[int, typer.Option(help="Kept, and dropped, images shown of each landmark.")] = 12,
-    network: Annotated[str, typer.Option(help="Network of the shortlists for large classes.")] = "efficientnet_lite0",
+    network: Annotated[str, typer.Option(
+        help="Network of the shortlists for large classes, on the CPU.")] = "efficientnet_lite0",
 ) -> None:
     """Clean a noisy collection: keep what shows the same thing, with boxes. A killed run goes on when started again.
 
@@ -57,7 +58,8 @@ def clean_command(
     - `rmac clean landmarks_full --out clean --scheduler tcp://10.0.0.1:8786 --ahead 512`
 
     OUT/annotation_clean.txt is the clean list (`path label x1 x2 y1 y2`), OUT/report.html shows what was dropped
-    and why. A higher --threshold and other parts to keep on the same OUT needs no matching.
+    and why. Another --conductance, --largest or --min-matches, or a higher --threshold, on the same OUT needs no
+    matching.
     """
     started = time.monotonic()
     collection = open_collection(images)
@@ -65,9 +67,8 @@ def clean_command(
     chosen = _clean_settings(settings, {"threshold": threshold, "conductance": conductance, "largest": largest,
                                         "min_matches": min_matches},
                              {"detector": detector and detector.value, "count": keypoints, "size": size})
-    with _dask(scheduler) as executor:
-        cleaned = clean(collection, chosen, out=out, executor=executor, ahead=ahead,
-                        neighbours=_shortlists(collection, chosen, network))
+    with _dask(scheduler) as executor, _shortlists(collection, chosen, network) as neighbours:
+        cleaned = clean(collection, chosen, out=out, executor=executor, ahead=ahead, neighbours=neighbours)
     page = write_report(cleaned, chosen, out, thumbnails)
     kept, whole = len(cleaned.clean.names), len(collection.names)
     messages.print(f"{kept} of {whole} images of {len(cleaned.landmarks)} landmarks kept ({kept / whole:.1%}), "
@@ -108,8 +109,12 @@ def _dask(scheduler: str | None) -> Iterator[Executor | None]:
         yield client.get_executor(pure=False)
 
 
-def _shortlists(collection: LabelledImages, chosen: CleanSettings, network: str) -> DescriptorNeighbours | None:
+@contextmanager
+def _shortlists(collection: LabelledImages, chosen: CleanSettings,
+                network: str) -> Iterator[DescriptorNeighbours | None]:
     """Shortlists by global descriptors, where a class is large enough to need them: the network takes seconds."""
     if max(Counter(collection.labels).values()) <= chosen.exhaustive:
-        return None
-    return DescriptorNeighbours(network)
+        yield None
+        return
+    with closing(DescriptorNeighbours(network)) as neighbours:
+        yield neighbours

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
 # Messages go to standard error: standard output is the result.
 messages = Console(stderr=True, highlight=False)
@@ -36,7 +37,7 @@ def read_yaml(file: Path | None, form: str = "`name: value`") -> dict:
 def tell_missing(missing) -> None:
     if missing:
         messages.print(f"[yellow]note:[/] {len(missing)} listed images are not there or known to be corrupt, "
-                        f"left out: {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}")
+                        f"left out: {escape(', '.join(missing[:3]))}{' …' if len(missing) > 3 else ''}")
 
 
 def tell_bad(bad, report: Path | None) -> None:

@@ -128,8 +128,8 @@ def train_command(
 
     OUT/best.safetensors is the network with the best retrieval among the validation images (in the stage proposals,
     the best recall of their boxes); --network of the other commands takes it. OUT/log.csv has a line for each update.
-    --settings FILE takes all settings of rmaclib.learning.TrainSettings, such as `triplets: 32`, of ClassifySettings,
-    such as `batch: 32`, or of ProposeSettings, such as `anchors: 9`.
+    --settings FILE takes all settings of rmaclib.learning.TrainSettings, such as `triplets: 32`, or `propose: 8` to
+    learn proposals jointly, of ClassifySettings, such as `batch: 32`, or of ProposeSettings, such as `anchors: 9`.
     """
     options = {"size": size, "updates": updates, "optimizer": optimizer and optimizer.value, "lr": lr,
                "loss": loss and loss.value, "seed": seed, "device": device}

@@ -1,5 +1,6 @@
 """Which images of a collection show the same thing (Section 4.2): by verified matches, or by labels."""
 
+import json
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from scipy.sparse import csr_array
 from rmaclib.cleaning.graph import GraphSettings, kept_components, kept_edges, load_graph
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.learning.errors import LearningError
+from rmaclib.settings import from_mapping
 
 
 class Relations:
@@ -43,15 +45,16 @@ def verified_pairs(collection: LabelledImages, folder: str | os.PathLike,
     """Pairs of images that a verified match joins (Section 3), (N, N) bool, symmetric.
 
     folder: of a cleaning run (rmac clean --out FOLDER): its graphs/*.npz are read
-    settings: which parts of the graphs were kept; a pair has both its images in one of them
+    settings: which parts of the graphs were kept; a pair has both its images in one of them. Default: those in the
+      folder's settings.json (rmac clean writes it), or without it GraphSettings()
     An image is found by the end of its path: the name that it was cleaned under. Pairs that the collection lacks an
       image of, or has under two labels, are left out.
-    raises LearningError: no graphs in the folder, or none of their pairs in the collection
+    raises LearningError: no graphs in the folder, unreadable settings, or none of their pairs in the collection
     """
     files = sorted((Path(folder) / "graphs").glob("*.npz"))
     if not files:
         raise LearningError(f"{folder}: expected match graphs graphs/*.npz of a cleaning run, found none")
-    settings = settings or GraphSettings()
+    settings = settings or _cleaned_with(Path(folder) / "settings.json")
     find, rows, columns = _Finder(collection), [], []
     for file in files:
         graph = load_graph(file)
@@ -69,6 +72,15 @@ def verified_pairs(collection: LabelledImages, folder: str | os.PathLike,
     found = csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
     found.sum_duplicates()
     return found
+
+
+def _cleaned_with(file: Path) -> GraphSettings:
+    if not file.exists():
+        return GraphSettings()
+    try:
+        return from_mapping(GraphSettings, json.loads(file.read_text(encoding="utf-8"))["graph"], f"{file}: graph")
+    except (ValueError, KeyError, TypeError) as error:
+        raise LearningError(f"{file}: expected the settings of a cleaning run, found {error!r}") from error
 
 
 class _Finder:

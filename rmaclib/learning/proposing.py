@@ -32,7 +32,7 @@ class ProposeSettings(LoopSettings):
     anchors: shapes fitted to the training boxes, for a network that has none yet; hidden: channels of its 3×3
       convolution
     box_weight: of the loss of the offsets beside that of the objectness
-    size: longer side in pixels; smaller images are left as they are; flip: mirror half of the images
+    size: longer side in pixels; smaller images are not enlarged; flip: mirror half of the images
     pool: images whose feature maps are held at a time, as long as the backbone is fixed, changed every `refresh`
       updates where the collection has more. A map of 25×19 cells of 2,048 channels takes 2 MB.
     backbone: whether the backbone learns too; it is fixed by default, so that descriptors of the grid stay

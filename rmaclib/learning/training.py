@@ -42,10 +42,11 @@ class TrainSettings(LoopSettings):
       contrastive one; average precision has none
     triplets: of an update; pool: images described anew every `refresh` updates, at most the whole collection;
       hardest: a triplet is drawn among so many hardest of a random query
-    size: longer side in pixels, of pool, training and validation; smaller images are left as they are
+    size: longer side in pixels, of pool, training and validation; smaller images are not enlarged. In training both
+      sides are the nearest multiples of 32, see views.Views
     propose: images of an update from whose boxes the proposal network learns jointly, and the backbone with it; the two
-      losses are added. 0: it keeps its weights. It is best trained before (train_proposals): the learning rate is
-      that of a network which knows something.
+      losses are added, the log has those of proposals as objectness and boxes. 0: it keeps its weights. It is best
+      trained before (train_proposals): the learning rate is that of a network which knows something.
     flip: mirror half of the images; crop: least share of an image's area that is kept (1: no crop), see
       views.random_crop
     """
@@ -102,8 +103,8 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
     bad: dict[str, str] = {}
     device = pick_device(settings.device)
     if settings.propose:
-        proposing = ProposeSettings(images=settings.propose, size=settings.size, backbone=True, seed=settings.seed,
-                                    precision=settings.precision, device=settings.device)
+        proposing = ProposeSettings(images=settings.propose, size=settings.size, backbone=True, flip=settings.flip,
+                                    seed=settings.seed, precision=settings.precision, device=settings.device)
         teaching = prepared(network, collection, proposing, bad)
     identity = identity_of("ranking", network, settings, collection, positives, validation, validation_positives)
     describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)

@@ -1,8 +1,10 @@
 """Shortlists for cleaning: the nearest images of a class by global descriptor (Section 3, for large classes)."""
 
 import multiprocessing
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,24 +16,36 @@ from rmaclib.environment import environment
 _SPARING = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
+class NeighboursError(RuntimeError):
+    """Shortlists can't be made; the text says why."""
+
+
 class DescriptorNeighbours:
     """A rmaclib.cleaning.pipeline.Neighbours: describes the images of a class and ranks them by cosine.
 
     network: a backbone's name or a checkpoint, see rmaclib.checkpoints.open_network; size: longer side in pixels
     A process of its own does it, on the CPU: with what it loads, describing takes more memory than cleaning a class.
-    raises CheckpointError, BackboneError
+    raises CheckpointError, BackboneError; NeighboursError when the process was killed
     """
 
     def __init__(self, network: str, size: int = 320):
         self._ask = network, size
         self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        with environment(_SPARING):  # the process starts with its first task
-            self.name = self._process.submit(_name, *self._ask).result()
+        with environment({name: value for name, value in _SPARING.items() if name not in os.environ}):
+            self.name = self._process.submit(_name, *self._ask).result()  # it starts with its first task
 
     def __call__(self, paths: Sequence[Path], count: int) -> np.ndarray:
         """(N, min(count, M - 1)) int64, nearest first, M the images that can be read; rows of those that can't
         are -1."""
-        return self._process.submit(_nearest, *self._ask, list(paths), count).result()
+        try:
+            return self._process.submit(_nearest, *self._ask, list(paths), count).result()
+        except BrokenProcessPool as error:
+            raise NeighboursError(f"{self.name}: the process that describes {len(paths)} images for shortlists was "
+                                  "killed; it needs a gigabyte of memory") from error
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.shutdown()
 
 
 # What follows runs in the process. Only it may load torch.

@@ -1,5 +1,6 @@
 import csv
 import html.parser
+import json
 
 import pytest
 from cleaning_pictures import save, texture
@@ -107,11 +108,15 @@ def test_a_folder_per_landmark_and_settings_from_a_file(tmp_path):
         save(tmp_path / "photos" / "castle" / f"{number}.png", texture(1))
     (tmp_path / "settings.yml").write_text("keypoints: {count: 150}\nexhaustive: 1\nneighbours: 1\n")
     result = run(tmp_path / "photos", "--out", tmp_path / "out", "--settings", tmp_path / "settings.yml",
-                 "--largest", 2, "--thumbnails", 0)
+                 "--largest", 2, "--conductance", 0.25, "--thumbnails", 0)
     assert result.exit_code == 0, result.output  # two images are more than one: a shortlist by descriptors
     assert (tmp_path / "out" / "labels.txt").read_text() == "castle/0\n"
+    graph = json.loads((tmp_path / "out" / "settings.json").read_text())["graph"]
+    assert graph == {"threshold": 10, "conductance": 0.25, "largest": 2, "min_images": 2, "min_matches": 1}
     assert len(open_collection(tmp_path / "out" / "annotation_clean.txt").names) == 2
     assert not (tmp_path / "out" / "thumbnails").exists()
+    assert "0 of 2 images" in run(tmp_path / "photos", "--out", tmp_path / "out", "--settings",
+                                  tmp_path / "settings.yml", "--min-matches", 2, "--thumbnails", 0).stderr
 
 
 @pytest.mark.parametrize("text, message", [

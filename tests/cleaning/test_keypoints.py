@@ -29,6 +29,17 @@ def test_points_are_in_pixels_of_the_original(tmp_path):
         assert np.abs(found.points - [200, 90]).max(1).min() < 0.5
 
 
+def test_sides_are_those_of_the_described_squares(tmp_path):
+    """Twelve times the scale of a blob, in pixels of the original whatever size it is brought to."""
+    y, x = np.mgrid[:240, :320]
+    blob = 60 + 180 * np.exp(-((x - 160)**2 + (y - 120)**2) / (2 * 6**2))
+    path = save(tmp_path / "blob.png", blob.astype(np.uint8))
+    for size in (320, 160, 640):
+        found = extract(path, KeypointSettings(size=size))
+        place = np.abs(found.points - [160, 120]).max(1).argmin()
+        assert found.sides.dtype == np.float32 and found.sides[place] == pytest.approx(12 * 6, rel=0.15)
+
+
 def test_the_strongest_are_kept(tmp_path):
     path = save(tmp_path / "a.png", texture(0))
     many, few = (extract(path, KeypointSettings(count=count)) for count in (300, 20))

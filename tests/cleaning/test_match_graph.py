@@ -2,8 +2,9 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.linalg import eigh
 
 from rmaclib.cleaning import (
     CleanSettings,
@@ -104,7 +105,8 @@ def test_other_files_are_named(tmp_path):
             load_graph(tmp_path / name)
 
 
-@pytest.mark.parametrize("values", [{"threshold": 2}, {"largest": 0}, {"min_images": 0}])
+@pytest.mark.parametrize("values", [{"threshold": 2}, {"largest": 0}, {"min_images": 0}, {"min_matches": 0},
+                                    {"conductance": 1}, {"conductance": -0.1}])
 def test_bad_settings(values):
     with pytest.raises(ValueError, match="expected"):
         GraphSettings(**values)
@@ -147,6 +149,22 @@ def test_a_cut_against_all_cuts(case):
     assert best - 1e-9 <= value <= 2 * best**0.5 + 1e-9
 
 
+@given(connected())
+def test_the_order_is_that_of_the_normalised_laplacian(case):
+    """The best prefix of the order of the generalised eigenvector (D - W) v = l D v, where that is unique."""
+    count, pairs, weights = case
+    joined = np.zeros((count, count))
+    joined[tuple(pairs.T)] = weights
+    joined += joined.T
+    degrees = np.diag(joined.sum(1))
+    values, vectors = eigh(degrees - joined, degrees)
+    assume(count == 2 or values[2] - values[1] > 1e-3)
+    assume(np.diff(np.sort(vectors[:, 1])).min() > 1e-6)
+    order = np.argsort(vectors[:, 1])
+    best = min(conductance(pairs, weights, np.isin(np.arange(count), order[:size])) for size in range(1, count))
+    assert sparsest_cut(count, pairs, weights)[0] == pytest.approx(best)
+
+
 def test_parts_by_hand():
     # Two groups of four that one weak pair joins: 10 of 2 * 6 * 20 + 10 at the nodes of either.
     edges = np.array([*clique(0, 2, 4, 6), *clique(1, 3, 5, 7), (0, 1, 10)])
@@ -185,10 +203,13 @@ def test_edges_between_kept_parts_are_none():
 def test_images_with_too_few_matches_are_dropped():
     made = graph(6, *clique(0, 1, 2), (2, 3, 20), (4, 5, 30))
     assert kept_components(made, GraphSettings(min_matches=2)).tolist() == [0, 0, 0, -1, -1, -1]
-    assert kept_components(made, GraphSettings(min_matches=3)).tolist() == [-1, -1, 0, -1, -1, -1]
-    # The largest part is chosen first: it stays the same one, however few of its images remain.
-    chain = graph(7, (0, 1, 20), (1, 2, 20), (2, 3, 20), *clique(4, 5, 6))
-    assert kept_components(chain, GraphSettings(min_matches=2)).tolist() == [-1, 0, 0, -1, -1, -1, -1]
+    assert kept_components(made, GraphSettings(min_matches=3)).tolist() == [-1] * 6
+    # The largest part is chosen first: nothing else takes its place, however few of its images remain.
+    chain = graph(8, (0, 1, 20), (1, 2, 20), (2, 3, 20), (3, 4, 20), *clique(5, 6, 7))
+    assert kept_components(chain, GraphSettings(min_matches=2)).tolist() == [-1] * 8
+    assert kept_components(chain, GraphSettings(min_matches=2, largest=2)).tolist() == [-1] * 5 + [0] * 3
+    star = graph(4, (0, 1, 20), (0, 2, 20), (0, 3, 20))
+    assert kept_components(star, GraphSettings(min_matches=2)).tolist() == [-1] * 4
     found = select(made, CleanSettings(graph=GraphSettings(min_matches=2)))
     assert found.reasons == ("", "", "", "too few matches", "other part of the graph", "other part of the graph")
     assert np.isnan(found.boxes[3:]).all() and np.isfinite(found.boxes[:3]).all()

@@ -168,7 +168,8 @@ def test_the_order_of_reasons_by_hand():
     assert degenerate(np.eye(2), square, square, VerificationSettings(min_width=0.577)) == ""
 
 
-@pytest.mark.parametrize("values", [{"min_inliers": 2}, {"tolerance": 0}, {"max_scale": 0.5}, {"mark_share": 2}])
+@pytest.mark.parametrize("values", [{"min_inliers": 2}, {"tolerance": 0}, {"max_scale": 0.5}, {"mark_share": 2},
+                                    {"caption": 0.5}, {"caption": -0.1}])
 def test_bad_settings(values):
     with pytest.raises(ValueError, match="expected"):
         VerificationSettings(**values)

@@ -59,6 +59,18 @@ def test_verified_pairs(tmp_path):
     assert (found == found.T).all() and not found.diagonal().any()
 
 
+def test_pairs_are_those_of_the_settings_that_it_was_cleaned_with(tmp_path):
+    graph(tmp_path, 0, "abcde", {(0, 1): 20, (1, 2): 12, (3, 4): 30}, least=12)
+    images = listed("abcde", [0] * 5)
+    with pytest.raises(ValueError, match="at least 12"):
+        verified_pairs(images, tmp_path)
+    (tmp_path / "settings.json").write_text('{"graph": {"threshold": 12, "largest": 2}}')
+    assert pairs_of(verified_pairs(images, tmp_path)) == {(0, 1), (1, 2), (3, 4)}
+    (tmp_path / "settings.json").write_text('{"graph": {"threshhold": 12}}')
+    with pytest.raises(LearningError, match="settings.json: expected the settings"):
+        verified_pairs(images, tmp_path)
+
+
 def test_the_names_of_a_clean_list_are_paths_from_its_folder(tmp_path):
     graph(tmp_path / "clean", 0, ["images/a.jpg", "images/b.jpg", "../other/c.jpg"], {(0, 1): 20, (1, 2): 20})
     names = ["../data/other/c.jpg", "../data/images/b.jpg", "../data/images/a.jpg", "../data/images/b.jpg.jpg"]
