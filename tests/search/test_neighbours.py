@@ -1,5 +1,8 @@
+import os
+import signal
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from PIL import Image
 from rmaclib.backbones import BackboneError
 from rmaclib.checkpoints import save_checkpoint
 from rmaclib.search.descriptors import DescribeSettings, describe
-from rmaclib.search.neighbours import DescriptorNeighbours
+from rmaclib.search.neighbours import DescriptorNeighbours, NeighboursError
 
 SETTINGS = DescribeSettings((64,), precision="float32", device="cpu")
 
@@ -54,6 +57,15 @@ def test_fewer_images_than_neighbours_and_copies(neighbours, paths):
 def test_an_unknown_network_is_named():
     with pytest.raises(BackboneError, match="nothing"):
         DescriptorNeighbours("nothing")
+
+
+def test_a_killed_process_is_told(lite0, paths, tmp_path):
+    save_checkpoint(tmp_path / "lite0.safetensors", lite0)
+    with closing(DescriptorNeighbours(str(tmp_path / "lite0.safetensors"), 64)) as neighbours:
+        (number,) = neighbours._process._processes
+        os.kill(number, signal.SIGKILL)
+        with pytest.raises(NeighboursError, match="describes 6 images for shortlists was killed"):
+            neighbours(paths, 2)
 
 
 def test_cleaning_does_not_load_torch():
