@@ -165,14 +165,14 @@ def kept_components(graph: MatchGraph, settings: GraphSettings) -> np.ndarray:
     matches were dropped; -1 when it is dropped."""
     strong = strong_edges(graph, settings.threshold)
     found = parts(len(graph.names), graph.pairs[strong], graph.inliers[strong], settings.conductance)
-    large = np.bincount(found, minlength=1)[found] >= settings.min_images if len(found) else found
-    kept = np.where(large & (found < settings.largest), found, -1)
-    few = kept >= 0
-    while settings.min_matches > 1 and few.any():
+    kept = np.where(found < settings.largest, found, -1)
+    while settings.min_matches > 1:
         matches = np.bincount(graph.pairs[kept_edges(graph, settings, kept)].ravel(), minlength=len(kept))
         few = (kept >= 0) & (matches < settings.min_matches)
+        if not few.any():
+            break
         kept[few] = -1
-    # What is left of a part may be too small for a class, and leaves a gap among the numbers.
+    # A part, or what is left of it, may be too small for a class, and leaves a gap among the numbers.
     left = [number for number in range(kept.max(initial=-1) + 1) if (kept == number).sum() >= settings.min_images]
     return np.array([left.index(number) if number in left else -1 for number in kept.tolist()], np.int64)
 

@@ -92,8 +92,9 @@ def judge(cleaned: Cleaned, truth: Mapping[str, Truth], least_visible: float = L
             raise ValueError(f"truth: expected a line for each image, none for {absent[0]!r}")
         shown = [(truth[name].monument, truth[name].profile) for name in names]
         selection = landmark.selection
-        counts, kept_of = Counter(profile for profile in shown if profile[0]), Counter(
-            profile for profile, component in zip(shown, selection.component, strict=True) if component >= 0)
+        counts = Counter(profile for profile in shown if profile[0])
+        kept_of = Counter(profile for profile, component in zip(shown, selection.component, strict=True)
+                          if component >= 0)
         dominant = max(sorted(counts), key=lambda profile: (counts[profile], kept_of[profile]), default=None)
         for name, profile, component, first, box in zip(names, shown, selection.component, selection.first,
                                                         selection.boxes, strict=True):

@@ -95,17 +95,18 @@ def verify(left: np.ndarray, right: np.ndarray, left_size: tuple[int, int], righ
     affine, inside = fit_affine(left[free], right[free], settings.tolerance * max(right_size))
     if inside.sum() < settings.min_inliers:
         return Verified(None, none, short)
+    agree = free[inside]
     # In parts of the longer sides: how large a file somebody stored says nothing about the object.
     units = max(left_size), max(right_size)
-    reason = degenerate(affine[:, :2] * (units[0] / units[1]), left[free[inside]] / units[0],
-                        right[free[inside]] / units[1], settings)
-    if not reason and along_border(left[free[inside]], right[free[inside]], left_size[1], right_size[1],
-                                   settings.caption).sum() > inside.sum() - settings.min_inliers / 2:
+    reason = degenerate(affine[:, :2] * (units[0] / units[1]), left[agree] / units[0], right[agree] / units[1],
+                        settings)
+    bordering = along_border(left[agree], right[agree], left_size[1], right_size[1], settings.caption)
+    if not reason and (~bordering).sum() < settings.min_inliers / 2:
         reason = "caption"
     if reason:
         return Verified(None, none, reason)
     inliers = none.copy()
-    inliers[free[inside]] = True
+    inliers[agree] = True
     return Verified(affine, inliers, "")
 
 

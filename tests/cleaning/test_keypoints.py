@@ -18,26 +18,22 @@ def test_root_sift_by_hand():
     assert np.all(found[1] == 0)  # a zero descriptor stays zero, and gives no NaN
 
 
-def test_points_are_in_pixels_of_the_original(tmp_path):
-    """A blob's centre is found where it is, at the stored size, reduced to half and enlarged."""
+@pytest.fixture
+def blob(tmp_path):
+    """A picture of 300 × 200 pixels with one blob, of scale 6 around (200, 90)."""
     y, x = np.mgrid[:200, :300]
-    blob = 60 + 180 * np.exp(-((x - 200)**2 + (y - 90)**2) / (2 * 6**2))
-    path = save(tmp_path / "blob.png", blob.astype(np.uint8))
-    for size in (300, 150, 400):
-        found = extract(path, KeypointSettings(size=size))
-        assert found.size == (300, 200)
-        assert np.abs(found.points - [200, 90]).max(1).min() < 0.5
+    pixels = 60 + 180 * np.exp(-((x - 200)**2 + (y - 90)**2) / (2 * 6**2))
+    return save(tmp_path / "blob.png", pixels.astype(np.uint8))
 
 
-def test_sides_are_those_of_the_described_squares(tmp_path):
-    """Twelve times the scale of a blob, in pixels of the original whatever size it is brought to."""
-    y, x = np.mgrid[:240, :320]
-    blob = 60 + 180 * np.exp(-((x - 160)**2 + (y - 120)**2) / (2 * 6**2))
-    path = save(tmp_path / "blob.png", blob.astype(np.uint8))
-    for size in (320, 160, 640):
-        found = extract(path, KeypointSettings(size=size))
-        place = np.abs(found.points - [160, 120]).max(1).argmin()
-        assert found.sides.dtype == np.float32 and found.sides[place] == pytest.approx(12 * 6, rel=0.15)
+@pytest.mark.parametrize("size", [300, 150, 400, 600])
+def test_points_and_described_squares_are_in_pixels_of_the_original(blob, size):
+    """At the stored size, reduced to half and enlarged, a blob is found where it is, in a square of twelve scales."""
+    found = extract(blob, KeypointSettings(size=size))
+    assert found.size == (300, 200) and found.sides.dtype == np.float32
+    distance = np.abs(found.points - [200, 90]).max(1)
+    assert distance.min() < 0.5
+    assert found.sides[distance.argmin()] == pytest.approx(12 * 6, rel=0.15)
 
 
 def test_the_strongest_are_kept(tmp_path):

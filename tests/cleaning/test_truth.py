@@ -91,7 +91,7 @@ def test_nothing_of_interest_gives_no_number(cleaned):
 
 
 def test_of_equally_frequent_profiles_the_kept_one_is_dominant(cleaned):
-    """Landmark 2 has two pictures of each of two profiles: whichever cleaning keeps more of is right."""
+    """Landmark 0 has three pictures of each of two profiles: whichever cleaning keeps more of is right."""
     truth = truth_of(cleaned)
     kept = [name for name in truth if name.startswith("images/2/") and name in cleaned.clean.names]
     dropped = [name for name in truth if name.startswith("images/0/") and name not in cleaned.clean.names]

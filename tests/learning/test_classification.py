@@ -42,6 +42,7 @@ def test_classifier_by_hand(head):
     assert torch.equal(model.linear.weight, Classifier(tiny().backbone, 3, head, seed=2).linear.weight)
     assert not torch.equal(model.linear.weight, other.linear.weight)
 
+
 def test_the_linear_layer_is_fitted():
     """Its gradient is zero where it is fitted: the cross-entropy's is minus the ridge's."""
     model = Classifier(tiny().backbone, 3, "average", seed=2)
@@ -60,7 +61,7 @@ def test_learning_begins_with_a_fitted_layer(images, tmp_path):
     first = [train_classifier(tiny(images), images, replace(SETTINGS, updates=1, fit=fit), out=tmp_path / str(fit),
                               progress=False).history[0] for fit in (0, 25)]
     assert first[1]["loss"] < 0.9 * first[0]["loss"] and first[1]["accuracy"] > first[0]["accuracy"]
-    # Of two batches of the update's own images; a run that goes on has the weights of its state.
+    # A run that goes on has the weights of its state.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Classifier, "fit", None)
         train_classifier(tiny(images), images, replace(SETTINGS, updates=1, fit=25), out=tmp_path / "25",
