@@ -6,8 +6,8 @@ It makes the features of landmarks; the second stage (rmaclib.learning.training)
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,15 @@ from rmaclib.learning.pairs import Relations
 from rmaclib.learning.validation import Validation
 from rmaclib.learning.views import Squares, why_unreadable
 from rmaclib.rmac import RMAC, NetworkSettings
-from rmaclib.search.descriptors import DescribeSettings, pick_device
+from rmaclib.search.descriptors import DescribeSettings, learn_whitening, pick_device
+from rmaclib.search.retrieval import training_sample
 from rmaclib.settings import one_of, whole_number
 
 HEADS = ("max", "average")
 _ORDER, _VIEW = 4, 5  # streams of random numbers that must not coincide
 _READERS = 4
 _RIDGE = 1e-3
+_WHITENING_IMAGES = 400
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class ClassifySettings(LoopSettings):
     side: of the random square cut from it, in pixels; flip: mirror half of them
     fit: images that the linear layer is fitted to before the first update, on the backbone as it is. From random
       numbers, 0, its first gradients spoil features that were good for retrieval.
+    dim: validation measures descriptors that are whitened to so many numbers, or to as many as the backbone has
+      channels, for that is how they are used; the whitening is learned anew each time. None: without one
     head: how the feature map becomes a vector before the linear layer, "average" or "max" over all cells
     size: longer side in pixels, for the validation
     """
@@ -54,6 +58,7 @@ class ClassifySettings(LoopSettings):
     side: int = 224
     flip: bool = False
     fit: int = 20_000
+    dim: int | None = 512
     head: str = "average"
     size: int = 512
 
@@ -61,6 +66,8 @@ class ClassifySettings(LoopSettings):
         super().__post_init__()
         for name, least in (("batch", 1), ("side", 1), ("size", 1), ("fit", 0)):
             whole_number(name, getattr(self, name), least)
+        if self.dim is not None:
+            whole_number("dim", self.dim, 1)
         object.__setattr__(self, "shorter", tuple(self.shorter))
         if len(self.shorter) != 2 or not self.side <= self.shorter[0] <= self.shorter[1]:
             raise ValueError(f"shorter: expected (least, most) pixels, at least side ({self.side}), got {self.shorter}")
@@ -116,8 +123,8 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
     """Train the backbone of a network to name the landmarks of a collection (Section 4.2), in place.
 
     out: folder for best.safetensors, log.csv and the state; resuming as in training.train
-    validation: images among which retrieval is measured, by R-MAC on the backbone without a whitening: the best one
-      is kept. None: the last one is.
+    validation: images among which retrieval is measured, by R-MAC on the backbone, see ClassifySettings.dim: the best
+      one is kept. None: the last one is.
     Trained.network is R-MAC on the trained backbone, without fully connected layer and proposal network: what was
     fitted to the backbone before would not fit it any more. Learn a whitening for it
     (search.descriptors.learn_whitening).
@@ -137,7 +144,15 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
     evaluate = None
     if validation is not None:
         describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
-        evaluate = partial(Validation(validation, Relations(validation.labels), describing, bad), network)
+        measure = Validation(validation, Relations(validation.labels), describing, bad)
+
+        def evaluate() -> float:
+            if settings.dim is None:
+                return measure(network)
+            whitening = learn_whitening(network, training_sample(collection, _WHITENING_IMAGES), describing,
+                                        dim=min(settings.dim, network.backbone.channels), progress=False)
+            return measure(deepcopy(network).set_whitening(whitening))
+
     model = Classifier(network.backbone, len(set(collection.labels)), settings.head, settings.seed).eval().to(device)
     step = _Naming(model, collection, settings, bad)
     if settings.fit and not (Path(out) / STATE).exists():

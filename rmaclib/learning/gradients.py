@@ -13,8 +13,10 @@ descriptor has no gradient, as when all its triplets are satisfied, is not run a
 network without its batch normalisations, which are part of its convolutions (rmaclib.folding).
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -28,8 +30,12 @@ from rmaclib.rmac import RMAC
 from rmaclib.search.descriptors import Workers, ahead
 
 T = TypeVar("T")
-# Pixels that go through the network together: a core is fastest when activations stay in its cache.
-BATCH_PIXELS = {"cpu": 240_000, "cuda": 4_000_000, "mps": 1_000_000}
+# Pixels that go through the network together. On a CPU each thread takes one image after the other: its activations
+# stay in the core's cache, and memory does not depend on how many images have the same shape.
+BATCH_PIXELS = {"cpu": 1, "cuda": 4_000_000, "mps": 1_000_000}
+# What oneDNN has compiled for a shape it keeps, 1,024 layers of it, hundreds of MB when images have many shapes.
+# It looks here once, at its first convolution; compiling again takes no time that we could measure.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 _READERS = 8  # threads that decode images while a device computes
 
 
@@ -100,6 +106,7 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
                 raise UnreadableError(bad)
             sums = [part if before is None else before if part is None else before.add_(part)
                     for before, part in zip(sums, found, strict=True)]
+            del found  # as large as the network: not held while the next one is computed
     folded.add_gradients(sums)
     return Accumulated(value.detach(), descriptors.detach(), len(wanted))
 
@@ -142,11 +149,14 @@ class _Runner:
         """Yields (indices, compute(indices, their (B, 3, H, W)), indices that can't be read) of each group; no
         result where none of it can be read."""
         jobs = (self.pool.submit(self._work, group, compute) for group in groups)
-        for future in ahead(jobs, self.workers):
+
+        def finished(future: Future) -> tuple[list[int], T | None, list[int]]:
             good, found, bad = future.result()
             if good and not self.on_cpu:
                 found = compute(good, found.to(self.device))
-            yield good, found, bad
+            return good, found, bad
+
+        yield from map(finished, ahead(jobs, self.workers))  # which holds no result that was given away
 
     def _work(self, group: list[int], compute: Callable) -> tuple[list[int], object, list[int]]:
         good, read, bad = [], [], []

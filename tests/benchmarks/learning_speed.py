@@ -1,17 +1,19 @@
 """How much faster one update is than a plain three-stream step on the same triplets, and how much memory it takes.
 
-    RMACLIB_DATA=FOLDER python tests/benchmarks/learning_speed.py --record _build/photos/results
+    RMACLIB_DATA=FOLDER python tests/benchmarks/learning_speed.py --graphs CLEANED --run TRAINED --record RESULTS
 
 The plain step is what one writes first: query, positive and negative of each triplet through the network, a triplet
-after the other, and the gradient of its loss after each. Both sides see the same mined triplets, in turns within one
+after the other, and the gradient of its loss after each. Both sides see the same triplets, in turns within one
 run. An update computes an image once however many triplets it is in, and leaves out what has no gradient, so that the
-gain grows with both: their shares are printed, and --network takes a network in the middle of its training, that has
-satisfied triplets. Wall times need a quiet machine; processor times are printed as well. The gradients are compared
-in float64, on a few triplets: in float32 the maximum of a region moves from one cell to another by rounding.
+gain grows with both: their shares are printed. Where training begins, triplets are mined from the verified pairs with
+the network off the shelf, and nearly all of them are active. With --run they are the last ones that a run of training
+(notebook 03, rmac train --graphs) has mined, on the network as the run has left it. Wall times need a quiet
+machine; processor times are printed as well. The gradients are compared in float64, on a few triplets: in float32 the
+maximum of a region moves from one cell to another by rounding.
 
 Memory is the peak of a fresh process (Linux) less what it held before the step. There the plain step is a batch: all
 triplets in one graph, as a loss over the whole batch needs it. The plain batch is measured at 16 triplets, ours at
-16, 64 and 256.
+16, 64 and 256; medians of some processes each, as what malloc makes of it varies.
 """
 
 import argparse
@@ -25,10 +27,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
-from rmaclib.checkpoints import load_checkpoint
+from rmaclib.cleaning import CleanSettings, clean
 from rmaclib.datasets import LabelledImages, open_collection
-from rmaclib.learning import Relations, Tuples, Views, accumulate, mine, triplet
+from rmaclib.learning import Relations, Tuples, Views, accumulate, mine, triplet, verified_pairs
 from rmaclib.results import record
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
 from rmaclib.search.descriptors import DescribeSettings, describe, learn_whitening
@@ -37,11 +40,12 @@ from rmaclib.search.retrieval import training_sample
 NETWORK = NetworkSettings("efficientnet_lite0", levels=2, dim=512)
 MARGIN, HARDEST, FEW = 0.1, 25, 8
 PLAIN_BATCH, OURS = 16, (16, 64, 256)
-# Prints the peak of a step's memory in MiB: side, data set, size, file of triplets, how many of them.
+# Prints the peak of a step's memory in MiB: side, graphs, size, file of triplets, how many of them.
 MEMORY = """
 import sys
+from pathlib import Path
 from tests.benchmarks.learning_speed import memory
-print(memory(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5])))
+print(memory(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])))
 """
 
 
@@ -79,8 +83,8 @@ def ours(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: 
 SIDES = {"plain": plain_batch, "ours": ours}
 
 
-def memory(side: str, dataset: str, size: int, file: str, count: int) -> float:
-    network, collection = create_network(NETWORK), open_collection(dataset)
+def memory(side: str, graphs: Path, size: int, file: str, count: int) -> float:
+    network, collection = create_network(NETWORK), cleaned(graphs)
     triplets = np.load(file)[:count]
     pixels(collection, 0, size)
     # getrusage would tell the peak of the process that started this one, if that was higher.
@@ -96,6 +100,11 @@ def held_most() -> float:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
+def cleaned(graphs: Path) -> LabelledImages:
+    """The clean list of landmarks48, of graphs that are there (or are made now)."""
+    return clean(open_collection("landmarks48"), CleanSettings(), out=graphs, progress=False).clean
+
+
 def mined(network: RMAC, collection: LabelledImages, options) -> np.ndarray:
     """(max(OURS), 3) indices: triplets of a pool, as training draws them."""
     pool = np.sort(np.random.default_rng(0).choice(len(collection.names), min(options.pool, len(collection.names)),
@@ -103,8 +112,21 @@ def mined(network: RMAC, collection: LabelledImages, options) -> np.ndarray:
     found = describe(network, [collection.paths[index] for index in pool], DescribeSettings((options.size,)),
                      names=[str(index) for index in pool])
     images = np.array([int(name) for name in found.names], np.int64)
-    return mine(images, found.vectors, Relations(collection.labels), 1, max(OURS), HARDEST,
-                np.random.default_rng(1)).triplets[0]
+    relations = Relations(collection.labels, verified_pairs(collection, options.graphs))
+    return mine(images, found.vectors, relations, 1, max(OURS), HARDEST, np.random.default_rng(1)).triplets[0]
+
+
+def of_run(folder: Path, collection: LabelledImages) -> tuple[RMAC, np.ndarray]:
+    """The network of a finished run of ranking as its last update left it, and its last max(OURS) triplets."""
+    state = load_file(folder / "state.safetensors")
+    weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    triplets = state["step.triplets"].numpy().reshape(-1, 3)[-max(OURS):]
+    network = create_network(NETWORK)
+    network.load_state_dict(weights)
+    # Images of triplets have one label, and another: wrong for any other list than the one that was trained on.
+    labels = np.asarray(collection.labels)[triplets]
+    assert (labels[:, 0] == labels[:, 1]).all() and (labels[:, 0] != labels[:, 2]).all()
+    return network.eval(), triplets[::-1].copy()
 
 
 def difference(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> float:
@@ -123,24 +145,26 @@ def gradient(network: RMAC) -> torch.Tensor:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--collection", default="landmarks48")
-    parser.add_argument("--pool", type=int, default=1000, help="images that the triplets are mined from")
+    parser.add_argument("--graphs", type=Path, default=Path("_build/photos/cleaning/landmarks48"),
+                        help="folder of a cleaning run on landmarks48")
+    parser.add_argument("--run", type=Path,
+                        help="folder of a finished run of ranking on the clean list; default: where training begins")
+    parser.add_argument("--pool", type=int, default=1500, help="images that the first triplets are mined from")
     parser.add_argument("--triplets", type=int, default=64)
-    parser.add_argument("--network", help="checkpoint; default: as it comes, whitened on the collection")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--work", type=Path, default=Path("_build/benchmarks"), help="folder for the mined triplets")
     parser.add_argument("--record", type=Path, help="folder of result records to write to")
     options = parser.parse_args()
 
-    started, collection = time.monotonic(), open_collection(options.collection)
-    if options.network:
-        network, state = load_checkpoint(options.network), "trained"
+    started, collection = time.monotonic(), cleaned(options.graphs)
+    if options.run:
+        (network, every), state = of_run(options.run, collection), "trained"
     else:
         network, state = create_network(NetworkSettings(**{**asdict(NETWORK), "dim": None})), "start"
-        network.set_whitening(learn_whitening(network, training_sample(collection, 200),
+        network.set_whitening(learn_whitening(network, training_sample(open_collection("landmarks48"), 400),
                                               DescribeSettings((options.size,)), dim=NETWORK.dim))
-    every = mined(network, collection, options)
+        every = mined(network, collection, options)
     triplets = every[:options.triplets]
     seconds, processor = {"plain": [], "ours": []}, {"plain": [], "ours": []}
     for _ in range(options.rounds):
@@ -164,9 +188,10 @@ def main() -> int:
     np.save(file, every)
     peaks = {}
     for side, count in (("plain", PLAIN_BATCH), *(("ours", count) for count in OURS)):
-        arguments = [side, options.collection, str(options.size), str(file), str(count)]
-        done = subprocess.run([sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True)
-        peaks[side, count] = float(done.stdout)
+        arguments = [side, str(options.graphs), str(options.size), str(file), str(count)]
+        done = [subprocess.run([sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True)
+                for _ in range(options.rounds)]
+        peaks[side, count] = float(np.median([float(one.stdout) for one in done]))
         print(f"{side}, {count} triplets: {peaks[side, count]:.0f} MiB")
     share = peaks["ours", PLAIN_BATCH] / peaks["plain", PLAIN_BATCH]
     growth = peaks["ours", max(OURS)] / peaks["ours", min(OURS)] - 1
@@ -175,7 +200,7 @@ def main() -> int:
                                  ("memory_share", share, "share"), ("memory_growth", growth, "share"),
                                  ("gradient_error", error, "ratio"), ("distinct_images", images / streams, "share"),
                                  ("computed_images", computed / streams, "share")):
-            record(options.record, f"benchmarks/{collection.name}/update_{state}_{key}", value, unit=unit,
+            record(options.record, f"benchmarks/landmarks48/update_{state}_{key}", value, unit=unit,
                    protocol="learning_speed", dataset={"name": collection.name, "counts": collection.counts},
                    settings={"network": asdict(NETWORK), "size": options.size, "triplets": options.triplets,
                              "pool": options.pool, "hardest": HARDEST, "rounds": options.rounds, "threads": threads,

@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 from learning_pictures import SIZE, pictures, stopped_equals_whole, tiny
 from torch.nn import functional
 
-from rmaclib.learning import Classifier, ClassifySettings, LearningError, classification, train_classifier
+from rmaclib.learning import (
+    Classifier,
+    ClassifySettings,
+    LearningError,
+    Relations,
+    Validation,
+    classification,
+    train_classifier,
+)
 from rmaclib.learning.classification import turns
+from rmaclib.search.descriptors import DescribeSettings, learn_whitening
 
 SETTINGS = ClassifySettings(batch=10, shorter=(40, 60), side=32, size=SIZE, optimizer="adamw", lr=1e-3, updates=5,
                             evaluate_every=2, save_every=2, device="cpu")
@@ -98,6 +107,18 @@ def test_learns_and_gives_a_network_without_whitening(images, tmp_path):
         assert torch.allclose(found.network.backbone(picture), network.backbone(picture))
 
 
+@pytest.mark.parametrize("dim", [None, 5, 512])
+def test_validation_is_of_descriptors_as_they_are_used(images, dim, tmp_path):
+    found = train_classifier(tiny(), images, replace(SETTINGS, updates=1, dim=dim), out=tmp_path, validation=images,
+                             progress=False)
+    network, describing = tiny(), DescribeSettings((SIZE,), precision="float32", device="cpu")
+    if dim:
+        network.set_whitening(learn_whitening(network, images.paths, describing,
+                                              dim=min(dim, network.backbone.channels), progress=False))
+    expected = Validation(images, Relations(images.labels), describing, {})(network)
+    assert found.history[0]["validation"] == pytest.approx(expected, abs=1e-6) and expected < 1
+
+
 def test_stopped_and_started_again_gives_the_same_result(images, tmp_path, monkeypatch):
     def run(out):
         return train_classifier(tiny(), images, SETTINGS, out=out, validation=images, progress=False)
@@ -126,7 +147,7 @@ def test_a_single_label(images, tmp_path):
 
 @pytest.mark.parametrize("options", [
     {"shorter": (200, 512)}, {"shorter": (512, 256)}, {"shorter": (256,)}, {"shorter": (256.5, 300)}, {"batch": 0},
-    {"head": "gem"}, {"side": 0}, {"size": 0}])
+    {"head": "gem"}, {"side": 0}, {"size": 0}, {"dim": 0}])
 def test_bad_settings_of_classification(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         ClassifySettings(**options)
