@@ -1,3 +1,4 @@
+import weakref
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ from learning_pictures import tiny
 from rmaclib.images import ImageError
 from rmaclib.learning import LOSSES, Tuples, accumulate, triplet
 from rmaclib.learning.errors import UnreadableError
-from rmaclib.learning.gradients import _groups
+from rmaclib.learning.gradients import _groups, _Runner
 
 LABELS = np.array([0, 0, 0, 1, 1, 2, 2])
 
@@ -185,3 +186,25 @@ def test_zero_maps_stay_finite():
     network.zero_grad()
     accumulate(network, some_images(torch.float32), lambda descriptors: descriptors[:, 0].sum())
     assert torch.isfinite(gradient(network)).all()
+
+
+def test_no_gradient_is_held_while_the_next_one_is_computed():
+    """Each is as large as the network."""
+    class Found:
+        pass
+
+    def compute(group, batch):
+        held.append(len(alive))
+        found = Found()
+        alive.add(found)
+        return found
+
+    alive, held, threads = weakref.WeakSet(), [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _Runner(some_images(), torch.device("cpu")) as run:
+            for _, found, _ in run([[index] for index in range(7)], compute):
+                del found
+    finally:
+        torch.set_num_threads(threads)
+    assert held == [0] * 7
