@@ -34,6 +34,7 @@ from rmaclib.settings import one_of, whole_number
 HEADS = ("max", "average")
 _ORDER, _VIEW = 4, 5  # streams of random numbers that must not coincide
 _READERS = 4
+_BATCH_PIXELS = BATCH_PIXELS | {"cpu": 240_000}  # here all threads share the work of a batch
 _RIDGE = 1e-3
 _WHITENING_IMAGES = 400
 
@@ -189,7 +190,7 @@ class _Naming:
 
     def _count(self, device: torch.device) -> int:
         """Images that go through the network together."""
-        return max(1, (self.settings.pixels or BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"]))
+        return max(1, (self.settings.pixels or _BATCH_PIXELS.get(device.type, _BATCH_PIXELS["cpu"]))
                    // self.settings.side**2)
 
     def __call__(self, update: int) -> dict[str, float]:
