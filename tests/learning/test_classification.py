@@ -95,8 +95,9 @@ def test_gradient_of_a_batch_is_that_of_its_mean_cross_entropy(images):
 
 def test_learns_and_gives_a_network_without_whitening(images, tmp_path):
     network = tiny(images)
-    found = train_classifier(network, images, replace(SETTINGS, updates=30, schedule="constant", evaluate_every=30),
-                             out=tmp_path, validation=images, progress=False)
+    # 25 images are too few for a whitening that does good.
+    chosen = replace(SETTINGS, updates=30, schedule="constant", evaluate_every=30, dim=None)
+    found = train_classifier(network, images, chosen, out=tmp_path, validation=images, progress=False)
     losses = [row["loss"] for row in found.history[1:]]
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     assert found.score > found.history[0]["validation"] + 0.1
