@@ -12,7 +12,7 @@ from rmaclib.datasets.types import Box, LabelledImages
 from rmaclib.images import ImageError, read_image, read_size, resized_size
 from rmaclib.learning.errors import UnreadableError
 
-# The stride of the backbones. Images of one shape are computed together, and what a library keeps for each shape that
+# The stride of the backbones. A GPU computes images of one shape together, and what a library keeps for each shape that
 # it has computed (oneDNN: megabytes) stays within bounds.
 STEP = 32
 

@@ -5,11 +5,11 @@
 The plain step is what one writes first: query, positive and negative of each triplet through the network, a triplet
 after the other, and the gradient of its loss after each. Both sides see the same triplets, in turns within one
 run. An update computes an image once however many triplets it is in, and leaves out what has no gradient, so that the
-gain grows with both: their shares are printed. Where training begins, triplets are mined from the verified pairs with
-the network off the shelf, and nearly all of them are active. With --run they are the last ones that a run of training
-(notebook 03, rmac train --graphs) has mined, on the network as the run has left it. Wall times need a quiet
-machine; processor times are printed as well. The gradients are compared in float64, on a few triplets: in float32 the
-maximum of a region moves from one cell to another by rounding.
+gain grows with both: their shares are printed. The triplets are mined from the verified pairs with the network off the
+shelf, where training begins. With --run they are the last ones that a run of training (notebook 03, rmac train
+--graphs) has mined, on the network as the run has left it. Wall times need a quiet machine; processor times are
+printed as well. The gradients are compared in float64, on a few triplets: in float32 the maximum of a region moves
+from one cell to another by rounding.
 
 Memory is the peak of a fresh process (Linux) less what it held before the step. There the plain step is a batch: all
 triplets in one graph, as a loss over the whole batch needs it. The plain batch is measured at 16 triplets, ours at
@@ -117,13 +117,13 @@ def mined(network: RMAC, collection: LabelledImages, options) -> np.ndarray:
 
 
 def of_run(folder: Path, collection: LabelledImages) -> tuple[RMAC, np.ndarray]:
-    """The network of a finished run of ranking as its last update left it, and its last max(OURS) triplets."""
+    """The network of a finished run of ranking as its last update left it, and its last triplets, from the end."""
     state = load_file(folder / "state.safetensors")
     weights = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     triplets = state["step.triplets"].numpy().reshape(-1, 3)[-max(OURS):]
     network = create_network(NETWORK)
     network.load_state_dict(weights)
-    # Images of triplets have one label, and another: wrong for any other list than the one that was trained on.
+    # Of another list than the one that was trained on, the indices would name other landmarks' images.
     labels = np.asarray(collection.labels)[triplets]
     assert (labels[:, 0] == labels[:, 1]).all() and (labels[:, 0] != labels[:, 2]).all()
     return network.eval(), triplets[::-1].copy()
