@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rmaclib.folding import Folded
 from rmaclib.images import ImageError
+from rmaclib.learning.depthwise import split_depthwise
 from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import UnreadableError
 from rmaclib.rmac import RMAC
@@ -68,6 +69,7 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
         raise ValueError("network: expected evaluation mode (network.eval()), found parts in training mode; "
                          "batch statistics differ between the two passes")
     folded = Folded(network)
+    split_depthwise(folded.copy)
     parameters = list(folded.copy.parameters())
     like = parameters[0]
     pixels = pixels or BATCH_PIXELS.get(like.device.type, BATCH_PIXELS["cpu"])
@@ -100,14 +102,17 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
         value = loss(descriptors)
         (gradient,) = torch.autograd.grad(value, descriptors)
         wanted = gradient.any(1).nonzero()[:, 0].tolist()
-        sums: list[Tensor | None] = [None] * len(parameters)
+        # Held from the start, so that the largest image meets as much memory taken as one of its size after it.
+        sums, reached = [torch.zeros_like(parameter) for parameter in parameters], set()
         for _, found, bad in run(_groups(share(wanted), sizes, pixels), gradients_of):
             if bad:
                 raise UnreadableError(bad)
-            sums = [part if before is None else before if part is None else before.add_(part)
-                    for before, part in zip(sums, found, strict=True)]
-            del found  # as large as the network: not held while the next one is computed
-    folded.add_gradients(sums)
+            for place, part in enumerate(found):
+                if part is not None:
+                    sums[place].add_(part)
+                    reached.add(place)
+            del found, part  # as large as the network: not held while the next one is computed
+    folded.add_gradients([gradient if place in reached else None for place, gradient in enumerate(sums)])
     return Accumulated(value.detach(), descriptors.detach(), len(wanted))
 
 
