@@ -6,17 +6,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
+from rmaclib.checkpoints import load_checkpoint
+from rmaclib.datasets import open_collection
+from rmaclib.learning import leave_one_out
 from rmaclib.results import load_results
+from rmaclib.search.descriptors import DescribeSettings, describe
 
 ROOT = Path(__file__).parents[2]
 
 
-def run_smoke(name, output):
+def run_smoke(name, output, profile="notebooks/profiles/smoke.yml"):
     """Pictures that the notebook shows, and the values that it records."""
-    command = [sys.executable, "book/run_notebook.py", f"notebooks/{name}.ipynb",
-               "--profile", "notebooks/profiles/smoke.yml", "--output", output]
+    command = [sys.executable, "book/run_notebook.py", f"notebooks/{name}.ipynb", "--profile", profile,
+               "--output", output]
     environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -53,7 +59,25 @@ def test_02_cleaning(tmp_path):
 
 
 def test_03_learning(tmp_path):
-    figures, values = run_smoke("03_learning", tmp_path)
+    # Besides, a folder per landmark with a query for one of them.
+    folder, pictures = tmp_path / "Own" / "towers", open_collection("diorama_train")
+    for label in (0, 1):
+        (folder / f"t{label}").mkdir(parents=True)
+        for number in np.flatnonzero(np.array(pictures.labels) == label)[:4]:
+            (folder / f"t{label}" / pictures.paths[number].name).symlink_to(pictures.paths[number])
+    (folder / "query").mkdir()
+    (folder / "query" / "t0.jpg").symlink_to(pictures.paths[np.flatnonzero(np.array(pictures.labels) == 0)[4]])
+    smoke = yaml.safe_load((ROOT / "notebooks/profiles/smoke.yml").read_text())["03_learning"]
+    profile = tmp_path / "smoke.yml"
+    profile.write_text(yaml.safe_dump({"03_learning": {**smoke, "tests": {"diorama": "oxford", str(folder): "folder"}}}))
+    figures, values = run_smoke("03_learning", tmp_path, profile)
+    assert 0 < values["03_learning/towers/off_the_shelf"] <= 1
+    # Here every image asks, not the one query.
+    start = load_checkpoint(tmp_path / "learning/diorama_train/start.safetensors")
+    vectors = describe(start, sorted(folder.glob("t*/*")), DescribeSettings((smoke["size"],))).vectors
+    same = np.repeat([0, 1], 4)[:, None] == np.repeat([0, 1], 4)
+    expected = leave_one_out(vectors, same & ~np.eye(8, dtype=bool), ~same)
+    assert values["03_learning/towers_each/off_the_shelf"] == pytest.approx(expected, abs=1e-6)
     found = {key.removeprefix("03_learning/diorama/"): value for key, value in values.items()}
     assert figures == 5
     assert 0.2 < found["off_the_shelf"] < 0.9
