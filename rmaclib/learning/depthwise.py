@@ -1,8 +1,8 @@
 """Gradients of depthwise convolutions, in parts that a processor computes fast.
 
-oneDNN, which PyTorch calls on a processor, needs up to some twenty times as long for the gradient of a 5 × 5 depthwise filter
-as for that of its first three columns: a third of the time that the gradient of a small network takes. The gradient of
-each tap stands for itself, so that a filter's can be put together of those of narrow parts.
+oneDNN, which PyTorch calls on a processor, needs up to twenty times as long for the gradient of a 5 × 5 depthwise
+filter as for that of its first three columns: a third of the time that the gradient of a small network takes. The
+gradient of each tap stands for itself, so that a filter's can be put together of those of narrow parts.
 """
 
 from types import MethodType
