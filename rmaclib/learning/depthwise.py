@@ -63,8 +63,8 @@ def _of_weight(gradient: Tensor, maps: Tensor, weight: Tensor, stride: tuple[int
                padding: tuple[int, int]) -> Tensor:
     """(C, 1, h, w), as the weight."""
     parts = []
-    for left, columns in enumerate(part.contiguous() for part in weight.split(_PART, 3)):
-        before = padding[1] - _PART * left
+    for number, columns in enumerate(part.contiguous() for part in weight.split(_PART, 3)):
+        before = padding[1] - _PART * number  # zeros, or columns cut, left of the map
         seen = stride[1] * (gradient.shape[3] - 1) + columns.shape[3]  # columns of the map that they go over
         part = pad(maps, (before, seen - before - maps.shape[3]))
         parts.append(_gradients(gradient, part, columns, stride, (padding[0], 0), (False, True, False))[1])
