@@ -66,8 +66,9 @@ def _of_weight(gradient: Tensor, maps: Tensor, weight: Tensor, stride: tuple[int
     for number, columns in enumerate(part.contiguous() for part in weight.split(_PART, 3)):
         before = padding[1] - _PART * number  # zeros, or columns cut, left of the map
         seen = stride[1] * (gradient.shape[3] - 1) + columns.shape[3]  # columns of the map that they go over
-        part = pad(maps, (before, seen - before - maps.shape[3]))
-        parts.append(_gradients(gradient, part, columns, stride, (padding[0], 0), (False, True, False))[1])
+        # Padded here above and below too: where a filter is higher than the map, oneDNN takes megabytes and is slow.
+        part = pad(maps, (before, seen - before - maps.shape[3], padding[0], padding[0]))
+        parts.append(_gradients(gradient, part, columns, stride, (0, 0), (False, True, False))[1])
     return torch.cat(parts, 3)
 
 
