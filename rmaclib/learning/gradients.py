@@ -28,13 +28,11 @@ from rmaclib.learning.depthwise import split_depthwise
 from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import UnreadableError
 from rmaclib.rmac import RMAC
-from rmaclib.search.descriptors import BATCH_PIXELS as DESCRIBED
 from rmaclib.search.descriptors import Workers, ahead
 
 T = TypeVar("T")
-# Pixels that go through the network together with their activations kept. On a processor each thread takes one image
-# after the other, so that memory does not depend on how many have the same shape. The first pass keeps nothing and
-# takes as many as describing does.
+# Pixels that go through the network together. On a processor each thread takes one image
+# after the other, so that memory does not depend on how many have the same shape.
 BATCH_PIXELS = {"cpu": 1, "cuda": 4_000_000, "mps": 1_000_000}
 # What oneDNN has compiled for a shape it keeps, 1,024 layers of it, hundreds of MB when images have many shapes.
 # It looks here once, at its first convolution; compiling again takes no time that we could measure.
@@ -59,8 +57,7 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
       read them from files
     loss: (N, D) descriptors → scalar
     sizes: (H, W) of each, for a sequence that would have to read an image to know it
-    pixels: of the images computed together, which all have one shape; at least one image. Default: as many as are
-      described together the first time, BATCH_PIXELS the second
+    pixels: of the images computed together, which all have one shape; at least one image. Default BATCH_PIXELS
     half: the backbone computes in bfloat16 (autocast)
     With torch.distributed each process computes its share of the images, and the sum over the processes is the
     gradient: see distributed.sum_gradients. All return the same.
@@ -75,7 +72,7 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
     split_depthwise(folded.copy)
     parameters = list(folded.copy.parameters())
     like = parameters[0]
-    first, second = (pixels or default.get(like.device.type, default["cpu"]) for default in (DESCRIBED, BATCH_PIXELS))
+    pixels = pixels or BATCH_PIXELS.get(like.device.type, BATCH_PIXELS["cpu"])
     sizes = [tuple(image.shape[-2:]) for image in images] if sizes is None else sizes
 
     def described(batch: Tensor) -> Tensor:
@@ -94,7 +91,7 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
     descriptors = torch.zeros(len(images), network.dim, dtype=like.dtype, device=like.device)  # (N, D)
     unreadable = torch.zeros(len(images), dtype=torch.int64, device=like.device)
     with _Runner(images, like.device) as run:
-        for group, found, bad in run(_groups(share(range(len(images))), sizes, first), descriptors_of):
+        for group, found, bad in run(_groups(share(range(len(images))), sizes, pixels), descriptors_of):
             unreadable[bad] = 1
             if group:
                 descriptors[group] = found
@@ -107,7 +104,7 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
         wanted = gradient.any(1).nonzero()[:, 0].tolist()
         # Held from the start, so that the largest image meets as much memory taken as one of its size after it.
         sums, reached = [torch.zeros_like(parameter) for parameter in parameters], set()
-        for _, found, bad in run(_groups(share(wanted), sizes, second), gradients_of):
+        for _, found, bad in run(_groups(share(wanted), sizes, pixels), gradients_of):
             if bad:
                 raise UnreadableError(bad)
             for place, part in enumerate(found):

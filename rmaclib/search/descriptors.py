@@ -43,7 +43,7 @@ from rmaclib.rmac import RMAC, Whitening, fit_whitening, l2
 CHUNK = 128  # images between two saves
 _LARGEST_BATCH = 64
 # Pixels a batch may hold. A CPU core is fastest when a layer's output stays in cache and is not paged in anew.
-BATCH_PIXELS = {"cpu": 200_000, "cuda": 16_000_000, "mps": 4_000_000}
+_BATCH_PIXELS = {"cpu": 200_000, "cuda": 16_000_000, "mps": 4_000_000}
 _PROBES = 16  # images on which half precision is compared with float32
 _PROBE_COSINE = 0.9995  # asked of the probes, so that the images beyond them keep 0.999
 
@@ -381,7 +381,7 @@ class Extractor:
 
     def _split(self, shapes: tuple, indices: list[int]) -> Iterator[list[int]]:
         pixels = max(width * height for width, height in shapes)
-        size = max(1, min(_LARGEST_BATCH, BATCH_PIXELS.get(self.device.type, BATCH_PIXELS["cpu"]) // pixels))
+        size = max(1, min(_LARGEST_BATCH, _BATCH_PIXELS.get(self.device.type, 200_000) // pixels))
         return (indices[start:start + size] for start in range(0, len(indices), size))
 
     def _shapes(self, item: _Item) -> tuple | ImageError:
