@@ -31,8 +31,8 @@ from rmaclib.rmac import RMAC
 from rmaclib.search.descriptors import Workers, ahead
 
 T = TypeVar("T")
-# Pixels that go through the network together. On a processor each thread takes one image after the other, so that memory
-# does not depend on how many have the same shape.
+# Pixels that go through the network together. On a processor each thread takes one image after the other, so that
+# memory does not depend on how many have the same shape.
 BATCH_PIXELS = {"cpu": 1, "cuda": 4_000_000, "mps": 1_000_000}
 # What oneDNN has compiled for a shape it keeps, 1,024 layers of it, hundreds of MB when images have many shapes.
 # It looks here once, at its first convolution; compiling again takes no time that we could measure.
