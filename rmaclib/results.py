@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ class Result:
     versions: package -> version, and "python"
     commit: git commit of the library, "+dirty" when the tree had changes, "unknown" outside git
     seconds: wall time of the measurement
-    machine: processor and number of usable cores
+    machine: processor and number of usable cores, and the GPU where one was computed on
     date: UTC, YYYY-MM-DD
     """
 
@@ -197,4 +198,6 @@ def _machine() -> str:
     except OSError:
         model = platform.processor() or model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
+    torch = sys.modules.get("torch")  # importing it would take seconds
+    gpu = f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_initialized() else ""
+    return f"{model}, {cores} cores{gpu}"

@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
+import torch
 
 from rmaclib import results
 from rmaclib.results import load_result, load_results, record
@@ -36,6 +37,13 @@ def test_it_fills_in_where_and_when(tmp_path):
     assert result.versions["numpy"] == np.__version__
     assert "cores" in result.machine
     assert len(result.date) == 10
+
+
+def test_names_the_gpu_that_was_computed_on(tmp_path, monkeypatch):
+    assert results._machine().endswith(" cores")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Abacus 9")
+    assert results._machine().endswith(" cores, Abacus 9")
 
 
 def test_a_second_record_replaces_the_first_and_leaves_no_other_file(tmp_path):

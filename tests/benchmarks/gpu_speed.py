@@ -1,0 +1,226 @@
+"""What a GPU makes of the paper's size: ResNet-101 on images of 800 pixels, describing them and learning from them.
+
+    python tests/benchmarks/gpu_speed.py --record _build/gpu/results
+
+Speed and memory don't depend on the weights, so that these are random, with batch statistics taken from the images as
+training would leave them. The images are those of the embedded data set, enlarged and written as JPEG, in their many
+shapes. An update is one of training (deterministic kernels), with every image of its triplets different and none
+without a gradient: the worst case. Three arithmetics, float32 in its two kinds:
+
+  float32   cuDNN may not round: TF32 off
+  tf32      what PyTorch calls float32 by default: convolutions round their input to ten bits
+  bfloat16  the backbone under autocast
+
+The peer of an update is the plain three-stream step, one triplet after the other, in the same arithmetic; its batch,
+with all triplets in one graph, is what memory is compared with. Gradients are compared with the plain step's in
+float64, and with ours in float32.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rmaclib.datasets import open_collection
+from rmaclib.datasets.types import LabelledImages
+from rmaclib.learning import Tuples, Views, accumulate, triplet
+from rmaclib.results import record
+from rmaclib.rmac import RMAC, NetworkSettings, create_network
+from rmaclib.search.descriptors import DescribeSettings, describe
+
+ARITHMETICS = ("float32", "tf32", "bfloat16")
+MARGIN = 5.0  # more than two squared distances of unit vectors differ by: no triplet is satisfied
+PLAIN_BATCH, OURS = 8, (16, 64, 256)  # triplets
+GIB = 2**30
+
+
+def enlarged(folder: Path, count: int, size: int) -> LabelledImages:
+    """Pictures of the embedded data set with a longer side of `size` pixels, as files; taken again when they are too
+    few."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = open_collection("diorama_train")
+    paths = [folder / f"{number:04d}.jpg" for number in range(count)]
+
+    def write(number: int) -> None:
+        picture = Image.open(source.paths[number % len(source.paths)])
+        scale = size / max(picture.size)
+        picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC).save(
+            paths[number], quality=92)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(count)))
+    names = tuple(path.name for path in paths)
+    return LabelledImages(source.name, folder, names, tuple(paths), tuple(range(count)), (None,) * count)
+
+
+def network_of(backbone: str, levels: int, dim: int, sample: Sequence[Tensor]) -> RMAC:
+    """On the GPU, with random weights and the batch statistics of the sample."""
+    torch.manual_seed(0)
+    network = create_network(NetworkSettings(backbone, levels=levels, dim=dim), pretrained=False).cuda().train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean over all that it sees
+    with torch.no_grad():
+        for image in sample:
+            network.backbone(image[None].cuda())
+    return network.eval()
+
+
+@contextmanager
+def arithmetic(name: str, training: bool) -> Iterator[None]:
+    with torch.backends.cudnn.flags(benchmark=False, deterministic=training, allow_tf32=name != "float32"):
+        yield
+
+
+def plain(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, half: bool) -> None:
+    """Three streams, one triplet after the other; adds the gradient of the mean loss."""
+    for places in triplets.tolist():
+        query, positive, negative = (seen(network, images[place], half) for place in places)
+        gap = (query - positive).square().sum() - (query - negative).square().sum()
+        ((MARGIN + gap).clamp(min=0) / 2 / len(triplets)).backward()
+
+
+def plain_batch(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, half: bool) -> None:
+    """Three streams, all triplets in one graph."""
+    streams = [torch.cat([seen(network, images[place], half) for place in places]) for places in triplets.T.tolist()]
+    near, far = ((streams[0] - other).square().sum(1) for other in streams[1:])
+    ((MARGIN + near - far).clamp(min=0).mean() / 2).backward()
+
+
+def seen(network: RMAC, image: Tensor, half: bool) -> Tensor:
+    """(1, D), computed as an update does."""
+    with torch.autocast("cuda", torch.bfloat16, enabled=half):
+        features = network.backbone(image[None].cuda())
+    return network.aggregate(features.float() if half else features, image.shape[-2:])
+
+
+def ours(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, half: bool) -> None:
+    """One update."""
+    used, local = np.unique(triplets, return_inverse=True)
+    assert used.tolist() == list(range(len(images)))
+    other = ~torch.eye(len(used), dtype=torch.bool)
+    tuples = Tuples(torch.from_numpy(local.reshape(-1, 3)).cuda(), other.cuda(), other.cuda())
+    found = accumulate(network, images, partial(triplet, tuples=tuples, margin=MARGIN), half=half,
+                       sizes=getattr(images, "sizes", None))
+    assert found.computed == len(used)
+
+
+def measured(run: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Median seconds, and the GPU memory in GiB that a run takes at most beyond what was held before it. The first
+    run is not counted."""
+    seconds = []
+    for _ in range(rounds + 1):
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before, begin = torch.cuda.memory_allocated(), time.monotonic()
+        run()
+        torch.cuda.synchronize()
+        seconds.append(time.monotonic() - begin)
+    return float(np.median(seconds[1:])), (torch.cuda.max_memory_allocated() - before) / GIB
+
+
+def gradient(network: RMAC, step: Callable, *arguments) -> Tensor:
+    network.zero_grad()
+    step(network, *arguments)
+    return torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).double()
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet101")
+    parser.add_argument("--size", type=int, default=800)
+    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--triplets", type=int, default=64)
+    parser.add_argument("--images", type=int, default=512, help="images described in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=Path("_build/benchmarks/enlarged"), help="folder for the images")
+    parser.add_argument("--record", type=Path, help="folder of result records to write to")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("error: needs a GPU that PyTorch can use", file=sys.stderr)
+        return 2
+
+    started = time.monotonic()
+    collection = enlarged(options.work, max(options.images, 3 * max(OURS)), options.size)
+    every = Views(collection, range(3 * max(OURS)), options.size)
+    with ThreadPoolExecutor() as pool:
+        loaded = list(pool.map(every.__getitem__, range(3 * max(OURS))))
+    network = network_of(options.backbone, options.levels, options.dim, loaded[:32])
+    images, triplets = loaded[:3 * options.triplets], np.arange(3 * options.triplets).reshape(-1, 3)
+    found: dict[str, tuple[float, str]] = {}
+
+    def note(key: str, value: float, unit: str) -> None:
+        found[key] = value, unit
+        print(f"{key}: {value:.4g} {unit}", flush=True)
+
+    vectors = {}
+    for name in ARITHMETICS:
+        with arithmetic(name, training=False):
+            settings = DescribeSettings((options.size,), device="cuda",
+                                        precision="bfloat16" if name == "bfloat16" else "float32")
+
+            def described(settings=settings, name=name):
+                vectors[name] = describe(network, collection.paths[:options.images], settings, progress=False).vectors
+
+            seconds, memory = measured(described, options.rounds)
+        note(f"describe_{name}_speed", options.images / seconds, "images/s")
+        note(f"describe_{name}_memory", memory, "GiB")
+        note(f"describe_{name}_cosine", float((vectors[name] * vectors["float32"]).sum(1).min()), "cosine")
+
+    for name in ARITHMETICS:
+        half = name == "bfloat16"
+        with arithmetic(name, training=True):
+            seconds, memory = measured(partial(ours, network, images, triplets, half), options.rounds)
+            note(f"update_{name}_speed", len(images) / seconds, "images/s")
+            note(f"update_{name}_memory", memory, "GiB")
+            views = Views(collection, range(len(images)), options.size)
+            seconds, _ = measured(partial(ours, network, views, triplets, half), options.rounds)
+            note(f"update_{name}_from_files_speed", len(images) / seconds, "images/s")
+            peer, _ = measured(partial(plain, network, images, triplets, half), 1)
+            note(f"update_{name}_ratio", found[f"update_{name}_speed"][0] * peer / len(images), "times")
+            if name == "float32":
+                exact = gradient(network, ours, images, triplets, half)
+            else:
+                note(f"update_{name}_gradient", difference(gradient(network, ours, images, triplets, half), exact),
+                     "ratio")
+
+    with arithmetic("tf32", training=True):
+        for count in OURS:
+            _, memory = measured(partial(ours, network, loaded[:3 * count], np.arange(3 * count).reshape(-1, 3), False),
+                                 1)
+            note(f"update_of_{count}_memory", memory, "GiB")
+        few = np.arange(3 * PLAIN_BATCH).reshape(-1, 3)
+        _, memory = measured(partial(plain_batch, network, loaded, few, False), 1)
+        note(f"plain_batch_of_{PLAIN_BATCH}_memory", memory, "GiB")
+    network.double()
+    note("gradient_error", difference(*(gradient(network, step, loaded[:6], few[:2], False)
+                                        for step in (ours, plain))), "ratio")
+
+    backbone = options.backbone.replace(":", "_")
+    for key, (value, unit) in found.items() if options.record else ():
+        record(options.record, f"benchmarks/{collection.name}/{backbone}_{key}", value, unit=unit,
+               protocol="gpu_speed", dataset={"name": collection.name, "counts": {"images": options.images}},
+               settings={"network": asdict(network.settings), "size": options.size, "triplets": options.triplets,
+                         "rounds": options.rounds, "plain_batch": PLAIN_BATCH, "weights": "random"},
+               seed=0, seconds=time.monotonic() - started, notebook="benchmarks", profile="gpu")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What only a GPU can show; skipped where there is none."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from learning_pictures import SIZE, stopped_equals_whole, tiny
+from test_gradients import exactly, gradient, some_images, three_streams, update
+
+from rmaclib.learning import (
+    ClassifySettings,
+    ProposeSettings,
+    TrainSettings,
+    accumulate,
+    classification,
+    proposing,
+    train,
+    train_classifier,
+    train_proposals,
+    training,
+    triplet,
+)
+from rmaclib.search.descriptors import DescribeSettings, describe
+from rmaclib.search.proposing import propose
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+DEVICE = "cuda"
+COMMON = {"size": SIZE, "lr": 1e-3, "updates": 6, "evaluate_every": 2, "save_every": 2, "device": DEVICE}
+RANK = TrainSettings(triplets=6, pool=20, hardest=5, refresh=3, flip=True, crop=0.6, **COMMON)
+
+
+@pytest.mark.parametrize("pixels", [1, 3 * 64 * 48, None])
+def test_gradient_equals_three_streams(pixels):
+    network, images = tiny(dim=6, levels=2).double().cuda(), some_images()
+    tuples = update()
+    tuples = type(tuples)(*(part.cuda() for part in tuples))
+    loss = partial(triplet, margin=0.3)
+    value, expected = three_streams(network, [image.cuda() for image in images], loss, tuples)
+    network.zero_grad()
+    found = accumulate(network, images, partial(loss, tuples=tuples), pixels=pixels)
+    assert found.loss.item() == pytest.approx(value.item(), rel=1e-9)
+    assert exactly(gradient(network), expected) < 1e-9
+
+
+def on_both(network, images):
+    """Descriptors made by a processor and by the GPU."""
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        return [describe(network, images.paths, DescribeSettings((SIZE, 64), device=device, precision="float32"),
+                         progress=False).vectors for device in ("cpu", DEVICE)]
+
+
+@pytest.mark.parametrize("pooling", ["max", "gem"])
+def test_describes_as_on_a_processor(images, pooling):
+    assert np.allclose(*on_both(tiny(images, pooling=pooling), images), atol=1e-4)
+
+
+def test_half_precision_is_taken_where_it_keeps_the_descriptors(images):
+    network = tiny(images)
+    one, other = (describe(network, images.paths, DescribeSettings((SIZE,), device=DEVICE, precision=precision),
+                           progress=False).vectors for precision in ("float32", "auto"))
+    assert ((one * other).sum(1) > 0.999).all()
+
+
+@pytest.mark.parametrize("settings", [
+    RANK, replace(RANK, optimizer="adamw", precision="bfloat16", loss="average_precision", margin=None)])
+def test_ranking_stopped_and_started_again(images, tmp_path, monkeypatch, settings):
+    def run(out):
+        return train(tiny(images), images, settings, out=out, validation=images, progress=False)
+
+    found = stopped_equals_whole(run, training._Ranking, 5, tmp_path, monkeypatch)
+    assert found.network.fc.weight.device.type == "cpu" and found.history[1]["computed"] > 0
+
+
+def test_classifying_stopped_and_started_again(images, tmp_path, monkeypatch):
+    settings = ClassifySettings(batch=10, shorter=(40, 60), side=32, optimizer="adamw", **COMMON)
+
+    def run(out):
+        return train_classifier(tiny(images), images, settings, out=out, validation=images, progress=False)
+
+    stopped_equals_whole(run, classification._Naming, 5, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("backbone", [False, True])
+def test_proposing_stopped_and_started_again(images, tmp_path, monkeypatch, backbone):
+    settings = ProposeSettings(images=6, samples=32, anchors=3, hidden=16, optimizer="adamw", backbone=backbone,
+                               **COMMON)
+    boxed = replace(images, boxes=((8.0, 8.0, 50.0, 56.0),) * len(images.names))
+
+    def run(out):
+        return train_proposals(tiny(), boxed, settings, out=out, validation=boxed, progress=False)
+
+    found = stopped_equals_whole(run, proposing.Proposing, 5, tmp_path, monkeypatch)
+    assert found.network.proposer is not None
+    found.network.change(regions="both", proposals=4)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        boxes = [np.concatenate([one.boxes for one in propose(found.network, images.paths, DescribeSettings(
+            (SIZE,), device=device, precision="float32"), 4, progress=False)]) for device in ("cpu", DEVICE)]
+    assert np.allclose(*boxes, atol=0.1) and np.allclose(*on_both(found.network, images), atol=1e-3)
+
+
+def test_joint_learning_stopped_and_started_again(images, tmp_path, monkeypatch):
+    settings = replace(RANK, propose=4)
+    boxed = replace(images, boxes=((8.0, 8.0, 50.0, 56.0),) * len(images.names))
+
+    def run(out):
+        network = tiny(images)
+        return train(network, boxed, settings, out=out, progress=False)
+
+    stopped_equals_whole(run, training._Joint, 5, tmp_path, monkeypatch)
