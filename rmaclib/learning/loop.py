@@ -11,7 +11,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +34,8 @@ from rmaclib.rmac import RMAC
 from rmaclib.settings import in_range, one_of, whole_number
 
 OPTIMIZERS, SCHEDULES, PRECISIONS = ("sgd", "adamw"), ("constant", "step", "cosine"), ("float32", "bfloat16")
+# Without it cuBLAS may sum in another order next time. It is read when the GPU is first used.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 _DROP = 0.1  # of the step schedule: 1e-3, then 1e-4, as in the paper
 BEST, LOG, STATE, RUN, BAD = "best.safetensors", "log.csv", "state.safetensors", "run.json", "bad.txt"
 
@@ -166,7 +169,7 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
         return score
 
     if done < settings.updates:
-        with (_Log(out / LOG, columns, done) as log, torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+        with (_Log(out / LOG, columns, done) as log, repeatable(),
               tqdm(total=settings.updates, initial=done, desc="train", unit="update",
                    disable=None if progress and is_main() else True) as bar):
             if done == 0 and evaluate:
@@ -196,6 +199,29 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
         write_text(out / BAD, "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in sorted(bad.items())))
     wait()  # for the files
     return Trained(load_checkpoint(out / BEST), best["update"], best["score"], read_log(out / LOG), dict(bad))
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """A GPU computes the same from the same, where it can; on a CPU nothing changes that is not so already.
+
+    Where it can't, which is the pooling of proposals, PyTorch warns.
+    """
+    if not torch.cuda.is_available():
+        yield
+        return
+    strict = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled, chosen = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # finds errors of PyTorch's, for time
+    torch.backends.cudnn.benchmark = False  # the fastest algorithm is not always the same
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+        torch.backends.cudnn.benchmark = chosen
 
 
 def read_log(path: str | os.PathLike) -> list[dict[str, float | None]]:

@@ -22,6 +22,7 @@ from rmaclib.learning import (
     training,
     triplet,
 )
+from rmaclib.learning.loop import repeatable
 from rmaclib.search.descriptors import DescribeSettings, describe
 from rmaclib.search.proposing import propose
 
@@ -44,9 +45,17 @@ def test_gradient_equals_three_streams(pixels):
     assert exactly(gradient(network), expected) < 1e-9
 
 
+def test_trains_repeatably_and_with_cudnn():
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    with repeatable():
+        assert torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.enabled
+        assert not torch.backends.cudnn.benchmark
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
+
+
 def on_both(network, images):
     """Descriptors made by a processor and by the GPU."""
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return [describe(network, images.paths, DescribeSettings((SIZE, 64), device=device, precision="float32"),
                          progress=False).vectors for device in ("cpu", DEVICE)]
 
@@ -94,7 +103,7 @@ def test_proposing_stopped_and_started_again(images, tmp_path, monkeypatch, back
     found = stopped_equals_whole(run, proposing.Proposing, 5, tmp_path, monkeypatch)
     assert found.network.proposer is not None
     found.network.change(regions="both", proposals=4)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         boxes = [np.concatenate([one.boxes for one in propose(found.network, images.paths, DescribeSettings(
             (SIZE,), device=device, precision="float32"), 4, progress=False)]) for device in ("cpu", DEVICE)]
     assert np.allclose(*boxes, atol=0.1) and np.allclose(*on_both(found.network, images), atol=1e-3)
