@@ -86,7 +86,10 @@ def _fold(network: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.Module:
 
 @torch.no_grad()
 def _same(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two networks give noise the same descriptors."""
+    """Whether two networks give noise the same descriptors. On CUDA in float64, as what passes for float32 there
+    (TF32) would tell two networks apart that are the same."""
+    if next(one.parameters()).device.type == "cuda":
+        one, other = (copy.deepcopy(network).double() for network in (one, other))
     like = next(one.parameters())
     images = torch.rand(1, 3, *_SIDES, generator=torch.Generator().manual_seed(0)).to(like)
     return bool(torch.cosine_similarity(one(images), other(images)).min() > 1 - 1e-5)

@@ -70,6 +70,8 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
                          "batch statistics differ between the two passes")
     folded = Folded(network)
     split_depthwise(folded.copy)
+    if next(folded.copy.parameters()).device.type != "cpu":
+        folded.copy.to(memory_format=torch.channels_last)  # as the maps, or a GPU would reorder filters every time
     parameters = list(folded.copy.parameters())
     like = parameters[0]
     pixels = pixels or BATCH_PIXELS.get(like.device.type, BATCH_PIXELS["cpu"])

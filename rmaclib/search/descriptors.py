@@ -333,9 +333,8 @@ class Extractor:
         self.settings, self.compute = settings, compute
         self.device = pick_device(settings.device)
         self.on_cpu = self.device.type == "cpu"
-        network = network.eval()
-        self.network = (Folded(network).copy if self.on_cpu else network).to(
-            self.device, memory_format=torch.channels_last)
+        # A copy: the network may be one that is being trained, whose weights have to stay as and where they are.
+        self.network = Folded(network.eval()).copy.to(self.device, memory_format=torch.channels_last)
         self.half = settings.precision == "bfloat16"
         # On a CPU one more than cores: some always wait for a file.
         self.workers = torch.get_num_threads() + 1 if self.on_cpu else min(8, os.cpu_count() or 1)

@@ -9,6 +9,7 @@ import torch
 from learning_pictures import SIZE, stopped_equals_whole, tiny
 from test_gradients import exactly, gradient, some_images, three_streams, update
 
+from rmaclib.folding import Folded
 from rmaclib.learning import (
     ClassifySettings,
     ProposeSettings,
@@ -63,6 +64,19 @@ def on_both(network, images):
 @pytest.mark.parametrize("pooling", ["max", "gem"])
 def test_describes_as_on_a_processor(images, pooling):
     assert np.allclose(*on_both(tiny(images, pooling=pooling), images), atol=1e-4)
+
+
+def test_describing_leaves_the_network_as_and_where_it_is(images):
+    for device in ("cpu", DEVICE):
+        network = tiny(images).to(device)
+        before = {name: (tensor.device, tensor.stride()) for name, tensor in network.state_dict().items()}
+        describe(network, images.paths[:3], DescribeSettings((SIZE,), device=DEVICE), progress=False)
+        assert {name: (tensor.device, tensor.stride()) for name, tensor in network.state_dict().items()} == before
+
+
+def test_a_convolution_and_its_normalisation_are_one_in_tf32_too(images):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        assert Folded(tiny(images).cuda()).pairs
 
 
 def test_half_precision_is_taken_where_it_keeps_the_descriptors(images):
