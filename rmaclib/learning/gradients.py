@@ -70,10 +70,10 @@ def accumulate(network: RMAC, images: Sequence[Tensor], loss: Callable[[Tensor],
                          "batch statistics differ between the two passes")
     folded = Folded(network)
     split_depthwise(folded.copy)
-    if next(folded.copy.parameters()).device.type != "cpu":
-        folded.copy.to(memory_format=torch.channels_last)  # as the maps, or a GPU would reorder filters every time
     parameters = list(folded.copy.parameters())
     like = parameters[0]
+    if like.device.type != "cpu":
+        folded.copy.to(memory_format=torch.channels_last)  # as the maps, or a GPU would reorder filters every time
     pixels = pixels or BATCH_PIXELS.get(like.device.type, BATCH_PIXELS["cpu"])
     sizes = [tuple(image.shape[-2:]) for image in images] if sizes is None else sizes
 

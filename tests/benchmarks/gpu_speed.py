@@ -29,11 +29,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from PIL import Image
+from learning_speed import difference, three_streams, three_streams_at_once
 from torch import Tensor
 
 from rmaclib.datasets import open_collection
 from rmaclib.datasets.types import LabelledImages
+from rmaclib.images import read_image, resize_longer
 from rmaclib.learning import TrainSettings, Tuples, Views, accumulate, train, triplet
 from rmaclib.learning.loop import repeatable
 from rmaclib.results import record
@@ -46,18 +47,14 @@ PLAIN_BATCH, OURS = 8, (16, 64, 256)  # triplets
 GIB = 2**30
 
 
-def enlarged(folder: Path, count: int, size: int) -> LabelledImages:
-    """Pictures of the embedded data set with a longer side of `size` pixels, as files; taken again when they are too
-    few."""
+def enlarged(source: LabelledImages, folder: Path, count: int, size: int) -> LabelledImages:
+    """Pictures with a longer side of `size` pixels, as files; taken again when they are too few."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = open_collection("diorama_train")
     paths = [folder / f"{number:04d}.jpg" for number in range(count)]
 
     def write(number: int) -> None:
-        picture = Image.open(source.paths[number % len(source.paths)])
-        scale = size / max(picture.size)
-        picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC).save(
-            paths[number], quality=92)
+        picture = read_image(source.paths[number % len(source.paths)])
+        resize_longer(picture, size, enlarge=True).save(paths[number], quality=92)
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, range(count)))
@@ -85,18 +82,11 @@ def arithmetic(name: str) -> Iterator[None]:
 
 
 def plain(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, half: bool) -> None:
-    """Three streams, one triplet after the other; adds the gradient of the mean loss."""
-    for places in triplets.tolist():
-        query, positive, negative = (seen(network, images[place], half) for place in places)
-        gap = (query - positive).square().sum() - (query - negative).square().sum()
-        ((MARGIN + gap).clamp(min=0) / 2 / len(triplets)).backward()
+    three_streams(lambda place: seen(network, images[place], half), triplets, MARGIN)
 
 
 def plain_batch(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, half: bool) -> None:
-    """Three streams, all triplets in one graph."""
-    streams = [torch.cat([seen(network, images[place], half) for place in places]) for places in triplets.T.tolist()]
-    near, far = ((streams[0] - other).square().sum(1) for other in streams[1:])
-    ((MARGIN + near - far).clamp(min=0).mean() / 2).backward()
+    three_streams_at_once(lambda place: seen(network, images[place], half), triplets, MARGIN)
 
 
 def seen(network: RMAC, image: Tensor, half: bool) -> Tensor:
@@ -132,20 +122,10 @@ def measured(run: Callable[[], object], rounds: int) -> tuple[float, float]:
     return float(np.median(seconds[1:])), (torch.cuda.max_memory_allocated() - before) / GIB
 
 
-def gradient(network: RMAC, step: Callable, *arguments) -> Tensor:
-    network.zero_grad()
-    step(network, *arguments)
-    return torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).double()
-
-
-def difference(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
-
-
-def learned(settings: TrainSettings) -> tuple[float, float, float]:
+def learned(images: LabelledImages, settings: TrainSettings) -> tuple[float, float, float]:
     """A small network trained on the embedded data set: its validation score in the end, what it gained, and the
     seconds that it took with its validations."""
-    images, network = open_collection("diorama_train"), create_network(NetworkSettings("efficientnet_lite0", levels=2))
+    network = create_network(NetworkSettings("efficientnet_lite0", levels=2))
     describing = DescribeSettings((settings.size,), device="cuda", precision="float32")
     network.set_whitening(learn_whitening(network, images.paths, describing, dim=512, progress=False))
     with TemporaryDirectory() as folder:
@@ -172,8 +152,8 @@ def main() -> int:
         print("error: needs a GPU that PyTorch can use", file=sys.stderr)
         return 2
 
-    started = time.monotonic()
-    collection = enlarged(options.work, max(options.images, 3 * max(OURS)), options.size)
+    started, source = time.monotonic(), open_collection("diorama_train")
+    collection = enlarged(source, options.work, max(options.images, 3 * max(OURS)), options.size)
     every = Views(collection, range(3 * max(OURS)), options.size)
     with ThreadPoolExecutor() as pool:
         loaded = list(pool.map(every.__getitem__, range(3 * max(OURS))))
@@ -182,13 +162,15 @@ def main() -> int:
     backbone = options.backbone.replace(":", "_")
 
     def note(key: str, value: float, unit: str, **settings) -> None:
+        """settings: of a training, which has the whole data set; none for what is measured at the large size"""
         print(f"{key}: {value:.4g} {unit}", flush=True)
+        counts = source.counts if settings else {"images": options.images}
         settings = settings or {
             "network": asdict(network.settings), "size": options.size, "triplets": options.triplets,
             "rounds": options.rounds, "plain_batch": PLAIN_BATCH, "weights": "random"}
         if options.record:
-            record(options.record, f"benchmarks/{collection.name}/{key}", value, unit=unit, protocol="gpu_speed",
-                   dataset={"name": collection.name, "counts": {"images": options.images}}, settings=settings,
+            record(options.record, f"benchmarks/{source.name}/{key}", value, unit=unit, protocol="gpu_speed",
+                   dataset={"name": source.name, "counts": counts}, settings=settings,
                    seed=0, seconds=time.monotonic() - started, notebook="benchmarks", profile="gpu")
 
     vectors = {}
@@ -225,15 +207,13 @@ def main() -> int:
         few = np.arange(3 * PLAIN_BATCH).reshape(-1, 3)
         _, memory = measured(partial(plain_batch, network, loaded, few, False), 1)
         note(f"{backbone}_plain_batch_of_{PLAIN_BATCH}_memory", memory, "GiB")
-    network.double()
-    note(f"{backbone}_gradient_error", difference(*(gradient(network, step, loaded[:6], few[:2], False)
-                                        for step in (ours, plain))), "ratio")
+    note(f"{backbone}_gradient_error", difference(network, plain, ours, loaded[:6], few[:2], False), "ratio")
 
     for name in ("float32", "bfloat16") if options.updates else ():
         settings = TrainSettings(size=320, triplets=24, pool=400, refresh=16, optimizer="adamw", lr=2e-5,
                                  schedule="constant", updates=options.updates, evaluate_every=options.updates,
                                  precision=name, device="cuda")
-        score, gain, seconds = learned(settings)
+        score, gain, seconds = learned(source, settings)
         note(f"learned_{name}_validation", score, "mAP", **asdict(settings))
         note(f"learned_{name}_gain", gain, "points", **asdict(settings))
         note(f"learned_{name}_seconds", seconds, "s", **asdict(settings))

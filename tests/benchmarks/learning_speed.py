@@ -22,6 +22,7 @@ import copy
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from rmaclib.cleaning import CleanSettings, clean
 from rmaclib.datasets import LabelledImages, open_collection
@@ -50,25 +52,32 @@ print(memory(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(
 """
 
 
-def pixels(collection: LabelledImages, index: int, size: int) -> torch.Tensor:
+def pixels(collection: LabelledImages, index: int, size: int) -> Tensor:
     """(1, 3, H, W) uint8"""
     return Views(collection, [index], size)[0][None]
 
 
-def plain(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> None:
-    """Three streams, one triplet after the other; adds the gradient of the mean loss."""
+def three_streams(see: Callable[[int], Tensor], triplets: np.ndarray, margin: float) -> None:
+    """One triplet after the other; adds the gradient of the mean loss. see(index): (1, D), an image's descriptor"""
     for images in triplets.tolist():
-        query, positive, negative = (network(pixels(collection, index, size)) for index in images)
+        query, positive, negative = map(see, images)
         gap = (query - positive).square().sum() - (query - negative).square().sum()
-        ((MARGIN + gap).clamp(min=0) / 2 / len(triplets)).backward()
+        ((margin + gap).clamp(min=0) / 2 / len(triplets)).backward()
+
+
+def three_streams_at_once(see: Callable[[int], Tensor], triplets: np.ndarray, margin: float) -> None:
+    """All triplets in one graph."""
+    streams = [torch.cat([see(index) for index in images]) for images in triplets.T.tolist()]
+    near, far = ((streams[0] - other).square().sum(1) for other in streams[1:])
+    ((margin + near - far).clamp(min=0).mean() / 2).backward()
+
+
+def plain(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> None:
+    three_streams(lambda index: network(pixels(collection, index, size)), triplets, MARGIN)
 
 
 def plain_batch(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> None:
-    """Three streams, all triplets in one graph."""
-    streams = [torch.cat([network(pixels(collection, index, size)) for index in images])
-               for images in triplets.T.tolist()]
-    near, far = ((streams[0] - other).square().sum(1) for other in streams[1:])
-    ((MARGIN + near - far).clamp(min=0).mean() / 2).backward()
+    three_streams_at_once(lambda index: network(pixels(collection, index, size)), triplets, MARGIN)
 
 
 def ours(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> tuple[int, int]:
@@ -130,17 +139,17 @@ def of_run(folder: Path, collection: LabelledImages) -> tuple[RMAC, np.ndarray]:
     return network.eval(), triplets[::-1].copy()
 
 
-def difference(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> float:
-    """Relative difference of the two sides' gradients in float64."""
+def difference(network: RMAC, one: Callable, other: Callable, *arguments) -> float:
+    """Relative difference of two steps' gradients in float64; each is called with the network and the arguments."""
     network, gradients = copy.deepcopy(network).double(), []
-    for step in (plain, ours):
+    for step in (one, other):
         network.zero_grad()
-        step(network, collection, triplets, size)
+        step(network, *arguments)
         gradients.append(gradient(network))
     return float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
 
 
-def gradient(network: RMAC) -> torch.Tensor:
+def gradient(network: RMAC) -> Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
 
 
@@ -185,7 +194,7 @@ def main() -> int:
     for step, count in runs:
         print(f"{step.__name__}, {count} threads: {', '.join(f'{s:.1f}' for s in seconds[step, count])} s")
     print(f"{ratio:.2f} times the triplets per second, {cost:.2f} times per processor second")
-    error = difference(network, collection, triplets[:FEW], options.size)
+    error = difference(network, plain, ours, collection, triplets[:FEW], options.size)
     print(f"relative difference of the gradients of {FEW} triplets in float64: {error:.1e}")
 
     options.work.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,11 @@ COMMON = {"size": SIZE, "lr": 1e-3, "updates": 6, "evaluate_every": 2, "save_eve
 RANK = TrainSettings(triplets=6, pool=20, hardest=5, refresh=3, flip=True, crop=0.6, **COMMON)
 
 
+@pytest.fixture
+def boxed(images):
+    return replace(images, boxes=((8.0, 8.0, 50.0, 56.0),) * len(images.names))
+
+
 @pytest.mark.parametrize("pixels", [1, 3 * 64 * 48, None])
 def test_gradient_equals_three_streams(pixels):
     network, images = tiny(dim=6, levels=2).double().cuda(), some_images()
@@ -106,10 +111,9 @@ def test_classifying_stopped_and_started_again(images, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("backbone", [False, True])
-def test_proposing_stopped_and_started_again(images, tmp_path, monkeypatch, backbone):
+def test_proposing_stopped_and_started_again(images, boxed, tmp_path, monkeypatch, backbone):
     settings = ProposeSettings(images=6, samples=32, anchors=3, hidden=16, optimizer="adamw", backbone=backbone,
                                **COMMON)
-    boxed = replace(images, boxes=((8.0, 8.0, 50.0, 56.0),) * len(images.names))
 
     def run(out):
         return train_proposals(tiny(), boxed, settings, out=out, validation=boxed, progress=False)
@@ -123,12 +127,10 @@ def test_proposing_stopped_and_started_again(images, tmp_path, monkeypatch, back
     assert np.allclose(*boxes, atol=0.1) and np.allclose(*on_both(found.network, images), atol=1e-3)
 
 
-def test_joint_learning_stopped_and_started_again(images, tmp_path, monkeypatch):
+def test_joint_learning_stopped_and_started_again(images, boxed, tmp_path, monkeypatch):
     settings = replace(RANK, propose=4)
-    boxed = replace(images, boxes=((8.0, 8.0, 50.0, 56.0),) * len(images.names))
 
     def run(out):
-        network = tiny(images)
-        return train(network, boxed, settings, out=out, progress=False)
+        return train(tiny(images), boxed, settings, out=out, progress=False)
 
     stopped_equals_whole(run, training._Joint, 5, tmp_path, monkeypatch)
