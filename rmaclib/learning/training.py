@@ -42,8 +42,7 @@ class TrainSettings(LoopSettings):
       contrastive one; average precision has none
     triplets: of an update; pool: images described anew every `refresh` updates, at most the whole collection;
       hardest: a triplet is drawn among so many hardest of a random query
-    size: longer side in pixels, of pool, training and validation; smaller images are not enlarged. In training both
-      sides are the nearest multiples of 32, see views.Views
+    size: longer side in pixels, of pool, training and validation; smaller images are not enlarged
     propose: images of an update from whose boxes the proposal network learns jointly, and the backbone with it; the two
       losses are added, the log has those of proposals as objectness and boxes. 0: it keeps its weights. It is best
       trained before (train_proposals): the learning rate is that of a network which knows something.

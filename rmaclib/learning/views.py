@@ -12,10 +12,6 @@ from rmaclib.datasets.types import Box, LabelledImages
 from rmaclib.images import ImageError, read_image, read_size, resized_size
 from rmaclib.learning.errors import UnreadableError
 
-# The stride of the backbones. A GPU computes images of one shape together, and what a library keeps for each shape that
-# it has computed (oneDNN: megabytes) stays within bounds.
-STEP = 32
-
 
 def random_crop(width: int, height: int, least: float, box: Box | None,
                 random: np.random.Generator) -> tuple[float, float, float, float]:
@@ -80,8 +76,8 @@ class _Seen(Sequence[Tensor]):
 class Views(_Seen):
     """Images of a collection for learning to rank, each (3, H, W) uint8; H and W depend on the file and `size` alone.
 
-    indices: which images; size: longer side in pixels, smaller images are not enlarged. Both sides are then brought to
-      the nearest multiple of STEP, so that images have few different shapes
+    indices: which images; size: longer side in pixels, smaller images are not enlarged. Images keep their
+      shape, as when they are described: a network that learned from stretched ones retrieved less
     flip: mirror half of them; crop: least share of the area kept (random_crop), brought to the size that the
       whole image would have, so that it is seen from nearer
     seed: numbers, such as run and update; the same ones give the same pixels of the same image
@@ -96,8 +92,7 @@ class Views(_Seen):
         self.sizes, unreadable = [], []
         for place, index in enumerate(self.indices):
             try:
-                width, height = resized_size(*read_size(collection.paths[index]), size)
-                self.sizes.append((_stepped(height), _stepped(width)))
+                self.sizes.append(resized_size(*read_size(collection.paths[index]), size)[::-1])
             except ImageError:
                 unreadable.append(place)
         if unreadable:
@@ -106,11 +101,6 @@ class Views(_Seen):
     def _frame(self, place: int, image: Image.Image, random: np.random.Generator) -> tuple[tuple[int, int], Box | None]:
         box, (height, width) = self.collection.boxes[self.indices[place]], self.sizes[place]
         return (width, height), random_crop(*image.size, self.crop, box, random) if self.crop < 1 else None
-
-
-def _stepped(side: int) -> int:
-    """The nearest multiple of STEP; sides below it are left as they are."""
-    return side if side < STEP else STEP * round(side / STEP)
 
 
 class Squares(_Seen):

@@ -10,7 +10,7 @@ from rmaclib.datasets.types import LabelledImages
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
 from rmaclib.search.descriptors import DescribeSettings, learn_whitening
 
-SHAPES = [(64, 64), (64, 96), (96, 64), (96, 96)]  # such as Views leave as they are
+SHAPES = [(64, 64), (64, 96), (96, 70), (96, 96)]
 SIZE = 96
 
 
