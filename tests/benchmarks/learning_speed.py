@@ -14,7 +14,8 @@ float32 the maximum of a region moves from one cell to another by rounding.
 
 Memory is the peak of a fresh process (Linux) less what it held before the step. There the plain step is a batch: all
 triplets in one graph, as a loss over the whole batch needs it. The plain batch is measured at 16 triplets, ours at
-16, 64 and 256; medians of some processes each, as what malloc makes of it varies.
+16, 64 and 256; medians of some processes each, as what malloc makes of it varies. Ours is measured with all images
+brought to squares as well: what grows with the triplets then is theirs, and not that of the shapes of their images.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from rmaclib.search.retrieval import training_sample
 NETWORK = NetworkSettings("efficientnet_lite0", levels=2, dim=512)
 MARGIN, HARDEST, FEW = 0.1, 25, 8
 PLAIN_BATCH, OURS = 16, (16, 64, 256)
-# Prints the peak of a step's memory in MiB: side, graphs, size, file of triplets, how many of them.
+# Prints the peak of a step's memory in MiB: a key of SIDES, graphs, size, file of triplets, how many of them.
 MEMORY = """
 import sys
 from pathlib import Path
@@ -80,20 +81,24 @@ def plain_batch(network: RMAC, collection: LabelledImages, triplets: np.ndarray,
     three_streams_at_once(lambda index: network(pixels(collection, index, size)), triplets, MARGIN)
 
 
-def ours(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> tuple[int, int]:
+def ours(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int, *,
+         squares: bool = False) -> tuple[int, int]:
     """One update; returns how many images it has, and how many have a gradient."""
     images, local = np.unique(triplets, return_inverse=True)
     relations, views = Relations(collection.labels), Views(collection, images, size)
+    if squares:
+        views.sizes = [(size, size)] * len(images)
     tuples = Tuples(torch.from_numpy(local.reshape(-1, 3)), *(
         torch.from_numpy(matrix) for matrix in (relations.relevant(images), relations.irrelevant(images))))
     found = accumulate(network, views, partial(triplet, tuples=tuples, margin=MARGIN), sizes=views.sizes)
     return len(images), found.computed
 
 
-SIDES = {"plain": plain_batch, "ours": ours}
+SIDES = {"plain": plain_batch, "ours": ours, "ours, squares": partial(ours, squares=True)}
 
 
 def memory(side: str, graphs: Path, size: int, file: str, count: int) -> float:
+    torch.manual_seed(0)  # of the last layer, so that the same images have a gradient in every process
     network, collection = create_network(NETWORK), cleaned(graphs)
     triplets = np.load(file)[:count]
     pixels(collection, 0, size)
@@ -201,18 +206,20 @@ def main() -> int:
     file = options.work / "triplets.npy"
     np.save(file, every)
     peaks = {}
-    for side, count in (("plain", PLAIN_BATCH), *(("ours", count) for count in OURS)):
+    for side, count in (("plain", PLAIN_BATCH), *(("ours", count) for count in OURS),
+                        *(("ours, squares", count) for count in (min(OURS), max(OURS)))):
         arguments = [side, str(options.graphs), str(options.size), str(file), str(count)]
         done = [subprocess.run([sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True)
                 for _ in range(options.rounds)]
         peaks[side, count] = float(np.median([float(one.stdout) for one in done]))
         print(f"{side}, {count} triplets: {peaks[side, count]:.0f} MiB")
     share = peaks["ours", PLAIN_BATCH] / peaks["plain", PLAIN_BATCH]
-    growth = peaks["ours", max(OURS)] / peaks["ours", min(OURS)] - 1
+    growth, of_squares = (peaks[side, max(OURS)] / peaks[side, min(OURS)] - 1 for side in ("ours", "ours, squares"))
     if options.record:
         name = f"update_{state}" + ("_one_thread" if threads == 1 else "")
         for key, value, unit in (("speed_ratio", ratio, "times"), ("cost_ratio", cost, "times"),
                                  ("memory_share", share, "share"), ("memory_growth", growth, "share"),
+                                 ("memory_growth_squares", of_squares, "share"),
                                  ("gradient_error", error, "ratio"), ("distinct_images", images / streams, "share"),
                                  ("computed_images", computed / streams, "share")):
             record(options.record, f"benchmarks/landmarks48/{name}_{key}", value, unit=unit, protocol="learning_speed",
