@@ -201,7 +201,8 @@ class _Ranking:
 
     def state(self) -> dict[str, Tensor]:
         return {"triplets": torch.from_numpy(self.mined.triplets),
-                "distances": torch.from_numpy(self.mined.distances), "cosine": torch.tensor(self.cosine)}
+                "distances": torch.from_numpy(self.mined.distances),
+                "cosine": torch.tensor(self.cosine, dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.mined = Mined(state["triplets"].numpy(), state["distances"].numpy())
