@@ -38,6 +38,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name, self.stride, self.channels = name, stride, channels
         self.body = body
+        self._rest: int | None = None  # pixels; see whole_cells
         # Not persistent: they belong to the name, a checkpoint needn't repeat them.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -57,6 +58,19 @@ class Backbone(nn.Module):
         if any(missing):
             values = functional.pad(values, missing)
         return self.body(values.contiguous(memory_format=torch.channels_last))  # (B, C, h, w)
+
+    def whole_cells(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W), multiples of the stride, of an image with as many cells in its map as one of height × width.
+
+        What is left over beyond the last whole cell has no cell of its own in some networks (efficientnet_lite0),
+        so that it can be cut off (right, below) and the map is nearly the same. Others give it one (ResNet): it
+        has to be padded.
+        """
+        if self._rest is None:
+            with torch.no_grad():
+                probe = self(self.mean.expand(1, 3, self.stride, 2 * self.stride - 1))
+            self._rest = self.stride - 1 if probe.shape[3] > 1 else 0
+        return tuple(max(1, (side + self._rest) // self.stride) * self.stride for side in (height, width))
 
 
 def create_backbone(name: str, pretrained: bool = True, weights: str | os.PathLike | None = None) -> Backbone:

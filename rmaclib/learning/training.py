@@ -161,8 +161,8 @@ class _Ranking:
         settings = self.settings
         self.network.zero_grad(set_to_none=False)
         images, local = np.unique(triplets, return_inverse=True)
-        views = Views(self.collection, images, settings.size, flip=settings.flip, crop=settings.crop,
-                      seed=(settings.seed, _VIEW, update))
+        views = Views(self.collection, images, settings.size, backbone=self.network.backbone, flip=settings.flip,
+                      crop=settings.crop, seed=(settings.seed, _VIEW, update))
         device = next(self.network.parameters()).device
         tuples = Tuples(*(torch.from_numpy(array).to(device) for array in (
             local.reshape(triplets.shape), self.relations.relevant(images), self.relations.irrelevant(images))))

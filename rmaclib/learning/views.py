@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from rmaclib.backbones import Backbone
 from rmaclib.datasets.types import Box, LabelledImages
 from rmaclib.images import ImageError, read_image, read_size, resized_size
 from rmaclib.learning.errors import UnreadableError
@@ -78,6 +79,9 @@ class Views(_Seen):
 
     indices: which images; size: longer side in pixels, smaller images are not enlarged. Images keep their
       shape, as when they are described: a network that learned from stretched ones retrieved less
+    backbone: bring the images to sizes of whole cells of its map (Backbone.whole_cells), cut or padded with its mean
+      colour right and below. Few shapes save memory, as libraries keep some for each, and let a GPU compute more
+      images together. None: leave them
     flip: mirror half of them; crop: least share of the area kept (random_crop), brought to the size that the
       whole image would have, so that it is seen from nearer
     seed: numbers, such as run and update; the same ones give the same pixels of the same image
@@ -85,21 +89,32 @@ class Views(_Seen):
     raises UnreadableError when headers can't be read, and ImageError when an image is asked for that can't
     """
 
-    def __init__(self, collection: LabelledImages, indices: Sequence[int], size: int, *, flip: bool = False,
-                 crop: float = 1.0, seed: Sequence[int] = (0,)):
+    def __init__(self, collection: LabelledImages, indices: Sequence[int], size: int, *,
+                 backbone: Backbone | None = None, flip: bool = False, crop: float = 1.0, seed: Sequence[int] = (0,)):
         super().__init__(collection, indices, flip, seed)
-        self.crop = crop
-        self.sizes, unreadable = [], []
+        self.backbone, self.crop = backbone, crop
+        self._before, unreadable = [], []  # (H, W) of each image before it is cut or padded
         for place, index in enumerate(self.indices):
             try:
-                self.sizes.append(resized_size(*read_size(collection.paths[index]), size)[::-1])
+                self._before.append(resized_size(*read_size(collection.paths[index]), size)[::-1])
             except ImageError:
                 unreadable.append(place)
         if unreadable:
             raise UnreadableError(unreadable)
+        self.sizes = [backbone.whole_cells(*size) if backbone else size for size in self._before]
+
+    def __getitem__(self, place: int) -> Tensor:
+        view, (height, width) = super().__getitem__(place), self.sizes[place]
+        if view.shape[1:] == (height, width):
+            return view
+        colour = (self.backbone.mean[0] * 255).round().to("cpu", torch.uint8)  # (3, 1, 1)
+        brought = colour.repeat(1, height, width)
+        view = view[:, :height, :width]
+        brought[:, :view.shape[1], :view.shape[2]] = view
+        return brought
 
     def _frame(self, place: int, image: Image.Image, random: np.random.Generator) -> tuple[tuple[int, int], Box | None]:
-        box, (height, width) = self.collection.boxes[self.indices[place]], self.sizes[place]
+        box, (height, width) = self.collection.boxes[self.indices[place]], self._before[place]
         return (width, height), random_crop(*image.size, self.crop, box, random) if self.crop < 1 else None
 
 

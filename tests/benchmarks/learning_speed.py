@@ -14,8 +14,9 @@ float32 the maximum of a region moves from one cell to another by rounding.
 
 Memory is the peak of a fresh process (Linux) less what it held before the step. There the plain step is a batch: all
 triplets in one graph, as a loss over the whole batch needs it. The plain batch is measured at 16 triplets, ours at
-16, 64 and 256; medians of some processes each, as what malloc makes of it varies. Ours is measured with all images
-brought to squares as well: what grows with the triplets then is theirs, and not that of the shapes of their images.
+16, 64 and 256; medians of some processes each, as what malloc makes of it varies. An update needs memory for its
+largest images, one a thread, and 16 triplets may have none as large as 256 have. So ours is measured as well at the
+16 of the 256 triplets with the largest images: what 256 take beyond that grows with their number.
 """
 
 import argparse
@@ -53,9 +54,9 @@ print(memory(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(
 """
 
 
-def pixels(collection: LabelledImages, index: int, size: int) -> Tensor:
-    """(1, 3, H, W) uint8"""
-    return Views(collection, [index], size)[0][None]
+def pixels(network: RMAC, collection: LabelledImages, index: int, size: int) -> Tensor:
+    """(1, 3, H, W) uint8, as training sees the image."""
+    return Views(collection, [index], size, backbone=network.backbone)[0][None]
 
 
 def three_streams(see: Callable[[int], Tensor], triplets: np.ndarray, margin: float) -> None:
@@ -74,34 +75,37 @@ def three_streams_at_once(see: Callable[[int], Tensor], triplets: np.ndarray, ma
 
 
 def plain(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> None:
-    three_streams(lambda index: network(pixels(collection, index, size)), triplets, MARGIN)
+    three_streams(lambda index: network(pixels(network, collection, index, size)), triplets, MARGIN)
 
 
 def plain_batch(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> None:
-    three_streams_at_once(lambda index: network(pixels(collection, index, size)), triplets, MARGIN)
+    three_streams_at_once(lambda index: network(pixels(network, collection, index, size)), triplets, MARGIN)
 
 
-def ours(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int, *,
-         squares: bool = False) -> tuple[int, int]:
+def ours(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> tuple[int, int]:
     """One update; returns how many images it has, and how many have a gradient."""
     images, local = np.unique(triplets, return_inverse=True)
-    relations, views = Relations(collection.labels), Views(collection, images, size)
-    if squares:
-        views.sizes = [(size, size)] * len(images)
+    relations, views = Relations(collection.labels), Views(collection, images, size, backbone=network.backbone)
     tuples = Tuples(torch.from_numpy(local.reshape(-1, 3)), *(
         torch.from_numpy(matrix) for matrix in (relations.relevant(images), relations.irrelevant(images))))
     found = accumulate(network, views, partial(triplet, tuples=tuples, margin=MARGIN), sizes=views.sizes)
     return len(images), found.computed
 
 
-SIDES = {"plain": plain_batch, "ours": ours, "ours, squares": partial(ours, squares=True)}
+def largest_first(network: RMAC, collection: LabelledImages, triplets: np.ndarray, size: int) -> np.ndarray:
+    images, local = np.unique(triplets, return_inverse=True)
+    areas = np.prod(Views(collection, images, size, backbone=network.backbone).sizes, axis=1)
+    return triplets[np.argsort(-areas[local.reshape(-1, 3)].max(1), kind="stable")]
+
+
+SIDES = {"plain": plain_batch, "ours": ours}
 
 
 def memory(side: str, graphs: Path, size: int, file: str, count: int) -> float:
     torch.manual_seed(0)  # of the last layer, so that the same images have a gradient in every process
     network, collection = create_network(NETWORK), cleaned(graphs)
     triplets = np.load(file)[:count]
-    pixels(collection, 0, size)
+    pixels(network, collection, 0, size)
     # getrusage would tell the peak of the process that started this one, if that was higher.
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is held now
     before = held_most()
@@ -203,23 +207,28 @@ def main() -> int:
     print(f"relative difference of the gradients of {FEW} triplets in float64: {error:.1e}")
 
     options.work.mkdir(parents=True, exist_ok=True)
-    file = options.work / "triplets.npy"
-    np.save(file, every)
+    as_mined, sorted_ = options.work / "triplets.npy", options.work / "largest_first.npy"
+    np.save(as_mined, every)
+    np.save(sorted_, largest_first(network, collection, every, options.size))
     peaks = {}
-    for side, count in (("plain", PLAIN_BATCH), *(("ours", count) for count in OURS),
-                        *(("ours, squares", count) for count in (min(OURS), max(OURS)))):
+    for kind, side, file, count in (("plain", "plain", as_mined, PLAIN_BATCH),
+                                    *(("ours", "ours", as_mined, count) for count in OURS),
+                                    ("ours, largest images", "ours", sorted_, min(OURS))):
         arguments = [side, str(options.graphs), str(options.size), str(file), str(count)]
         done = [subprocess.run([sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True)
                 for _ in range(options.rounds)]
-        peaks[side, count] = float(np.median([float(one.stdout) for one in done]))
-        print(f"{side}, {count} triplets: {peaks[side, count]:.0f} MiB")
+        peaks[kind, count] = float(np.median([float(one.stdout) for one in done]))
+        print(f"{kind}, {count} triplets: {peaks[kind, count]:.0f} MiB")
     share = peaks["ours", PLAIN_BATCH] / peaks["plain", PLAIN_BATCH]
-    growth, of_squares = (peaks[side, max(OURS)] / peaks[side, min(OURS)] - 1 for side in ("ours", "ours, squares"))
+    growth, of_largest = (peaks["ours", max(OURS)] / peaks[kind, min(OURS)] - 1
+                          for kind in ("ours", "ours, largest images"))
+    print(f"from {min(OURS)} to {max(OURS)} triplets: {growth:+.1%}; from the {min(OURS)} with the largest images: "
+          f"{of_largest:+.1%}")
     if options.record:
         name = f"update_{state}" + ("_one_thread" if threads == 1 else "")
         for key, value, unit in (("speed_ratio", ratio, "times"), ("cost_ratio", cost, "times"),
                                  ("memory_share", share, "share"), ("memory_growth", growth, "share"),
-                                 ("memory_growth_squares", of_squares, "share"),
+                                 ("memory_growth_largest", of_largest, "share"),
                                  ("gradient_error", error, "ratio"), ("distinct_images", images / streams, "share"),
                                  ("computed_images", computed / streams, "share")):
             record(options.record, f"benchmarks/landmarks48/{name}_{key}", value, unit=unit, protocol="learning_speed",

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rmaclib.backbones import create_backbone
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import ImageError
 from rmaclib.learning import Squares, Views, random_crop, random_square
@@ -44,6 +45,19 @@ def test_images_keep_their_shape(tmp_path):
     (view,), (size,) = Views(images, [0], 320), Views(images, [0], 320).sizes
     assert size == tuple(view.shape[1:]) == (152, 320)  # 213 · 320 / 448 = 152.1
     assert Views(images, [0], 500).sizes == [(213, 448)]
+
+
+def test_images_are_brought_to_whole_cells_right_and_below(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (213, 448, 3), dtype=np.uint8)
+    images, whole = single(tmp_path, picture), Image.fromarray(picture).resize((320, 152), Image.Resampling.BICUBIC)
+    # The map of one network has no cell for a rest of less than a stride, that of the other has.
+    cut, padded = (Views(images, [0], 320, backbone=create_backbone(name, pretrained=False).eval())
+                   for name in ("efficientnet_lite0", "resnet50"))
+    assert cut.sizes == [tuple(cut[0].shape[1:])] == [(128, 320)]
+    assert np.array_equal(pixels(cut[0]), np.array(whole)[:128])
+    assert padded.sizes == [tuple(padded[0].shape[1:])] == [(160, 320)]
+    assert np.array_equal(pixels(padded[0])[:152], whole)
+    assert (pixels(padded[0])[152:] == (124, 116, 104)).all()  # the mean colour of ImageNet
 
 
 def test_mirrored_half_of_the_time_and_the_same_for_the_same_seed(tmp_path, picture):
