@@ -4,6 +4,7 @@ create_backbone(name) gives a Backbone: an nn.Module that knows its stride, chan
 Nothing is unpickled but tensors (torch.load with weights_only=True).
 """
 
+import copy
 import os
 import socket
 import urllib.error
@@ -67,9 +68,10 @@ class Backbone(nn.Module):
         has to be padded.
         """
         if self._rest is None:
+            asked = copy.deepcopy(self).eval()  # in training mode it would change the statistics of this one
             with torch.no_grad():
-                probe = self(self.mean.expand(1, 3, self.stride, 2 * self.stride - 1))
-            self._rest = self.stride - 1 if probe.shape[3] > 1 else 0
+                columns = asked(self.mean.expand(1, 3, self.stride, 2 * self.stride - 1)).shape[3]
+            self._rest = self.stride - 1 if columns > 1 else 0
         return tuple(max(1, (side + self._rest) // self.stride) * self.stride for side in (height, width))
 
 

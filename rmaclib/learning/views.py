@@ -75,7 +75,7 @@ class _Seen(Sequence[Tensor]):
 
 
 class Views(_Seen):
-    """Images of a collection for learning to rank, each (3, H, W) uint8; H and W depend on the file and `size` alone.
+    """Images of a collection for learning to rank, each (3, H, W) uint8; H and W follow from file, size and backbone.
 
     indices: which images; size: longer side in pixels, smaller images are not enlarged. Images keep their
       shape, as when they are described: a network that learned from stretched ones retrieved less
@@ -92,7 +92,7 @@ class Views(_Seen):
     def __init__(self, collection: LabelledImages, indices: Sequence[int], size: int, *,
                  backbone: Backbone | None = None, flip: bool = False, crop: float = 1.0, seed: Sequence[int] = (0,)):
         super().__init__(collection, indices, flip, seed)
-        self.backbone, self.crop = backbone, crop
+        self.crop = crop
         self._before, unreadable = [], []  # (H, W) of each image before it is cut or padded
         for place, index in enumerate(self.indices):
             try:
@@ -102,13 +102,14 @@ class Views(_Seen):
         if unreadable:
             raise UnreadableError(unreadable)
         self.sizes = [backbone.whole_cells(*size) if backbone else size for size in self._before]
+        if backbone:  # fetched here: from a GPU, readers would wait for its work each time
+            self._colour = (backbone.mean[0] * 255).round().to("cpu", torch.uint8)  # (3, 1, 1)
 
     def __getitem__(self, place: int) -> Tensor:
         view, (height, width) = super().__getitem__(place), self.sizes[place]
         if view.shape[1:] == (height, width):
             return view
-        colour = (self.backbone.mean[0] * 255).round().to("cpu", torch.uint8)  # (3, 1, 1)
-        brought = colour.repeat(1, height, width)
+        brought = self._colour.repeat(1, height, width)
         view = view[:, :height, :width]
         brought[:, :view.shape[1], :view.shape[2]] = view
         return brought

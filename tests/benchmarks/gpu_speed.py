@@ -32,6 +32,7 @@ import torch
 from learning_speed import difference, three_streams, three_streams_at_once
 from torch import Tensor
 
+from rmaclib.backbones import create_backbone
 from rmaclib.datasets import open_collection
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import read_image, resize_longer
@@ -154,7 +155,8 @@ def main() -> int:
 
     started, source = time.monotonic(), open_collection("diorama_train")
     collection = enlarged(source, options.work, max(options.images, 3 * max(OURS)), options.size)
-    every = Views(collection, range(3 * max(OURS)), options.size)
+    every = Views(collection, range(3 * max(OURS)), options.size,
+                  backbone=create_backbone(options.backbone, pretrained=False).eval())
     with ThreadPoolExecutor() as pool:
         loaded = list(pool.map(every.__getitem__, range(3 * max(OURS))))
     network = network_of(options.backbone, options.levels, options.dim, loaded[:32])
@@ -193,7 +195,7 @@ def main() -> int:
             took, memory = measured(partial(ours, network, images, triplets, half), options.rounds)
             note(f"{backbone}_update_{name}_speed", len(images) / took, "images/s")
             note(f"{backbone}_update_{name}_memory", memory, "GiB")
-            views = Views(collection, range(len(images)), options.size)
+            views = Views(collection, range(len(images)), options.size, backbone=network.backbone)
             seconds, _ = measured(partial(ours, network, views, triplets, half), options.rounds)
             note(f"{backbone}_update_{name}_from_files_speed", len(images) / seconds, "images/s")
             peer, _ = measured(partial(plain, network, images, triplets, half), 1)
