@@ -4,10 +4,10 @@ create_backbone(name) gives a Backbone: an nn.Module that knows its stride, chan
 Nothing is unpickled but tensors (torch.load with weights_only=True).
 """
 
-import copy
 import os
 import socket
 import urllib.error
+from bisect import bisect_left
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,10 +17,12 @@ import torchvision
 from safetensors.torch import load_file
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NAMES = ("efficientnet_lite0", "resnet50", "resnet101", "vgg16", "timm:<name>")
+_PROBE = 8  # cells of an image that a backbone is asked about
 _DOWNLOAD_TIMEOUT = 20  # seconds without an answer before a download is given up
 
 
@@ -63,16 +65,33 @@ class Backbone(nn.Module):
     def whole_cells(self, height: int, width: int) -> tuple[int, int]:
         """(H, W), multiples of the stride, of an image with as many cells in its map as one of height × width.
 
-        What is left over beyond the last whole cell has no cell of its own in some networks (efficientnet_lite0),
-        so that it can be cut off (right, below) and the map is nearly the same. Others give it one (ResNet): it
-        has to be padded.
+        What is left over beyond the last whole cell has no cell of its own in some networks (efficientnet_lite0):
+        it can be cut off (right, below), and the cells stay where they were. Others give it one (ResNet): it has to
+        be padded. Unchanged where a network's cells don't follow from its stride.
         """
         if self._rest is None:
-            asked = copy.deepcopy(self).eval()  # in training mode it would change the statistics of this one
-            with torch.no_grad():
-                columns = asked(self.mean.expand(1, 3, self.stride, 2 * self.stride - 1)).shape[3]
-            self._rest = self.stride - 1 if columns > 1 else 0
+            self._rest = self._kept_rest()
+        if self._rest < 0:
+            return height, width
         return tuple(max(1, (side + self._rest) // self.stride) * self.stride for side in (height, width))
+
+    def _kept_rest(self) -> int:
+        """r, so that sides of n pixels have floor((n + r) / stride) cells; -1 if there is none."""
+        # Shapes only: on the meta device nothing is computed, and no statistics change.
+        shapes = {name: tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
+
+        def cells(side: int) -> int:
+            image = torch.empty(1, 3, _PROBE * self.stride, side, dtype=self.mean.dtype, device="meta")
+            return functional_call(self, shapes, image).shape[3]
+
+        whole, before = _PROBE * self.stride, (_PROBE - 1) * self.stride
+        try:
+            if (cells(before), cells(whole)) != (_PROBE - 1, _PROBE):
+                return -1
+            sides = range(before + 1, whole + 1)
+            return whole - sides[bisect_left(sides, _PROBE, key=cells)]
+        except RuntimeError:  # a network that does not take images of any size
+            return -1
 
 
 def create_backbone(name: str, pretrained: bool = True, weights: str | os.PathLike | None = None) -> Backbone:

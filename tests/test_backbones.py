@@ -48,15 +48,23 @@ def test_odd_and_even_images_are_sampled_alike():
     assert even.shape[2:] == (14, 14) and odd.shape[2:] == (13, 13) and inner.min() > 0.999
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet50", "vgg16"])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet50", "vgg16", "timm:densenet121"])
 @torch.no_grad()
 def test_whole_cells_have_the_map_of_the_image(name):
-    backbone = create_backbone(name, pretrained=False).eval()
+    backbone = create_backbone(name, pretrained=False).train()
+    before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+    backbone.whole_cells(1, 1)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in backbone.state_dict().items())
+    backbone.eval()
     for height, width in ((64, 96), (65, 95), (70, 127), (33, 64), (20, 40)):
         whole = backbone.whole_cells(height, width)
         assert all(side % backbone.stride == 0 for side in whole) and backbone.whole_cells(*whole) == whole
         assert abs(whole[0] - height) < backbone.stride > abs(whole[1] - width)
         assert backbone(torch.zeros(1, 3, height, width)).shape == backbone(torch.zeros(1, 3, *whole)).shape
+
+
+def test_cells_that_do_not_follow_from_the_stride():
+    assert create_backbone("timm:inception_v3", pretrained=False).whole_cells(241, 319) == (241, 319)
 
 
 def test_preprocessing_is_the_networks_own():

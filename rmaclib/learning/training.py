@@ -42,7 +42,8 @@ class TrainSettings(LoopSettings):
       contrastive one; average precision has none
     triplets: of an update; pool: images described anew every `refresh` updates, at most the whole collection;
       hardest: a triplet is drawn among so many hardest of a random query
-    size: longer side in pixels, of pool, training and validation; smaller images are not enlarged
+    size: longer side in pixels, of pool, training and validation; smaller images are not enlarged. What is learned
+      from is cut or padded after that, to whole cells of the map (Backbone.whole_cells)
     propose: images of an update from whose boxes the proposal network learns jointly, and the backbone with it; the two
       losses are added, the log has those of proposals as objectness and boxes. 0: it keeps its weights. It is best
       trained before (train_proposals): the learning rate is that of a network which knows something.
@@ -92,9 +93,9 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
     settings.propose.
     Images that can't be read are left out and listed in Trained.bad and bad.txt.
     log.csv has, for each update: loss; active (share of triplets whose negative is not farther than the positive by
-    the margin) and stale_active (the same by the descriptors of the pool they were drawn from); mean squared distances
-    to positive and negative; cosine, the mean over all pairs of the last pool; distinct images of the update, and how
-    many of them had a gradient.
+    the margin) and stale_active (the same by the descriptors of the pool they were drawn from, where images are whole
+    and not cut or padded); mean squared distances to positive and negative; cosine, the mean over all pairs of the
+    last pool; distinct images of the update, and how many of them had a gradient.
     raises LearningError: no triplets; descriptors that have all become the same, or a loss that is not finite
       (what to try is in the text); a folder of another run
     """
@@ -161,7 +162,9 @@ class _Ranking:
         settings = self.settings
         self.network.zero_grad(set_to_none=False)
         images, local = np.unique(triplets, return_inverse=True)
-        views = Views(self.collection, images, settings.size, backbone=self.network.backbone, flip=settings.flip,
+        # The regions of a pixel grid follow from the size of the image, which views change; others from the map.
+        backbone = None if self.network.settings.grid == "pixel" else self.network.backbone
+        views = Views(self.collection, images, settings.size, backbone=backbone, flip=settings.flip,
                       crop=settings.crop, seed=(settings.seed, _VIEW, update))
         device = next(self.network.parameters()).device
         tuples = Tuples(*(torch.from_numpy(array).to(device) for array in (

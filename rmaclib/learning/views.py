@@ -79,9 +79,9 @@ class Views(_Seen):
 
     indices: which images; size: longer side in pixels, smaller images are not enlarged. Images keep their
       shape, as when they are described: a network that learned from stretched ones retrieved less
-    backbone: bring the images to sizes of whole cells of its map (Backbone.whole_cells), cut or padded with its mean
-      colour right and below. Few shapes save memory, as libraries keep some for each, and let a GPU compute more
-      images together. None: leave them
+    backbone: cut or pad the images (right, below, with its mean colour), after mirroring and cropping, to whole cells
+      of its map: Backbone.whole_cells. Few shapes save memory, as libraries keep some for each, and let a GPU
+      compute more images together. None: leave them
     flip: mirror half of them; crop: least share of the area kept (random_crop), brought to the size that the
       whole image would have, so that it is seen from nearer
     seed: numbers, such as run and update; the same ones give the same pixels of the same image
@@ -101,8 +101,8 @@ class Views(_Seen):
                 unreadable.append(place)
         if unreadable:
             raise UnreadableError(unreadable)
-        self.sizes = [backbone.whole_cells(*size) if backbone else size for size in self._before]
-        if backbone:  # fetched here: from a GPU, readers would wait for its work each time
+        self.sizes = self._before if backbone is None else [backbone.whole_cells(*found) for found in self._before]
+        if backbone is not None:  # fetched here: from a GPU, readers would wait for its work each time
             self._colour = (backbone.mean[0] * 255).round().to("cpu", torch.uint8)  # (3, 1, 1)
 
     def __getitem__(self, place: int) -> Tensor:

@@ -156,7 +156,7 @@ def main() -> int:
     started, source = time.monotonic(), open_collection("diorama_train")
     collection = enlarged(source, options.work, max(options.images, 3 * max(OURS)), options.size)
     every = Views(collection, range(3 * max(OURS)), options.size,
-                  backbone=create_backbone(options.backbone, pretrained=False).eval())
+                  backbone=create_backbone(options.backbone, pretrained=False))
     with ThreadPoolExecutor() as pool:
         loaded = list(pool.map(every.__getitem__, range(3 * max(OURS))))
     network = network_of(options.backbone, options.levels, options.dim, loaded[:32])

@@ -16,7 +16,7 @@ Memory is the peak of a fresh process (Linux) less what it held before the step.
 triplets in one graph, as a loss over the whole batch needs it. The plain batch is measured at 16 triplets, ours at
 16, 64 and 256; medians of some processes each, as what malloc makes of it varies. An update needs memory for its
 largest images, one a thread, and 16 triplets may have none as large as 256 have. So ours is measured as well at the
-16 of the 256 triplets with the largest images: what 256 take beyond that grows with their number.
+16 of the 256 triplets with the largest images: what 256 take beyond that isn't due to larger images.
 """
 
 import argparse
@@ -207,13 +207,13 @@ def main() -> int:
     print(f"relative difference of the gradients of {FEW} triplets in float64: {error:.1e}")
 
     options.work.mkdir(parents=True, exist_ok=True)
-    as_mined, sorted_ = options.work / "triplets.npy", options.work / "largest_first.npy"
+    as_mined, largest = options.work / "triplets.npy", options.work / "largest_first.npy"
     np.save(as_mined, every)
-    np.save(sorted_, largest_first(network, collection, every, options.size))
+    np.save(largest, largest_first(network, collection, every, options.size))
     peaks = {}
     for kind, side, file, count in (("plain", "plain", as_mined, PLAIN_BATCH),
                                     *(("ours", "ours", as_mined, count) for count in OURS),
-                                    ("ours, largest images", "ours", sorted_, min(OURS))):
+                                    ("ours, largest images", "ours", largest, min(OURS))):
         arguments = [side, str(options.graphs), str(options.size), str(file), str(count)]
         done = [subprocess.run([sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, check=True)
                 for _ in range(options.rounds)]

@@ -51,13 +51,24 @@ def test_images_are_brought_to_whole_cells_right_and_below(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (213, 448, 3), dtype=np.uint8)
     images, whole = single(tmp_path, picture), Image.fromarray(picture).resize((320, 152), Image.Resampling.BICUBIC)
     # The map of one network has no cell for a rest of less than a stride, that of the other has.
-    cut, padded = (Views(images, [0], 320, backbone=create_backbone(name, pretrained=False).eval())
-                   for name in ("efficientnet_lite0", "resnet50"))
+    cutting, padding = (create_backbone(name, pretrained=False) for name in ("efficientnet_lite0", "resnet50"))
+    cut, padded = (Views(images, [0], 320, backbone=backbone) for backbone in (cutting, padding))
     assert cut.sizes == [tuple(cut[0].shape[1:])] == [(128, 320)]
     assert np.array_equal(pixels(cut[0]), np.array(whole)[:128])
     assert padded.sizes == [tuple(padded[0].shape[1:])] == [(160, 320)]
     assert np.array_equal(pixels(padded[0])[:152], whole)
     assert (pixels(padded[0])[152:] == (124, 116, 104)).all()  # the mean colour of ImageNet
+
+
+def test_what_is_mirrored_is_cut_afterwards(tmp_path):
+    cutting, picture = create_backbone("efficientnet_lite0", pretrained=False), np.zeros((64, 75, 3), np.uint8)
+    picture[:, :, 0] = np.arange(75)
+    images = single(tmp_path, picture)
+    firsts = {int(Views(images, [0], 80, backbone=cutting, flip=True, seed=(update,))[0][0, 0, 0])
+              for update in range(10)}
+    assert firsts == {0, 74}  # columns 0 ... 63, or 74 ... 11
+    small = Views(single(tmp_path, picture[:20, :40]), [0], 80, backbone=cutting)
+    assert small.sizes == [(32, 32)] and (pixels(small[0])[20:] == 128).all()
 
 
 def test_mirrored_half_of_the_time_and_the_same_for_the_same_seed(tmp_path, picture):
