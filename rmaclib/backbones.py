@@ -9,6 +9,7 @@ import socket
 import urllib.error
 from bisect import bisect_left
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import timm
@@ -23,6 +24,7 @@ from torch.nn import functional
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NAMES = ("efficientnet_lite0", "resnet50", "resnet101", "vgg16", "timm:<name>")
 _PROBE = 8  # cells of an image that a backbone is asked about
+_OF_ONE_SIZE = RuntimeError, AssertionError  # raised by networks that take images of one size only
 _DOWNLOAD_TIMEOUT = 20  # seconds without an answer before a download is given up
 
 
@@ -41,7 +43,6 @@ class Backbone(nn.Module):
         super().__init__()
         self.name, self.stride, self.channels = name, stride, channels
         self.body = body
-        self._rest: int | None = None  # pixels; see whole_cells
         # Not persistent: they belong to the name, a checkpoint needn't repeat them.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -70,13 +71,12 @@ class Backbone(nn.Module):
         be padded. Unchanged where a network's cells don't follow from its stride.
         """
         if self._rest is None:
-            self._rest = self._kept_rest()
-        if self._rest < 0:
             return height, width
         return tuple(max(1, (side + self._rest) // self.stride) * self.stride for side in (height, width))
 
-    def _kept_rest(self) -> int:
-        """r, so that sides of n pixels have floor((n + r) / stride) cells; -1 if there is none."""
+    @cached_property
+    def _rest(self) -> int | None:
+        """r, so that sides of n pixels have floor((n + r) / stride) cells; None if there is none."""
         # Shapes only: on the meta device nothing is computed, and no statistics change.
         shapes = {name: tensor.to("meta") for name, tensor in (*self.named_parameters(), *self.named_buffers())}
 
@@ -87,11 +87,11 @@ class Backbone(nn.Module):
         whole, before = _PROBE * self.stride, (_PROBE - 1) * self.stride
         try:
             if (cells(before), cells(whole)) != (_PROBE - 1, _PROBE):
-                return -1
+                return None
             sides = range(before + 1, whole + 1)
             return whole - sides[bisect_left(sides, _PROBE, key=cells)]
-        except RuntimeError:  # a network that does not take images of any size
-            return -1
+        except _OF_ONE_SIZE:
+            return None
 
 
 def create_backbone(name: str, pretrained: bool = True, weights: str | os.PathLike | None = None) -> Backbone:
@@ -195,7 +195,7 @@ def _timm(name: str, pretrained: bool, weights) -> Backbone:
     try:
         with torch.inference_mode():
             features = body(torch.zeros(1, 3, side, side))
-    except (RuntimeError, AssertionError) as error:
+    except _OF_ONE_SIZE as error:
         raise BackboneError(f"backbone {name}: takes images of one size only ({error})") from error
     if features.dim() != 4 or features.shape[1] != model.num_features:
         raise BackboneError(f"backbone {name}: expected a feature map (B, {model.num_features}, H, W), "

@@ -65,6 +65,8 @@ def test_whole_cells_have_the_map_of_the_image(name):
 
 def test_cells_that_do_not_follow_from_the_stride():
     assert create_backbone("timm:inception_v3", pretrained=False).whole_cells(241, 319) == (241, 319)
+    # Takes squares of 256 alone, the size that is tried when it is made.
+    assert create_backbone("timm:maxvit_tiny_rw_256", pretrained=False).whole_cells(256, 256) == (256, 256)
 
 
 def test_preprocessing_is_the_networks_own():
