@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rmaclib import cli
-from rmaclib.datasets import open_dataset
+from rmaclib.datasets import open_collection, open_dataset
 from rmaclib.rmac import NetworkSettings, create_network
 from rmaclib.search.descriptors import DescribeSettings, load_descriptors
 from rmaclib.search.index import Index
@@ -34,6 +34,17 @@ def test_evaluate_whitened_and_per_query(little):
     assert result.exit_code == 0, result.output
     assert "mAP" in result.stdout and "berala" in result.stdout
     assert "whitening learned on" in result.stderr
+
+
+def test_evaluate_among_distractors(little):
+    arguments = ["evaluate", little, "--size", 96, "--json"]
+    alone, among = (run(*arguments, *more) for more in ((), ("--distractors", "diorama_val")))
+    assert among.exit_code == 0, among.output
+    alone, among = json.loads(alone.stdout), json.loads(among.stdout)
+    assert among["dataset"] == f"{alone['dataset']}_among_diorama_val"
+    added = len(open_collection("diorama_val").names)
+    assert among["counts"] == {**alone["counts"], "images": alone["counts"]["images"] + added}
+    assert among["scores"]["mAP"] < alone["scores"]["mAP"]
 
 
 def test_evaluate_protocol_of_another_layout(little):

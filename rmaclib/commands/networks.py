@@ -339,6 +339,8 @@ def search_command(
 def evaluate_command(
     dataset: Annotated[str, typer.Argument(help="A registered name, or a folder in the protocol's layout.")],
     protocol: Annotated[Protocol, typer.Option(help="How rankings are scored.")] = Protocol.oxford,
+    distractors: Annotated[str | None, typer.Option(help="Images that answer no query, added to the database: a "
+                                                         "folder, list or registered name.  [default: none]")] = None,
     network: Network = "efficientnet_lite0", size: Size = [512], levels: Levels = None, dim: Dim = None,  # noqa: B006
     whiten_on: WhitenOn = None, whiten_images: WhitenImages = 400, shrinkage: Shrinkage = 0.0,
     grid: GridOption = None, pooling: PoolingOption = None, regions: RegionsOption = None,
@@ -366,6 +368,8 @@ def evaluate_command(
 
     - `rmac evaluate oxford5k --dim 512 --pq 64`: codebooks are learned on all of the images of `--whiten-on`
 
+    - `rmac evaluate oxford5k --distractors flickr100k/`: Oxford 105k, where the folder has its 100,000 pictures
+
     DATASET is looked for under the folders in RMACLIB_DATA and in the repository's data/.
     """
     started = time.monotonic()
@@ -374,6 +378,8 @@ def evaluate_command(
     differences = self_check(data)
     for difference in differences:
         messages.print(f"[yellow]note:[/] {data.name} is not the whole published set: {difference}")
+    if distractors is not None:
+        data = data.with_distractors(open_collection(distractors))
     if multires and len(size) > 1:
         raise ValueError(f"--multires: expected one --size, got {size}")
     sizes = resolutions(size[0]) if multires else tuple(size)

@@ -1,7 +1,7 @@
 """What the readers return: a retrieval data set with its queries, or a collection of labelled images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Boxes are (x1, y1, x2, y2) in pixels of the original image, x2 and y2 exclusive.
@@ -59,6 +59,19 @@ class RetrievalDataset:
         return {"images": len(self.names), "queries": len(self.queries),
                 "positives": sum(map(len, positives)),
                 "junk": sum(len(query.relevance.get("junk", ())) for query in self.queries)}
+
+    def with_distractors(self, others: "RetrievalDataset | LabelledImages") -> "RetrievalDataset":
+        """The same queries and answers in a larger database, as Oxford 105k is Oxford 5k and 100,000 pictures of other
+        things (Section 5).
+
+        others: images that answer no query, which isn't looked into; they are named "<name of others>/<their name>"
+        raises DatasetError when the database has an image of that name
+        """
+        added = tuple(f"{others.name}/{name}" for name in others.names)
+        if taken := set(self.names).intersection(added):
+            raise DatasetError(f"{self.name}: expected distractors of other names, got {min(taken)} of {others.name}")
+        return replace(self, name=f"{self.name}_among_{others.name}", names=self.names + added,
+                       paths=self.paths + others.paths, publishable=self.publishable and others.publishable)
 
 
 @dataclass(frozen=True)

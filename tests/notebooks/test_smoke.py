@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rmaclib.checkpoints import load_checkpoint
-from rmaclib.datasets import open_collection
+from rmaclib.datasets import open_collection, open_dataset
 from rmaclib.learning import leave_one_out
 from rmaclib.results import load_results
 from rmaclib.search.descriptors import DescribeSettings, describe
@@ -69,15 +69,21 @@ def test_03_learning(tmp_path):
     (folder / "query" / "t0.jpg").symlink_to(pictures.paths[np.flatnonzero(np.array(pictures.labels) == 0)[4]])
     smoke = yaml.safe_load((ROOT / "notebooks/profiles/smoke.yml").read_text())["03_learning"]
     profile = tmp_path / "smoke.yml"
-    profile.write_text(yaml.safe_dump({"03_learning": {**smoke, "tests": {"diorama": "oxford", str(folder): "folder"}}}))
+    profile.write_text(yaml.safe_dump({"03_learning": {**smoke, "tests": {"diorama": "oxford", str(folder): "folder"},
+                                                          "distractors": {str(folder): "diorama"}}}))
     figures, values = run_smoke("03_learning", tmp_path, profile)
     assert 0 < values["03_learning/towers/off_the_shelf"] <= 1
     # Here every image asks, not the one query.
     start = load_checkpoint(tmp_path / "learning/diorama_train/start.safetensors")
-    vectors = describe(start, sorted(folder.glob("t*/*")), DescribeSettings((smoke["size"],))).vectors
-    same = np.repeat([0, 1], 4)[:, None] == np.repeat([0, 1], 4)
-    expected = leave_one_out(vectors, same & ~np.eye(8, dtype=bool), ~same)
-    assert values["03_learning/towers_each/off_the_shelf"] == pytest.approx(expected, abs=1e-6)
+    paths = [*sorted(folder.glob("t*/*")), *open_dataset("diorama").paths]
+    vectors = describe(start, paths, DescribeSettings((smoke["size"],))).vectors
+    landmarks = np.array([0] * 4 + [1] * 4 + [2] * (len(paths) - 8))
+    same = landmarks[:, None] == landmarks
+    right = same & ~np.eye(len(paths), dtype=bool) & (landmarks < 2)[:, None]  # the first eight ask
+    for name, count in (("towers", 8), ("towers_among_diorama", len(paths))):
+        expected = leave_one_out(vectors[:count], right[:count, :count], ~same[:count, :count])
+        assert values[f"03_learning/{name}_each/off_the_shelf"] == pytest.approx(expected, abs=1e-6)
+    assert expected < values["03_learning/towers_each/off_the_shelf"]
     found = {key.removeprefix("03_learning/diorama/"): value for key, value in values.items()}
     assert figures == 5
     assert 0.2 < found["off_the_shelf"] < 0.9
