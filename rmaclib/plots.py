@@ -172,3 +172,51 @@ def curve(x: Sequence[float], y: Sequence[float], xlabel: str, ylabel: str, titl
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def training_curves(history: Sequence[Mapping[str, float | None]], title: str = "") -> Figure:
+    """A run of training as far as it has come.
+
+    history: rows of its log.csv, from learning.read_log or as `watch` of learning.train gets them
+    Loss and its running mean, validation, and what the stage logs beside: of ranking, the share of triplets that break
+    the margin and the mean squared distances to positives, negatives and among all of the last pool; of
+    classification, the share of images that are named right.
+    """
+    rows = [row for row in history if row["loss"] is not None]
+    update = [row["update"] for row in rows]
+    figure = Figure(figsize=(9.5, 5.4), layout="constrained")
+    (losses, shares), (scores, distances) = figure.subplots(2, 2, sharex=True)
+    loss = np.array([row["loss"] for row in rows])
+    width = max(1, len(loss) // 10)
+    losses.plot(update, loss, color=NEUTRAL, linewidth=0.7)
+    if len(loss):
+        losses.plot(update[width - 1:], np.convolve(loss, np.ones(width) / width, "valid"), color=QUERY)
+    losses.set_ylabel("loss")
+    validated = [row for row in history if row["validation"] is not None]
+    scores.plot([row["update"] for row in validated], [100 * row["validation"] for row in validated], "o-", color=QUERY)
+    scores.set_ylabel("validation mAP, %")
+
+    def lines(axes: Axes, *columns: tuple[str, str, str]) -> None:
+        """Those of the columns (name in the log, label, colour) that the stage has."""
+        for name, label, colour in columns:
+            if rows and name in rows[0]:
+                # Two unit vectors with a cosine of c are 2 - 2 c apart, squared.
+                values = [2 - 2 * row[name] if name == "cosine" else row[name] for row in rows]
+                axes.plot(update, np.multiply(values, 1 if axes is distances else 100), color=colour, label=label)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8)
+        else:
+            axes.set_axis_off()
+
+    lines(shares, ("stale_active", "active when drawn", JUNK), ("active", "active at the update", WRONG),
+          ("accuracy", "named right", RIGHT))
+    shares.set_ylabel("of triplets, %" if rows and "active" in rows[0] else "of images, %")
+    lines(distances, ("positive_distance", "to positives", RIGHT), ("negative_distance", "to negatives", WRONG),
+          ("cosine", "any two of the pool", NEUTRAL))
+    distances.set_ylabel("mean squared distance")
+    for axes in (scores, distances):
+        axes.set_xlabel("update")
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    return figure

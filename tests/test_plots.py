@@ -68,3 +68,36 @@ def test_bars_and_curve_write_their_values():
     assert texts == ["1.2", "2.0"]
     axes = plots.curve([1, 2], [3, 4.56], "x", "y", level=(3.5, "level")).axes[0]
     assert [text.get_text() for text in axes.texts] == ["3.0", "4.6", "level"]
+
+
+RANKED = [{"update": 0, "loss": None, "validation": 0.3},
+          {"update": 1, "loss": 0.2, "active": 0.9, "stale_active": 1.0, "positive_distance": 1.2,
+           "negative_distance": 1.0, "cosine": 0.25, "validation": None},
+          {"update": 2, "loss": 0.1, "active": 0.5, "stale_active": 0.8, "positive_distance": 0.8,
+           "negative_distance": 1.1, "cosine": 0.5, "validation": 0.4}]
+
+
+def lines_of(figure):
+    return {axes.get_ylabel(): {line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
+                                for line in axes.lines} for axes in figure.axes}
+
+
+def test_training_curves_of_ranking():
+    figure = plots.training_curves(RANKED, "R-Clean")
+    found = lines_of(figure)
+    assert found["of triplets, %"] == {"active when drawn": ([1, 2], [100, 80]),
+                                       "active at the update": ([1, 2], [90, 50])}
+    assert found["mean squared distance"] == {
+        "to positives": ([1, 2], [1.2, 0.8]), "to negatives": ([1, 2], [1.0, 1.1]),
+        "any two of the pool": ([1, 2], [1.5, 1.0])}
+    assert [line for line in found["validation mAP, %"].values()] == [([0, 2], [30, 40])]
+    assert has(drawn(figure), plots.WRONG)
+
+
+def test_training_curves_of_classification_and_of_a_run_that_has_just_begun():
+    named = [{"update": 1, "loss": 2.0, "accuracy": 0.5, "validation": None}]
+    figure = plots.training_curves(named)
+    assert lines_of(figure)["of images, %"] == {"named right": ([1], [50])}
+    assert [axes.axison for axes in figure.axes] == [True, True, True, False]  # naming has no distances
+    for begun in (RANKED[:1], []):
+        drawn(plots.training_curves(begun))

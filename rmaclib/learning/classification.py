@@ -120,12 +120,13 @@ class Classifier(nn.Module):
 
 def train_classifier(network: RMAC, collection: LabelledImages, settings: ClassifySettings | None = None, *,
                      out: str | os.PathLike, validation: LabelledImages | None = None,
-                     progress: bool = True) -> Trained:
+                     progress: bool = True, watch: Callable[[list[dict]], object] | None = None) -> Trained:
     """Train the backbone of a network to name the landmarks of a collection (Section 4.2), in place.
 
     out: folder for best.safetensors, log.csv and the state; resuming as in training.train
     validation: images among which retrieval is measured, by R-MAC on the backbone, see ClassifySettings.dim: the best
       one is kept. None: the last one is.
+    watch: as in training.train
     Trained.network is R-MAC on the trained backbone, without fully connected layer and proposal network: what was
     fitted to the backbone before would not fit it any more. Learn a whitening for it
     (search.descriptors.learn_whitening).
@@ -159,7 +160,7 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
     if settings.fit and not (Path(out) / STATE).exists():
         step.fit(progress)
     return run(model, network, step, settings, out=out, identity=identity,
-               evaluate=evaluate, bad=bad, progress=progress)
+               evaluate=evaluate, bad=bad, progress=progress, watch=watch)
 
 
 class _Naming:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -137,13 +137,15 @@ class Step(Protocol):
 
 
 def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, out: str | os.PathLike,
-        identity: Mapping, evaluate: Callable[[], float] | None, bad: dict[str, str], progress: bool) -> Trained:
+        identity: Mapping, evaluate: Callable[[], float] | None, bad: dict[str, str], progress: bool,
+        watch: Callable[[list[dict]], object] | None = None) -> Trained:
     """Train `model` to the end, or go on with what is in `out`; a finished run is only loaded.
 
     network: what is saved; it shares its weights with the model
     identity: what the run depends on; a folder of another identity is refused
     evaluate: validation score, larger is better; None: the last network is kept
     bad: name -> why an image can't be read, filled by step and evaluate
+    watch: called in the main process after each update, with Trained.history so far
     raises LearningError: another run's folder, a loss that is not finite
     """
     out = Path(out)
@@ -176,6 +178,8 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
                 started = time.monotonic()
                 score = validated(0)
                 log.write({"update": 0, "validation": score, "seconds": time.monotonic() - started})
+                if watch and is_main():
+                    watch(log.rows)
             for update in range(done + 1, settings.updates + 1):
                 started = time.monotonic()
                 optimizer.zero_grad(set_to_none=False)
@@ -193,6 +197,8 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
                            "seconds": time.monotonic() - started})
                 if is_main() and (last or update % settings.save_every == 0):
                     _save_state(out / STATE, model, optimizer, step, {"update": update, "best": best, "bad": bad})
+                if watch and is_main():
+                    watch(log.rows)
                 bar.update()
                 bar.set_postfix(loss=f"{row['loss']:.4f}", best=best["score"])
     if is_main():
@@ -227,16 +233,19 @@ def repeatable() -> Iterator[None]:
 def read_log(path: str | os.PathLike) -> list[dict[str, float | None]]:
     """Rows of a log.csv; empty fields are None."""
     with Path(path).open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) if value else None for name, value in row.items()}
-                for row in csv.DictReader(file)]
+        return [_parsed(row.items()) for row in csv.DictReader(file)]
+
+
+def _parsed(fields: Iterable[tuple[str, str]]) -> dict[str, float | None]:
+    return {name: float(value) if value else None for name, value in fields}
 
 
 class _Log:
     """log.csv, one line after the other; lines after the update that the state knows are cut. Only the main
-    process writes it."""
+    process writes it, and has its rows."""
 
     def __init__(self, path: Path, columns: Sequence[str], done: int):
-        self.columns, self.file = columns, None
+        self.columns, self.file, self.rows = columns, None, []
         if not is_main():
             return
         lines = [",".join(columns)]
@@ -245,6 +254,7 @@ class _Log:
             lines += [line for line in path.read_text(encoding="utf-8").split("\n")[1:-1]
                       if int(line.split(",", 1)[0]) <= done]
         write_text(path, "".join(f"{line}\n" for line in lines))
+        self.rows = read_log(path)
         self.file = path.open("a", encoding="utf-8", newline="\n")
 
     def __enter__(self) -> "_Log":
@@ -257,8 +267,10 @@ class _Log:
     def write(self, row: Mapping[str, float | None]) -> None:
         if not self.file:
             return
-        self.file.write(",".join("" if row.get(name) is None else f"{row[name]:.7g}" for name in self.columns) + "\n")
+        fields = ["" if row.get(name) is None else f"{row[name]:.7g}" for name in self.columns]
+        self.file.write(",".join(fields) + "\n")
         self.file.flush()
+        self.rows.append(_parsed(zip(self.columns, fields, strict=True)))
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:

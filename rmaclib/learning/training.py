@@ -1,7 +1,7 @@
 """Learning to rank (Section 4.2): mined triplets, the exact gradient in bounded memory, validation by retrieval."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -79,7 +79,8 @@ class TrainSettings(LoopSettings):
 
 def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | None = None, *,
           out: str | os.PathLike, positives: csr_array | None = None, validation: LabelledImages | None = None,
-          validation_positives: csr_array | None = None, progress: bool = True) -> Trained:
+          validation_positives: csr_array | None = None, progress: bool = True,
+          watch: Callable[[list[dict]], object] | None = None) -> Trained:
     """Train a network to rank (Section 4.2), from its weights as they are; they are changed in place.
 
     out: folder for best.safetensors, log.csv and the state. A killed run given the same arguments again goes on
@@ -89,6 +90,7 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
     validation: images among which retrieval is measured, every `evaluate_every` updates and at the start: the
       network with the best mean average precision is kept. None: the last one is.
     validation_positives: as positives, for them
+    watch: called after each update with the rows of log.csv so far, to show them as they come
     Batch normalisation keeps the statistics that the network came with, and a proposal network its weights unless
     settings.propose.
     Images that can't be read are left out and listed in Trained.bad and bad.txt.
@@ -119,7 +121,7 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
     if settings.propose:
         step = _Joint(step, Proposing(network, teaching, proposing, describing, bad))
     return run(network, network, step, settings, out=out, identity=identity, evaluate=evaluate, bad=bad,
-               progress=progress)
+               progress=progress, watch=watch)
 
 
 class _Ranking:

@@ -49,6 +49,22 @@ def test_log_and_best(trained):
         "bad.txt", "best.safetensors", "log.csv", "run.json", "state.safetensors"]
 
 
+def test_a_run_is_watched_as_it_goes_also_when_it_goes_on(images, tmp_path):
+    seen = []
+
+    def watch(history):
+        seen.append(list(history))
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path, watch=watch)
+    assert [history[-1]["update"] for history in seen] == list(range(6))
+    found = run(images, tmp_path, watch=watch)  # from update 4, the last state
+    assert [[row["update"] for row in history] for history in seen[6:]] == [list(range(n + 1)) for n in (5, 6, 7, 8)]
+    assert seen[-1] == found.history
+
+
 def test_the_first_update_of_a_period_is_not_stale(tmp_path, monkeypatch):
     # Of whole strides: others are described as they are, and cut or padded to learn from.
     monkeypatch.setattr(learning_pictures, "SHAPES", [(64, 64), (64, 96), (96, 64), (96, 96)])
