@@ -194,7 +194,7 @@ def training_curves(history: Sequence[Mapping[str, float | None]], title: str = 
     losses.set_ylabel("loss")
     validated = [row for row in history if row["validation"] is not None]
     scores.plot([row["update"] for row in validated], [100 * row["validation"] for row in validated], "o-", color=QUERY)
-    scores.set_ylabel("validation mAP, %")
+    scores.set_ylabel("validation, %")
 
     def lines(axes: Axes, *columns: tuple[str, str, str]) -> None:
         """Those of the columns (name in the log, label, colour) that the stage has."""

@@ -90,7 +90,7 @@ def test_training_curves_of_ranking():
     assert found["mean squared distance"] == {
         "to positives": ([1, 2], [1.2, 0.8]), "to negatives": ([1, 2], [1.0, 1.1]),
         "any two of the pool": ([1, 2], [1.5, 1.0])}
-    assert [line for line in found["validation mAP, %"].values()] == [([0, 2], [30, 40])]
+    assert [line for line in found["validation, %"].values()] == [([0, 2], [30, 40])]
     assert has(drawn(figure), plots.WRONG)
 
 

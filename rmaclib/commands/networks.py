@@ -33,7 +33,7 @@ from rmaclib.learning import (
 )
 from rmaclib.learning.distributed import is_main, processes
 from rmaclib.learning.loop import BEST, OPTIMIZERS
-from rmaclib.plots import boxes_sheet, ranking_sheet
+from rmaclib.plots import boxes_sheet, ranking_sheet, training_curves
 from rmaclib.rmac import GRIDS, POOLINGS, REGIONS, RMAC, NetworkSettings
 from rmaclib.search.compression import CodeSettings, train_codes
 from rmaclib.search.descriptors import DescribeSettings, describe, learn_whitening
@@ -48,6 +48,7 @@ app = command_group()
 
 _WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
 _TRAINED_DIM = 512
+_CURVES = "curves.png"
 _DRAWN = 12  # pictures on which proposals are drawn
 
 Protocol, CropOrder = choice("Protocol", PROTOCOLS), choice("CropOrder", CROP_ORDERS)
@@ -127,7 +128,8 @@ def train_command(
       process for each GPU; they share the images of an update)
 
     OUT/best.safetensors is the network with the best retrieval among the validation images (in the stage proposals,
-    the best recall of their boxes); --network of the other commands takes it. OUT/log.csv has a line for each update.
+    the best recall of their boxes); --network of the other commands takes it. OUT/log.csv has a line for each update,
+    and OUT/curves.png shows them at the end.
     --settings FILE takes all settings of rmaclib.learning.TrainSettings, such as `triplets: 32`, or `propose: 8` to
     learn proposals jointly, of ClassifySettings, such as `batch: 32`, or of ProposeSettings, such as `anchors: 9`.
     """
@@ -151,11 +153,14 @@ def train_command(
                                      whiten_images)
         else:
             trained = train_classifier(model, training, chosen, out=out, validation=held_out)
+        if is_main():
+            with whole_file(out / _CURVES) as temporary:
+                training_curves(trained.history, f"{out.name}: {stage.value}").savefig(temporary, format="png", dpi=130)
     tell_bad(trained.bad.items(), out / "bad.txt")
     start = trained.history[0]["validation"]
     measure = "average recall of boxes" if stage == _PROPOSALS else "mAP"
     messages.print(f"validation {measure} {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "
-                    f"{chosen.updates} updates\nnetwork: {out / BEST}", soft_wrap=True)
+                    f"{chosen.updates} updates\nnetwork: {out / BEST}\ncurves: {out / _CURVES}", soft_wrap=True)
 
 
 def _train_ranking(model: RMAC, training: LabelledImages, held_out: LabelledImages, chosen: TrainSettings, out: Path,

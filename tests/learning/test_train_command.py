@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from learning_pictures import SIZE, pictures, tiny
+from PIL import Image
 from typer.testing import CliRunner
 
 from rmaclib import cli
@@ -40,6 +41,7 @@ def test_a_folder_per_landmark_is_enough(images, start, tmp_path):
     assert "10 of 25 images held out" in result.stderr and "whitening learned on 15 images" in result.stderr
     assert "validation mAP" in result.stderr and "of 3 updates" in result.stderr
     assert load_checkpoint(tmp_path / "out/best.safetensors").settings.dim == 8
+    assert Image.open(tmp_path / "out/curves.png").width > 1000
     history = read_log(tmp_path / "out/log.csv")
     assert len(history) == 4 and history[1]["lr"] == 1e-4
     assert run(*arguments).exit_code == 0  # finished: only loaded
