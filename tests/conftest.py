@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# An example may take as long as it takes: on a machine that is busy otherwise, a deadline says nothing about the code.
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 

@@ -74,7 +74,7 @@ def test_scores_and_offsets_belong_to_their_anchors():
     assert found.regions[0] == Rectangle(0, 1, 4, 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(*[st.floats(-1.5, 1.5)] * 4), min_size=1, max_size=5), st.integers(0, 1000))
 def test_moving_is_the_inverse_of_offsets(offsets, seed):
     random = np.random.default_rng(seed)
@@ -89,7 +89,7 @@ def test_moved_box_by_hand():
     assert found[0].tolist() == pytest.approx([10, 10, 50, 50])  # centre 20+10, 40-10; 40 wide, 40 high
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 40), st.integers(0, 10**6))
 def test_proposals_equal_the_loops(rows, columns, batch, count, seed):
     """Greedy suppression and distinct cells, one box after the other, on any map: 1×1, 1×N …"""
@@ -270,7 +270,7 @@ def test_recall_by_hand():
     assert np.isnan(object_recall([], [], 0.5, 8))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(*[st.integers(0, 50)] * 2, *[st.integers(1, 60)] * 2), min_size=2, max_size=6))
 def test_overlaps_equal_the_loops(shapes):
     boxes = [(x, y, x + width, y + height) for x, y, width, height in shapes]

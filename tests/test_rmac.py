@@ -162,7 +162,7 @@ def test_whitening_makes_covariance_one_and_projects():
     assert np.allclose(whitening.variances, values)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.floats(0, 1))
 def test_whitening_of_blocks_equals_whitening_of_all(sizes, shrinkage):
     rng = np.random.default_rng(1)

@@ -34,7 +34,7 @@ def test_medians_by_hand(points, median):
     assert geometric_median(points) == pytest.approx(median, abs=2e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(clouds)
 @example([(0.0, 0.0, 0.0)] * 3 + [(1.0, 0.0, 0.0)] * 2 + [(4.0, 0.0, 1.0)])  # pulled away with 2.97 < 3: slow steps
 def test_nothing_is_nearer_than_the_median(points):
@@ -49,7 +49,7 @@ def test_nothing_is_nearer_than_the_median(points):
     assert cost(found, points) <= best + 1e-3 * spread
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(clouds, st.floats(-500, 500), st.sampled_from([1e-3, 1.0, 1e4]))
 def test_medians_move_and_grow_with_their_points(points, shift, scale):
     points = np.array(points)
@@ -59,7 +59,7 @@ def test_medians_move_and_grow_with_their_points(points, shift, scale):
         scale * cost(geometric_median(points), points), abs=2e-3 * scale * spread * len(points) + 1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(clouds, min_size=1, max_size=4))
 def test_groups_are_independent(groups):
     owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
@@ -115,7 +115,7 @@ def test_extents_by_hand():
     assert extents(boxes, owners, 0.75)[0] == pytest.approx([5, 3, 70, 65])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.tuples(*[st.floats(-100, 100)] * 4), min_size=1, max_size=6), min_size=1, max_size=5),
        st.floats(0, 1))
 def test_extents_equal_the_quantiles(groups, quantile):
@@ -207,7 +207,7 @@ def test_agreeing_boxes_rest_and_a_wrong_one_is_mended(seed, merge):
     assert np.abs(found.boxes - true).max() < 0.4 * np.abs(start - true).max()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.floats(0.01, 1), st.integers(2, 8), st.sampled_from(MERGES))
 def test_boxes_are_never_empty_or_outside(seed, alpha, count, merge):
     """Whatever the maps say."""

@@ -36,7 +36,7 @@ def test_a_known_affine_and_its_outliers():
     assert found.inliers[:40].all() and found.inliers[40:].sum() <= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(-60, 60), st.floats(0.4, 2.2), st.floats(0.6, 1.6), st.floats(-50, 50), st.integers(0, 1000))
 def test_affines_are_recovered_from_half_outliers(degrees, scale, stretch, shift, seed):
     affine = view(degrees, scale, (shift, -shift))

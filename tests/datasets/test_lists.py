@@ -90,7 +90,7 @@ boxes = st.tuples(numbers, numbers, numbers, numbers).filter(lambda box: box[0] 
 entries = st.tuples(st.text(min_size=1), st.integers(0, 10**6), st.none() | boxes)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(entries, min_size=1, max_size=5))
 def test_what_is_written_is_read_back_or_refused(tmp_path, rows):
     path = tmp_path / "list.txt"

@@ -24,7 +24,7 @@ SETTINGS = ClassifySettings(batch=10, shorter=(40, 60), side=32, size=SIZE, opti
                             evaluate_every=2, save_every=2, device="cpu")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(count=st.integers(1, 20), batch=st.integers(1, 30), seed=st.integers(0, 1000))
 def test_every_image_has_its_turn(count, batch, seed):
     drawn = np.concatenate([turns(count, start * batch, batch, seed) for start in range(8)])

@@ -101,7 +101,7 @@ def updates(draw):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(drawn=updates())
 def test_equals_loops_and_gradient(name, drawn):
     vectors, given = drawn

@@ -22,7 +22,7 @@ def test_hardest_by_hand():
     assert hardest_triplets(distances, relevant & False, irrelevant, 2).shape == (0, 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 40), rounded=st.booleans())
 def test_hardest_equals_all_of_them_sorted(seed, count, rounded):
     random = np.random.default_rng(seed)
@@ -38,7 +38,7 @@ def test_hardest_equals_all_of_them_sorted(seed, count, rounded):
     assert np.allclose([distances[n] - distances[p] for p, n in found], [loss for loss, *_ in every[:count]])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_mined_triplets_are_among_the_hardest_of_their_query(seed):
     labels = np.random.default_rng(seed).integers(0, 4, 40)

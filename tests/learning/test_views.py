@@ -95,7 +95,7 @@ def test_a_cropped_image_is_brought_to_the_size_of_the_whole(tmp_path):
         assert (right - left) / 191 >= 0.4**0.5 - 0.02
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=st.integers(0, 2**32 - 1), least=st.floats(0.01, 1), boxed=st.booleans())
 def test_crops_stay_inside_keep_the_box_and_enough_of_the_area(seed, least, boxed):
     random = np.random.default_rng(seed)
@@ -124,7 +124,7 @@ def test_crops_are_spread_evenly():
     assert np.quantile(places, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.04)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), width=st.integers(2, 900), height=st.integers(2, 900))
 def test_squares_are_inside_and_of_the_right_scale(seed, width, height):
     left, top, right, bottom = random_square(width, height, (256, 512), 224, np.random.default_rng(seed))

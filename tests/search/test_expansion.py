@@ -99,7 +99,7 @@ def test_neighbours_that_are_given_are_used(vectors, tmp_path):
             augment(mapped, 5, neighbours=wrong)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_a_database_of_copies_stays_as_it_is(count, k, seed):
     row = unit(np.random.default_rng(seed).normal(size=(1, 5)))

@@ -39,7 +39,7 @@ def test_blocks_and_tops_cut_the_same_order(vectors, top, block):
     np.testing.assert_array_equal(rank(*vectors, top, block), rank(*vectors)[:, :top])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from([(1, 0), (0, 1), (2, 0), (-1, 0), (0, 0)]), min_size=1, max_size=30),
        st.integers(1, 30))
 def test_ties_rank_by_index(rows, top):
