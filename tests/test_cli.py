@@ -45,6 +45,10 @@ def test_evaluate_among_distractors(little):
     added = len(open_collection("diorama_val").names)
     assert among["counts"] == {**alone["counts"], "images": alone["counts"]["images"] + added}
     assert among["scores"]["mAP"] < alone["scores"]["mAP"]
+    benchmark = run(*arguments, "--distractors", "diorama_holidays")  # one with queries of its own
+    assert benchmark.exit_code == 0, benchmark.output
+    holidays = len(open_dataset("diorama_holidays").names)
+    assert json.loads(benchmark.stdout)["counts"]["images"] == alone["counts"]["images"] + holidays
 
 
 def test_evaluate_protocol_of_another_layout(little):

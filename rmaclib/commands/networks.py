@@ -14,7 +14,7 @@ from rich.table import Table
 from rmaclib.backbones import NAMES
 from rmaclib.checkpoints import is_checkpoint, load_checkpoint, open_network, save_checkpoint
 from rmaclib.commands.common import choice, command_group, messages, read_yaml, tell_bad, tell_missing
-from rmaclib.datasets import LabelledImages, open_collection, open_dataset, self_check
+from rmaclib.datasets import LabelledImages, known_datasets, open_collection, open_dataset, self_check
 from rmaclib.datasets.types import DatasetError
 from rmaclib.evaluation import PROTOCOLS, Evaluation
 from rmaclib.files import whole_file
@@ -379,12 +379,14 @@ def evaluate_command(
     """
     started = time.monotonic()
     data = open_dataset(dataset, _layout(dataset, protocol.value))
-    tell_missing(data.missing)
     differences = self_check(data)
     for difference in differences:
         messages.print(f"[yellow]note:[/] {data.name} is not the whole published set: {difference}")
     if distractors is not None:
-        data = data.with_distractors(open_collection(distractors))
+        known = known_datasets().get(distractors)
+        opened = open_dataset if known is not None and known.kind == "retrieval" else open_collection
+        data = data.with_distractors(opened(distractors))
+    tell_missing(data.missing)
     if multires and len(size) > 1:
         raise ValueError(f"--multires: expected one --size, got {size}")
     sizes = resolutions(size[0]) if multires else tuple(size)

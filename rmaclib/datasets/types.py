@@ -64,14 +64,18 @@ class RetrievalDataset:
         """The same queries and answers in a larger database, as Oxford 105k is Oxford 5k and 100,000 pictures of other
         things (Section 5).
 
-        others: images that answer no query, which isn't looked into; they are named "<name of others>/<their name>"
-        raises DatasetError when the database has an image of that name
+        others: images that answer no query, whose content isn't looked into; named "<name of others>/<their name>"
+        raises DatasetError when the database has one of their files, or an image of such a name
         """
         added = tuple(f"{others.name}/{name}" for name in others.names)
         if taken := set(self.names).intersection(added):
             raise DatasetError(f"{self.name}: expected distractors of other names, got {min(taken)} of {others.name}")
+        if same := set(self.paths).intersection(others.paths):
+            raise DatasetError(f"{self.name}: expected distractors that are not in it, got {min(same)} "
+                               f"of {others.name}")
         return replace(self, name=f"{self.name}_among_{others.name}", names=self.names + added,
-                       paths=self.paths + others.paths, publishable=self.publishable and others.publishable)
+                       paths=self.paths + others.paths, missing=self.missing + others.missing,
+                       publishable=self.publishable and others.publishable)
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,23 @@ def test_a_distractor_is_wrong_even_where_its_own_name_is_that_of_an_answer():
 
 def test_pictures_are_shown_only_where_both_may_be():
     assert not SMALL.with_distractors(STREET).publishable
-    assert SMALL.with_distractors(replace(STREET, publishable=True)).publishable
+    shown = replace(STREET, publishable=True)
+    assert SMALL.with_distractors(shown).publishable
+    assert not replace(SMALL, publishable=False).with_distractors(shown).publishable
 
 
 def test_a_name_that_is_taken_is_refused():
     taken = replace(SMALL, names=("a", "b", "street/d"))
     with pytest.raises(DatasetError, match="small: expected distractors of other names, got street/d of street"):
         taken.with_distractors(STREET)
+
+
+def test_an_answer_is_no_distractor():
+    own = replace(STREET, paths=(Path("x/a.jpg"), SMALL.paths[0]))
+    with pytest.raises(DatasetError, match="small: expected distractors that are not in it, got small/a.jpg of street"):
+        SMALL.with_distractors(own)
+
+
+def test_what_is_missing_of_either_is_told():
+    crowded = replace(SMALL, missing=("e",)).with_distractors(replace(STREET, missing=("f",)))
+    assert crowded.missing == ("e", "f")

@@ -84,6 +84,9 @@ def test_03_learning(tmp_path):
         expected = leave_one_out(vectors[:count], right[:count, :count], ~same[:count, :count])
         assert values[f"03_learning/{name}_each/off_the_shelf"] == pytest.approx(expected, abs=1e-6)
     assert expected < values["03_learning/towers_each/off_the_shelf"]
+    assert 0 < values["03_learning/towers_among_diorama/off_the_shelf"] <= values["03_learning/towers/off_the_shelf"]
+    assert "03_learning/towers_among_diorama_each/t1_off_the_shelf" in values
+    assert "03_learning/towers_among_diorama_each/diorama_off_the_shelf" not in values
     found = {key.removeprefix("03_learning/diorama/"): value for key, value in values.items()}
     assert figures == 5
     assert 0.2 < found["off_the_shelf"] < 0.9
