@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from rmaclib.errors import RmacError
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NAMES = ("efficientnet_lite0", "resnet50", "resnet101", "vgg16", "timm:<name>")
 _PROBE = 8  # cells of an image that a backbone is asked about
@@ -28,7 +30,7 @@ _OF_ONE_SIZE = RuntimeError, AssertionError  # raised by networks that take imag
 _DOWNLOAD_TIMEOUT = 20  # seconds without an answer before a download is given up
 
 
-class BackboneError(RuntimeError):
+class BackboneError(RmacError, RuntimeError):
     """A backbone that can't be made: unknown name, or weights that can't be had. The text says what to do."""
 
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from rmaclib.errors import RmacError
 from rmaclib.files import whole_file
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
 from rmaclib.settings import from_mapping
@@ -17,7 +18,7 @@ from rmaclib.settings import from_mapping
 _FORMAT, _VERSION = "rmaclib-checkpoint", 1
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RmacError, RuntimeError):
     """A file that is no checkpoint of this library; the text names it."""
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from rmaclib.boxes import Box
+from rmaclib.errors import RmacError
+
 # Pillow warns above this and refuses above twice as much; a small file that unpacks to more is taken for a
 # decompression bomb here, because its pixels alone would take more than 256 MiB.
 MAX_PIXELS = 89_478_485
 # One row or column of pixels is a spacer or a tracking pixel, never a photograph.
 MIN_SIDE = 2
-
-Box = tuple[float, float, float, float]
 
 RESIZE_THEN_CROP = "resize-then-crop"  # the paper's order (paper, Section 5.1)
 CROP_THEN_RESIZE = "crop-then-resize"
@@ -28,7 +29,7 @@ _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 
 
-class ImageError(ValueError):
+class ImageError(RmacError, ValueError):
     """A file that can't be used as a photograph. `path` is the file, `reason` says what is wrong."""
 
     def __init__(self, path: str | os.PathLike, reason: str):

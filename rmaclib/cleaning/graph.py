@@ -16,12 +16,13 @@ from scipy.linalg import eigh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from rmaclib.errors import RmacError
 from rmaclib.files import whole_file
 
 _ARRAYS = ("sizes", "pairs", "inliers", "affines", "rectangles")
 
 
-class GraphError(ValueError):
+class GraphError(RmacError, ValueError):
     """A file that is no match graph; the message names it."""
 
 

@@ -34,6 +34,7 @@ from rmaclib.cleaning.matching import Matcher, MatchSettings, main_directions
 from rmaclib.cleaning.verification import VerificationSettings, verify_pair
 from rmaclib.datasets.types import Box, LabelledImages
 from rmaclib.environment import environment
+from rmaclib.errors import RmacError
 from rmaclib.files import files_fingerprint
 from rmaclib.images import ImageError
 from rmaclib.settings import from_mapping
@@ -46,7 +47,7 @@ NO_KEYPOINTS = "no keypoints"
 _DIRECTION_IMAGES = 48  # images that the main directions are taken from
 
 
-class CleanError(RuntimeError):
+class CleanError(RmacError, RuntimeError):
     """A folder of graphs that can't be continued; the text names it and says what to do."""
 
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Boxes are (x1, y1, x2, y2) in pixels of the original image, x2 and y2 exclusive.
-Box = tuple[float, float, float, float]
+from rmaclib.boxes import Box
+from rmaclib.errors import RmacError
 
 # Every other grade is junk: neither right nor wrong.
 POSITIVE_GRADES = ("good", "ok", "easy", "hard", "relevant")
 
 
-class DatasetError(ValueError):
+class DatasetError(RmacError, ValueError):
     """A data set that can't be read as it stands; the message names the file, and the line if any."""
 
 

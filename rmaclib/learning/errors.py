@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from rmaclib.errors import RmacError
 
-class LearningError(RuntimeError):
+
+class LearningError(RmacError, RuntimeError):
     """Training that can't begin or go on; the text says what happened and what to try."""
 
 

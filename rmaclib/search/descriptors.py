@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rmaclib.checkpoints import fingerprint
+from rmaclib.errors import RmacError
 from rmaclib.files import file_state, whole_file, write_json, write_text
 from rmaclib.folding import Folded
 from rmaclib.images import (
@@ -48,7 +49,7 @@ _PROBES = 16  # images on which half precision is compared with float32
 _PROBE_COSINE = 0.9995  # asked of the probes, so that the images beyond them keep 0.999
 
 
-class DescriptorsError(RuntimeError):
+class DescriptorsError(RmacError, RuntimeError):
     """A folder of descriptors that can't be used or continued; the text names it and says what to do."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rmaclib.environment import environment
+from rmaclib.errors import RmacError
 
 # glibc gives memory back that it would keep for the next image, and oneDNN keeps what it made for few shapes of images
 # only: a quarter of what describing takes beside the libraries.
@@ -18,7 +19,7 @@ _SPARING = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
 
 
-class NeighboursError(RuntimeError):
+class NeighboursError(RmacError, RuntimeError):
     """Shortlists can't be made; the text says why."""
 
 

@@ -21,6 +21,7 @@ import faiss
 import numpy as np
 from tqdm import tqdm
 
+from rmaclib.errors import RmacError
 from rmaclib.files import whole_file, write_json
 from rmaclib.search.ranking import unit_rows
 from rmaclib.settings import whole_number
@@ -39,7 +40,7 @@ _SEGMENT_FILE = re.compile(r"([0-9]{6,})\.(faiss|txt)")
 _UNFINISHED_FILE = re.compile(r"\.([0-9]{6,}|meta)\.[0-9]+\.(faiss|txt|json)")
 
 
-class SearchIndexError(RuntimeError):
+class SearchIndexError(RmacError, RuntimeError):
     """A folder that is no index, not a whole one, or one of another network; the text names it."""
 
 
