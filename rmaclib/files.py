@@ -84,6 +84,17 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def is_line(text: str) -> bool:
+    """Whether a text, such as a file name, is one line that UTF-8 can hold: lists of names have one a line."""
+    # A file name that is no valid text comes from the system with surrogates in it.
+    return not re.search("[\n\r\ud800-\udfff]", text)
+
+
+def as_line(text: str) -> str:
+    """The text itself where it is a line, else with what is none of it escaped, in quotes."""
+    return text if is_line(text) else repr(text)
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file name is that of a file being written, or left over by a killed process."""
     return _TEMPORARY.fullmatch(name) is not None

@@ -4,44 +4,58 @@ Vectors lie in segments. Adding makes a new segment and leaves larger ones alone
 larger than itself, so that few segments stay however often something is added. How a segment is searched
 depends on its size, see choose_structure.
 
-On disk an index is a folder. A segment's files have a number, are written once and never changed. meta.json names the
-segments that count; it is written last and put in place by a rename, so that the folder holds the state before or
-the state after, whenever a process dies. Files that meta.json doesn't name are left-overs; the next save removes them.
+What growing costs. Flat and HNSW segments have their vectors in float32, and are taken in without any loss, however
+often. Cells and codebooks of a new IVF-PQ segment are learned on an even sample of all that goes into it. An IVF-PQ
+segment has its vectors in 8 bits a number, which would be rounded again, and is never taken in: each vector is rounded
+once. Every IVF-PQ segment is made of more than HNSW_UP_TO vectors, so that N vectors that were ever added lie in at
+most N / HNSW_UP_TO of them; rows removed from one stay in its files. Behind them the segments get smaller and smaller,
+and have at most HNSW_UP_TO vectors each: n additions of equal size leave at most log2(n) + 1.
+
+On disk an index is a folder (folders.output_folder). A segment's files have a number, are written once and never
+changed. meta.json names the segments that count, with checksums of their files; it is written last and put in place by
+a rename, so that the folder has the state before or the state after, whenever a process dies. Files that meta.json
+doesn't name are left-overs; the next save removes those that the folder's marker lists. Only writers lock: a save
+applies what this process changed to the state that it finds in the folder, so that no other's addition is lost.
 """
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 from tqdm import tqdm
 
-from rmaclib.errors import RmacError
-from rmaclib.files import whole_file, write_json
+from rmaclib.errors import InputError
+from rmaclib.files import differences, is_line, read_json, write_json
+from rmaclib.folders import OutputFolder, output_folder
 from rmaclib.search.ranking import unit_rows
-from rmaclib.settings import whole_number
+from rmaclib.search.segments import (
+    PROBES,
+    SearchIndexError,
+    Segment,
+    SegmentEntry,
+    Structure,
+    cells,
+    file_names,
+    merged,
+    number_of,
+    read_segment,
+    write_segment,
+)
+from rmaclib.settings import from_mapping, whole_number
 
-FORMAT, VERSION = "rmaclib-index", 1
+__all__ = ["META", "Neighbour", "SearchIndexError", "Structure", "VectorIndex", "cells", "check_count",
+           "choose_structure", "index_files"]
+
+FORMAT, VERSION = "rmaclib-index", 2
 META = "meta.json"
 
 FLAT_UP_TO = 50_000  # vectors compared one by one in some milliseconds
 HNSW_UP_TO = 200_000  # vectors whose graph is built in minutes and, with them, fits in memory
-
-_ROWS = 16384  # rows added at a time
-_LINKS, _CONSTRUCTION, _VISITED = 32, 80, 128  # HNSW: links of a vector; candidates when building, when searching
-PROBES = 32  # IVF-PQ: cells that are looked into
-_REFINED = 20  # IVF-PQ: candidates that are compared again, for each neighbour asked for
-_SEGMENT_FILE = re.compile(r"([0-9]{6,})\.(faiss|txt)")
-_UNFINISHED_FILE = re.compile(r"\.([0-9]{6,}|meta)\.[0-9]+\.(faiss|txt|json)")
-
-
-class SearchIndexError(RmacError, RuntimeError):
-    """A folder that is no index, not a whole one, or one of another network; the text names it."""
 
 
 class Neighbour(NamedTuple):
@@ -56,13 +70,6 @@ class Neighbour(NamedTuple):
     inliers: int | None = None
 
 
-class Structure(NamedTuple):
-    """How a segment is searched. name: "flat", "hnsw" or "ivf-pq"; reason: why, for people to read."""
-
-    name: str
-    reason: str
-
-
 def choose_structure(count: int) -> Structure:
     """The structure for a segment of `count` vectors."""
     if count <= FLAT_UP_TO:
@@ -74,55 +81,6 @@ def choose_structure(count: int) -> Structure:
                                f"compared in 8 bits a number: {count:,} are more than {HNSW_UP_TO:,}")
 
 
-def cells(count: int) -> int:
-    """Cells that an IVF-PQ segment of `count` vectors has: the power of two nearest to twice the root."""
-    return 2**round(np.log2(2 * count**0.5))
-
-
-@dataclass
-class _Segment:
-    """Some vectors that are searched together.
-
-    index: rows 0..N-1; names: N names; removed: (N,) bool, rows that count no more
-    number: of its files in the folder of the index, None until it is saved
-    """
-
-    index: faiss.Index
-    names: tuple[str, ...]
-    removed: np.ndarray
-    structure: Structure
-    number: int | None = None
-
-    def __len__(self) -> int:
-        """Rows that count."""
-        return len(self.names) - int(self.removed.sum())
-
-    @property
-    def can_be_taken_in(self) -> bool:
-        """An IVF-PQ segment keeps its vectors in 8 bits a number, which would be rounded again."""
-        return self.structure.name != "ivf-pq"
-
-    def kept(self) -> np.ndarray:
-        """Numbers of the rows that count."""
-        return np.flatnonzero(~self.removed)
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(Q, k) similarities, falling, and rows; -1 where there are no more."""
-        options = {}
-        if self.removed.any():
-            allowed = np.packbits(~self.removed, bitorder="little")
-            options["sel"] = faiss.IDSelectorBitmap(allowed)
-        if self.structure.name == "flat":
-            parameters = faiss.SearchParameters(**options)
-        elif self.structure.name == "hnsw":
-            parameters = faiss.SearchParametersHNSW(efSearch=max(_VISITED, 2 * k), **options)
-        else:
-            inner = faiss.SearchParametersIVF(nprobe=PROBES, **options)
-            refined = max(1.0, min(_REFINED, len(self.names) / k))
-            parameters = faiss.IndexRefineSearchParameters(k_factor=refined, base_index_params=inner)
-        return self.index.search(queries, k, params=parameters)
-
-
 class VectorIndex:
     """Names and their vectors, to be searched by cosine.
 
@@ -130,19 +88,20 @@ class VectorIndex:
     """
 
     def __init__(self, dim: int, about: Mapping | None = None):
-        if dim < 1:
-            raise ValueError(f"dim: expected at least 1, got {dim}")
+        whole_number("dim", dim, 1)
         self.dim, self.about = dim, dict(about or {})
         self.home: Path | None = None  # the folder that it was last saved to or loaded from
-        self._segments: list[_Segment] = []
-        self._generation = 0  # of the state in that folder
+        self._segments: list[Segment] = []
+        self._state: dict | None = None  # meta.json of that folder, as it was then
+        self._added: set[str] = set()  # names added and removed since
+        self._removed: set[str] = set()
         self._places: dict[str, tuple[int, int]] | None = None  # name -> segment and row; None: to be made anew
 
     def __len__(self) -> int:
         return sum(map(len, self._segments))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._found_places()
+        return name in self._name_places()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,7 +109,7 @@ class VectorIndex:
         return tuple(segment.names[row] for segment in self._segments for row in segment.kept())
 
     def __str__(self) -> str:
-        """What it holds and how it is searched, a line for each segment."""
+        """What it contains and how it is searched, a line for each segment."""
         lines = [f"{len(self):,} vectors of {self.dim} numbers"]
         for segment in self._segments:
             removed = int(segment.removed.sum())
@@ -162,68 +121,74 @@ class VectorIndex:
         """Add vectors; existing segments that are larger are not touched.
 
         vectors: (N, D) of any length, may be a memory map; names: N different ones that are not in the index
-        Large segments learn their cells and codebooks on a sample of these vectors.
-        raises ValueError: another shape, a row that isn't finite, a name that is there already, twice, or that a
+        Large segments learn their cells and codebooks on a sample of all that goes into them.
+        raises InputError: another shape, a row that isn't finite, a name that is there already, twice, or that a
           line of UTF-8 text can't hold. The index is as before then.
         """
         vectors, names = np.asarray(vectors), tuple(names)
         if vectors.shape != (len(names), self.dim):
-            raise ValueError(f"vectors: expected shape {(len(names), self.dim)} for {len(names)} names, "
+            raise InputError(f"vectors: expected shape {(len(names), self.dim)} for {len(names)} names, "
                              f"got {vectors.shape}")
         self._check_new(names)
-        if not names:
-            return
-        first, count = len(self._segments), len(names)
-        while first and self._segments[first - 1].can_be_taken_in and len(self._segments[first - 1]) <= count:
+        if names:
+            self._put([], vectors, names, progress)
+
+    def _put(self, more: Sequence[Segment], vectors: np.ndarray, names: Sequence[str], progress: bool) -> None:
+        """Make a segment of the last ones that are no larger than what comes, of `more`, and of vectors."""
+        first, count = len(self._segments), len(names) + sum(map(len, more))
+        new = [segment.names[row] for segment in more for row in segment.kept()] + list(names)
+        while first and self._segments[first - 1].is_exact and len(self._segments[first - 1]) <= count:
             first -= 1
             count += len(self._segments[first])
-        taken = self._segments[first:]
-        structure = choose_structure(count)
-        index = _empty_index(structure.name, self.dim, count, vectors)
         # disable=None: quiet when the output is not a terminal
         with tqdm(total=count, desc="indexing", unit="image", disable=None if progress else True) as bar:
-            for block in _blocks(taken, vectors):
-                index.add(unit_rows(block))
-                bar.update(len(block))
-        names = tuple(segment.names[row] for segment in taken for row in segment.kept()) + names
-        self._segments[first:] = [_Segment(index, names, np.zeros(count, bool), structure)]
-        self._places = None
+            segment = merged([*self._segments[first:], *more], vectors, names, choose_structure(count), bar.update)
+        self._segments[first:] = [segment]
+        self._note(added=new)
 
     def remove(self, names: Sequence[str]) -> None:
         """Take names out; one may be added again later.
 
-        raises ValueError naming those that are not in the index, which is as before then
+        raises InputError naming those that are not in the index, which is as before then
         """
         names = tuple(names)
-        places = self._found_places()
+        places = self._name_places()
         unknown = [name for name in names if not isinstance(name, str) or name not in places]
         if unknown:
-            raise ValueError(f"names: expected some of the index, found {len(unknown)} others: "
+            raise InputError(f"names: expected names in the index, got {len(unknown)} others: "
                              + ", ".join(map(repr, unknown[:3])))
         for name in names:
             number, row = places[name]
             self._segments[number].removed[row] = True
         self._segments = [segment for segment in self._segments if len(segment)]
+        self._note(removed=names)
+
+    def _note(self, added: Iterable[str] = (), removed: Iterable[str] = ()) -> None:
+        """Keep in mind what changed since the state on disk."""
         self._places = None
+        if self.home is not None:
+            self._removed |= set(removed) - self._added
+            self._added = (self._added - set(removed)) | set(added)
 
     def search(self, queries: np.ndarray, k: int = 10) -> list[list[Neighbour]]:
         """The nearest of each query, by falling cosine; equal ones in the order in which they were added.
 
         queries: (Q, D) of any length; k: how many, all where there are fewer. Of more than FLAT_UP_TO vectors now
         and then one is missed, and for a k of thousands fewer may be found.
-        raises ValueError: another shape, a query that isn't finite, k that is no whole number of at least 1
+        raises InputError: another shape, a query that isn't finite, k that is no whole number of at least 1;
+        SearchIndexError: files that are damaged, or too little memory
         """
         check_count("k", k, 1)
         queries = np.asarray(queries)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise ValueError(f"queries: expected (Q, {self.dim}), got shape {queries.shape}")
+            raise InputError(f"queries: expected (Q, {self.dim}), got shape {queries.shape}")
         queries = unit_rows(queries)
         if not len(queries) or not self._segments:
             return [[] for _ in queries]
-        found = [segment.search(queries, min(int(k), len(segment))) for segment in self._segments]
-        similarities = np.concatenate([part[0] for part in found], axis=1)  # (Q, sum of k)
-        rows = np.concatenate([part[1] for part in found], axis=1)
-        origins = np.repeat(np.arange(len(found)), [part[1].shape[1] for part in found])
+        nearest = [self._search_segment(segment, queries, min(int(k), len(segment))) for segment in self._segments]
+        similarities = np.concatenate([part[0] for part in nearest], axis=1)  # (Q, sum of k)
+        rows = np.concatenate([part[1] for part in nearest], axis=1)
+        origins = np.repeat(np.arange(len(nearest)), [part[1].shape[1] for part in nearest])
         result = []
         for values, numbers in zip(similarities, rows, strict=True):
             order = np.lexsort((numbers, origins, -values))
@@ -232,48 +197,93 @@ class VectorIndex:
                            in zip(origins[order], numbers[order], values[order], strict=True)])
         return result
 
+    def _search_segment(self, segment: Segment, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            return segment.search(queries, k)
+        except (RuntimeError, MemoryError) as error:
+            place = "the index" if segment.entry is None else self.home / file_names(segment.entry.number)[0]
+            raise SearchIndexError(f"{place}: can't be searched ({type(error).__name__}: "
+                                   f"{' '.join(str(error).split())})") from error
+
     # --- on disk --------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write what the folder does not hold yet; the folder holds the old state until the new one is whole.
+        """Write what the folder does not have yet; it has the old state until the new one is whole.
 
-        raises SearchIndexError: the folder holds another index, or a state saved by somebody else since this one was
-          loaded
+        What others saved in the folder since this index was loaded is kept, and taken over: see catch_up.
+        raises SearchIndexError: the folder has another index; OutputError: it is not ours, or can't be written
         """
-        folder = Path(folder).resolve()
-        at_home = folder == self.home
-        found = _read_meta(folder)["generation"] if (folder / META).exists() else 0
-        if found != (self._generation if at_home else 0):
-            raise SearchIndexError(f"{folder}: " + (
-                "was saved by another process since it was loaded here; load it again" if at_home
-                else "holds another index; load that one, or choose another folder"))
-        folder.mkdir(parents=True, exist_ok=True)
+        with output_folder(folder, "index", recognise=index_files) as out:
+            path = Path(folder).resolve()
+            at_home = path == self.home and (path / META).exists()
+            if not at_home and (path / META).exists():
+                raise SearchIndexError(f"{folder}: holds another index; load that one, or choose another folder")
+            if at_home:
+                self.catch_up()
+            self._write(out, path, at_home)
+
+    def _write(self, out: OutputFolder, path: Path, at_home: bool) -> None:
         # Numbers of left-overs are not used again: a reader may still have them open.
-        last = max((int(match[1]) for path in folder.iterdir() if (match := _SEGMENT_FILE.fullmatch(path.name))),
-                   default=0)
-        entries = []
-        for segment in self._segments:
-            number = segment.number if at_home else None
-            if number is None:
-                number = last = last + 1
-                _write_segment(folder, number, segment)
-            entries.append({"number": number, "structure": segment.structure.name, "reason": segment.structure.reason,
-                            "count": len(segment.names),
-                            "bytes": [path.stat().st_size for path in _files(folder, number)],
-                            "removed": np.flatnonzero(segment.removed).tolist()})
-        generation = found + 1
-        write_json(folder / META, {"format": FORMAT, "version": VERSION, "generation": generation, "dim": self.dim,
-                                   "about": self.about, "segments": entries})
+        last = max((number_of(name) or 0 for name in os.listdir(path)), default=0)
+        new = [segment for segment in self._segments if not at_home or segment.entry is None]
+        numbers = range(last + 1, last + 1 + len(new))
+        names = [name for number in numbers for name in file_names(number)]
+        out.will_write([META, *names])
+        try:
+            written = {id(segment): write_segment(path, number, segment)
+                       for number, segment in zip(numbers, new, strict=True)}
+            entries = [replace(written.get(id(segment)) or segment.entry,
+                               removed=tuple(np.flatnonzero(segment.removed).tolist())) for segment in self._segments]
+            state = {"format": FORMAT, "version": VERSION,
+                     "generation": self._state["generation"] + 1 if at_home else 1, "dim": self.dim,
+                     "about": self.about, "segments": list(map(asdict, entries))}
+            write_json(path / META, state, checksum=True)
+        except BaseException:
+            with suppress(OSError, RuntimeError):
+                out.remove(names)  # of a full disk, say: nothing names them
+            raise
         for segment, entry in zip(self._segments, entries, strict=True):
-            segment.number = entry["number"]
-        self.home, self._generation = folder, generation
-        _remove_left_overs(folder, {entry["number"] for entry in entries})
+            segment.entry = entry
+        self.home, self._state = path, json.loads(json.dumps(state))
+        self._added, self._removed = set(), set()
+        current = {name for entry in entries for name in file_names(entry.number)}
+        out.remove(name for name in out.listed() if number_of(name) is not None and name not in current)
+
+    def catch_up(self) -> None:
+        """Take over what others saved in the home of this index since it was loaded, and apply to it what was added
+        and removed here. Of a name that was added on both sides theirs is kept.
+
+        Nobody else may be writing: call it inside output_folder. An addition of ours that lies in an IVF-PQ segment
+        brings the segment's files along, with the other rows removed.
+        raises SearchIndexError: the folder has another index now, or a damaged one
+        """
+        if self.home is None or not (self.home / META).exists() or _read_meta(self.home) == self._state:
+            return
+        theirs = VectorIndex.load(self.home)
+        different = differences({"dim": theirs.dim, **theirs.about}, {"dim": self.dim, **self.about})
+        if different:
+            raise SearchIndexError(f"{self.home}: holds another index since this one was loaded, other in "
+                                   f"{', '.join(different)}; load it again, or choose another folder")
+        theirs.remove([name for name in self._removed if name in theirs])
+        wanted = {name for name in self._added if name not in theirs}
+        for segment in self._segments:
+            others = np.array([name not in wanted for name in segment.names]) | segment.removed
+            ours = Segment(segment.index, segment.names, others, segment.structure)
+            if not len(ours):
+                continue
+            if segment.is_exact:
+                theirs._put([ours], np.zeros((0, self.dim), np.float32), (), progress=False)
+            else:
+                theirs._segments.append(ours)
+                theirs._note(added=[ours.names[row] for row in ours.kept()])
+        self._segments, self._state, self._places = theirs._segments, theirs._state, None
+        self._added, self._removed = theirs._added, theirs._removed
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "VectorIndex":
         """The index saved in a folder. Its files are mapped into memory: what is not looked at takes none.
 
-        raises SearchIndexError: no index, a part missing or damaged, a newer version
+        raises SearchIndexError: no index, a part missing, damaged or changed since, a newer version
         """
         folder = Path(folder).resolve()
         meta = _read_meta(folder)
@@ -283,130 +293,69 @@ class VectorIndex:
             except SearchIndexError:
                 # A writer may have replaced the state between reading meta.json and opening what it names.
                 before, meta = meta, _read_meta(folder)
-                if meta["generation"] == before["generation"]:
+                if meta == before:
                     raise
 
     @classmethod
     def _from_meta(cls, folder: Path, meta: Mapping) -> "VectorIndex":
+        index = cls(meta["dim"], meta["about"])
+        index.home, index._state = folder, meta
         try:
-            index = cls(meta["dim"], meta["about"])
-            index.home, index._generation = folder, meta["generation"]
-            index._segments = [_read_segment(folder, entry, index.dim) for entry in meta["segments"]]
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise SearchIndexError(f"{folder / META}: damaged ({type(error).__name__}: {error})") from error
+            entries = [from_mapping(SegmentEntry, fields, f"segment {number}")
+                       for number, fields in enumerate(meta["segments"], 1)]
+        except InputError as error:
+            raise SearchIndexError(f"{folder / META}: damaged ({error})") from error
+        if any(len(entry.checksums) != 2 * (meta["version"] > 1) for entry in entries):
+            raise SearchIndexError(f"{folder / META}: damaged (expected two checksums of each segment)")
+        index._segments = [read_segment(folder, entry, index.dim) for entry in entries]
+        if len(index._name_places()) < len(index):
+            raise SearchIndexError(f"{folder}: expected different names, found one twice")
         return index
 
-    def _found_places(self) -> dict[str, tuple[int, int]]:
+    def _name_places(self) -> dict[str, tuple[int, int]]:
         if self._places is None:
             self._places = {segment.names[row]: (number, row) for number, segment in enumerate(self._segments)
                             for row in segment.kept().tolist()}
         return self._places
 
     def _check_new(self, names: Sequence[str]) -> None:
-        places = self._found_places()
-        seen = set()
+        places = self._name_places()
+        given = set()
         for name in names:
             if not isinstance(name, str) or not is_line(name):
-                raise ValueError(f"names: expected text of one line that UTF-8 can hold, got {name!r}")
-            if name in places or name in seen:
-                raise ValueError(f"names: {name!r} is {'in the index already' if name in places else 'given twice'}")
-            seen.add(name)
-
-
-def is_line(name: str) -> bool:
-    """Whether a name can be stored: a line of text that UTF-8 can hold."""
-    # A file name that is no valid text comes from the system with surrogates in it.
-    return not re.search("[\n\r\ud800-\udfff]", name)
+                raise InputError(f"names: expected text of one line that UTF-8 can hold, got {name!r}")
+            if name in places or name in given:
+                raise InputError(f"names: {name!r} is {'in the index already' if name in places else 'given twice'}")
+            given.add(name)
 
 
 def check_count(what: str, value: int, least: int) -> None:
-    """raises ValueError when a value is no whole number, or less than `least`."""
+    """raises InputError when a value is no whole number, or less than `least`."""
     whole_number(what, value, least, int | np.integer)
 
 
-def _empty_index(structure: str, dim: int, count: int, vectors: np.ndarray) -> faiss.Index:
-    """faiss' index for `count` vectors, trained on a sample of `vectors` where it needs that."""
-    if structure == "flat":
-        return faiss.IndexFlatIP(dim)
-    if structure == "hnsw":
-        index = faiss.IndexHNSWFlat(dim, _LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = _CONSTRUCTION
-        return index
-    pieces = max(part for part in range(1, dim // 8 + 2) if dim % part == 0)  # of eight numbers, or a few more
-    index = faiss.index_factory(dim, f"IVF{cells(count)},PQ{pieces}x4fs,Refine(SQ8)", faiss.METRIC_INNER_PRODUCT)
-    # Forty examples for each cell; evenly taken, in rising order, as a memory map likes it.
-    chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), 40 * cells(count))).astype(np.int64)
-    index.train(unit_rows(vectors[chosen]))
-    return index
-
-
-def _blocks(segments: Sequence[_Segment], vectors: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows of segments that count, then vectors, some at a time."""
-    for segment in segments:
-        kept = segment.kept()
-        for start in range(0, len(kept), _ROWS):
-            yield segment.index.reconstruct_batch(kept[start:start + _ROWS])
-    for start in range(0, len(vectors), _ROWS):
-        yield vectors[start:start + _ROWS]
-
-
-def _files(folder: Path, number: int) -> tuple[Path, Path]:
-    return folder / f"{number:06d}.faiss", folder / f"{number:06d}.txt"
-
-
-def _write_segment(folder: Path, number: int, segment: _Segment) -> None:
-    vectors, names = _files(folder, number)
-    with whole_file(vectors) as temporary:
-        faiss.write_index(segment.index, str(temporary))
-        _to_disk(temporary)
-    with whole_file(names) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in segment.names), encoding="utf-8", newline="\n")
-        _to_disk(temporary)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file is on the disk itself: meta.json must not come before it, should the power fail."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _read_segment(folder: Path, entry: Mapping, dim: int) -> _Segment:
-    vectors, names = _files(folder, entry["number"])
-    for path, size in zip((vectors, names), entry["bytes"], strict=True):
-        if not path.is_file() or path.stat().st_size != size:
-            raise SearchIndexError(f"{path}: expected a file of {size} bytes, found "
-                                   + (f"{path.stat().st_size}" if path.is_file() else "none"))
+def index_files(folder: Path) -> list[str] | None:
+    """The files of an index that was written by a version without markers; None where there is none."""
     try:
-        index = faiss.read_index(str(vectors), faiss.IO_FLAG_MMAP_IFC)
-        lines = tuple(names.read_text(encoding="utf-8").split("\n")[:-1])
-    except (RuntimeError, UnicodeDecodeError) as error:
-        raise SearchIndexError(f"{folder}: segment {entry['number']} can't be read ({error})") from error
-    removed = np.zeros(len(lines), bool)
-    removed[entry["removed"]] = True
-    if not index.ntotal == len(lines) == entry["count"] or index.d != dim:
-        raise SearchIndexError(f"{folder}: segment {entry['number']}: {index.ntotal} vectors of {index.d} numbers and "
-                               f"{len(lines)} names, expected {entry['count']} of {dim}")
-    return _Segment(index, lines, removed, Structure(entry["structure"], entry["reason"]), entry["number"])
+        segments = _read_meta(folder)["segments"]
+        return [META, *(name for fields in segments for name in file_names(fields["number"]))]
+    except (SearchIndexError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _read_meta(folder: Path) -> dict:
-    path = folder / META
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        found, version, _ = meta["format"], meta["version"], meta["generation"]
-    except OSError as error:
-        raise SearchIndexError(f"{folder}: expected an index (rmac index), found no {META}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise SearchIndexError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-    if found != FORMAT:
-        raise SearchIndexError(f"{path}: expected format {FORMAT!r}, found {found!r}")
-    if not isinstance(version, int) or version > VERSION:
+    path, what = folder / META, "an index (rmac index)"
+    meta = read_json(path, SearchIndexError, what)
+    if meta.get("format") != FORMAT:
+        raise SearchIndexError(f"{path}: expected format {FORMAT!r}, found {meta.get('format')!r}")
+    version = meta.get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
         raise SearchIndexError(f"{path}: version {version}, this rmaclib reads up to {VERSION}")
+    if version > 1:
+        meta = read_json(path, SearchIndexError, what, checksum=True)
+    for field, kind in (("generation", int), ("dim", int), ("about", dict), ("segments", list)):
+        if not isinstance(meta.get(field), kind) or isinstance(meta[field], bool):
+            raise SearchIndexError(f"{path}: damaged ({field}: expected {kind.__name__}, got {meta.get(field)!r})")
+    if meta["dim"] < 1:
+        raise SearchIndexError(f"{path}: damaged (dim: expected at least 1, got {meta['dim']})")
     return meta
-
-
-def _remove_left_overs(folder: Path, numbers: set[int]) -> None:
-    for path in folder.iterdir():
-        match = _SEGMENT_FILE.fullmatch(path.name)
-        if _UNFINISHED_FILE.fullmatch(path.name) or (match and int(match[1]) not in numbers):
-            path.unlink(missing_ok=True)
