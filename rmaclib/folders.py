@@ -26,6 +26,8 @@ _PATIENCE = 0.5  # seconds after which the wait for another process is told
 # Whether a folder that another process writes to is waited for; the option --no-wait of the commands.
 _waits: ContextVar[bool] = ContextVar("waits", default=True)
 
+_opened: dict[str, "OutputFolder"] = {}  # by lock file: what this process may write to, or was
+
 
 @contextmanager
 def waiting(wait: bool) -> Iterator[None]:
@@ -121,18 +123,22 @@ def output_folder(folder: str | os.PathLike, kind: str, *,
     if not str(folder):
         raise InputError("output folder: expected a path, got an empty text")
     _check_owner(path, kind, recognise)  # before anything is written into it
-    lock = FileLock(path.absolute() / LOCK, is_singleton=True)
+    # Resolved: a folder that is opened again by another path, through a link, is not to wait for itself.
+    lock = FileLock(path.resolve() / LOCK, is_singleton=True)
     try:
         path.mkdir(parents=True, exist_ok=True)
         _acquire(lock, path)
     except OSError as error:
         raise OutputError(f"{path}: can't be written ({error.strerror or error})") from error
     try:
-        opened = OutputFolder(path, kind, _check_owner(path, kind, recognise))
+        files = _check_owner(path, kind, recognise)
+        if lock.lock_counter > 1:
+            yield _opened[lock.lock_file]  # whose list of files is the one that counts
+            return
+        opened = _opened[lock.lock_file] = OutputFolder(path, kind, files)
         if not (path / MARKER).exists():
             opened._write_marker()
-        if lock.lock_counter == 1:
-            opened.sweep()
+        opened.sweep()
         yield opened
     finally:
         lock.release()

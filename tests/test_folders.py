@@ -115,8 +115,13 @@ def test_a_killed_process_holds_nothing(tmp_path):
 
 
 def test_the_same_process_may_open_it_again(tmp_path):
-    with output_folder(tmp_path, "index"), output_folder(tmp_path, "index") as out:
-        out.will_write(["a"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    with output_folder(tmp_path / "out", "index") as outer, output_folder(tmp_path / "link", "index") as inner:
+        inner.will_write(["a"])
+        outer.will_write(["b"])
+    with output_folder(tmp_path / "out", "index") as out:
+        assert out.listed() == {"a", "b"}
 
 
 def test_left_overs_of_killed_processes_are_swept(tmp_path):

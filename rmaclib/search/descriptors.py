@@ -8,52 +8,58 @@ On a CPU every thread decodes and computes batches of its own, each on one core:
 of one layer would wait for each other at its end, and the longer the more often a decoder interrupts one.
 """
 
+import copy
 import hashlib
-import json
 import os
-import shutil
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from pydantic import BeforeValidator
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from rmaclib.checkpoints import fingerprint
-from rmaclib.errors import RmacError
-from rmaclib.files import file_state, whole_file, write_json, write_text
+from rmaclib.errors import InputError
+from rmaclib.files import as_line, file_state, is_line
 from rmaclib.folding import Folded
-from rmaclib.images import (
-    CROP_ORDERS,
-    RESIZE_THEN_CROP,
-    Box,
-    ImageError,
-    fit,
-    fitted_size,
-    read_image,
-    read_size,
+from rmaclib.images import RESIZE_THEN_CROP, Box, ImageError, fit, fitted_size, read_image, read_size
+from rmaclib.rmac import RMAC, SharedFeatures, Whitening, fit_whitening, l2
+from rmaclib.search.descriptor_folder import (
+    Chunk,
+    Descriptors,
+    DescriptorsError,
+    Run,
+    bad_images,
+    descriptors_folder,
+    load_descriptors,
+    tell_repeated,
 )
-from rmaclib.rmac import RMAC, Whitening, fit_whitening, l2
+from rmaclib.settings import Field, as_tuple, settings
+
+__all__ = ["DescribeSettings", "Descriptors", "DescriptorsError", "Extractor", "Workers", "ahead", "describe",
+           "describe_image", "descriptors_folder", "image_bar", "images_fingerprint", "in_evaluation",
+           "learn_whitening", "load_descriptors", "pick_device"]
 
 CHUNK = 128  # images between two saves
+UNFIT_NAME = "its name is no line of UTF-8 text"
 _LARGEST_BATCH = 64
 # Pixels a batch may hold. A CPU core is fastest when a layer's output stays in cache and is not paged in anew.
 _BATCH_PIXELS = {"cpu": 200_000, "cuda": 16_000_000, "mps": 4_000_000}
 _PROBES = 16  # images on which half precision is compared with float32
 _PROBE_COSINE = 0.9995  # asked of the probes, so that the images beyond them keep 0.999
+_ONE = BeforeValidator(lambda sizes: (sizes,) if isinstance(sizes, int) and not isinstance(sizes, bool) else sizes)
 
 
-class DescriptorsError(RmacError, RuntimeError):
-    """A folder of descriptors that can't be used or continued; the text names it and says what to do."""
-
-
-@dataclass(frozen=True)
+@settings
 class DescribeSettings:
     """How images are described. The default is the paper's single resolution.
 
@@ -65,108 +71,108 @@ class DescribeSettings:
     device: "auto" (CUDA, else Apple's MPS, else CPU) or a torch device name
     """
 
-    sizes: tuple[int, ...] = (800,)
+    sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), as_tuple, _ONE] = (800,)
     enlarge: bool = False
-    crop_order: str = RESIZE_THEN_CROP
-    precision: str = "auto"
+    crop_order: Literal["resize-then-crop", "crop-then-resize"] = RESIZE_THEN_CROP
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
-
-    def __post_init__(self):
-        sizes = (self.sizes,) if isinstance(self.sizes, int) else tuple(self.sizes)
-        object.__setattr__(self, "sizes", sizes)
-        if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
-            raise ValueError(f"sizes: expected longer sides in pixels, got {self.sizes!r}")
-        if self.crop_order not in CROP_ORDERS:
-            raise ValueError(f"crop_order: expected one of {CROP_ORDERS}, got {self.crop_order!r}")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"precision: expected auto, float32 or bfloat16, got {self.precision!r}")
-
-
-@dataclass(frozen=True)
-class Descriptors:
-    """Descriptors of a list of images.
-
-    vectors: (N, D) float32, rows of unit length; memory-mapped when they came from a folder
-    names: N names, in the list's order; bad: (name, reason) of the images left out
-    """
-
-    vectors: np.ndarray
-    names: tuple[str, ...]
-    bad: tuple[tuple[str, str], ...]
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """The torch device of a `device` setting. raises ValueError when torch has no such device."""
+    """The torch device of a `device` setting. raises InputError when nothing can be computed on it."""
     if device != "auto":
         try:
-            torch.empty(0, device=device)
+            torch.ones(1, device=device).item()
             return torch.device(device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device: {device!r} can't be used here ({error})") from error
+        except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+            raise InputError(f"device: {device!r} can't be used here ({str(error).splitlines()[0]})") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def describe(network: RMAC, paths: Sequence[str | os.PathLike], settings: DescribeSettings | None = None, *,
-             names: Sequence[str] | None = None, boxes: Sequence[Box | None] | None = None,
-             out: str | os.PathLike | None = None, progress: bool = True) -> Descriptors:
-    """Describe images in the order given (Sections 4.1 and 4.4).
+def describe(network: RMAC | SharedFeatures, paths: Sequence[str | os.PathLike],
+             settings: DescribeSettings | None = None, *, names: Sequence[str] | None = None,
+             boxes: Sequence[Box | None] | None = None, out: str | os.PathLike | None = None,
+             progress: bool = True) -> Descriptors:
+    """Describe images in the order given (Sections 4.1 and 4.4). The network stays as and where it is.
 
     names: one per path (default: the path as given); boxes: one per path, (x1, y1, x2, y2) in pixels of the
       original or None, for queries
     out: folder for descriptors.npy (N × D float32), names.txt, bad.txt and meta.json. A killed run given the
-      same arguments again goes on where it was; a finished one is only loaded. None: everything in memory.
-    Images that can't be read are left out of vectors and names, and listed in `bad` and bad.txt.
-    raises DescriptorsError: `out` holds descriptors of other images, settings or network
+      same arguments again goes on where it was; a finished one is only loaded. Another process that writes to the
+      folder is waited for. None: everything in memory.
+    Images that can't be read, and those whose name is no line of UTF-8 text, are left out of vectors and names, and
+    listed in `bad` and bad.txt. Of images with the same name, file and box one is taken; `repeated` lists them.
+    raises DescriptorsError: `out` has descriptors of other images, settings or network; OutputError: it is not ours,
+      can't be written, or its disk has too little space
     """
     settings = settings or DescribeSettings()
     paths = [Path(path) for path in paths]
     names = [os.fspath(path) for path in paths] if names is None else list(names)
     boxes = [None] * len(paths) if boxes is None else list(boxes)
     if not len(paths) == len(names) == len(boxes):
-        raise ValueError(f"expected as many names and boxes as paths, got {len(paths)} paths, {len(names)} names, "
+        raise InputError(f"expected as many names and boxes as paths, got {len(paths)} paths, {len(names)} names, "
                          f"{len(boxes)} boxes")
-    if any("\n" in name or "\r" in name for name in names):
-        raise ValueError("names: expected no line breaks, names.txt has one name a line")
-    items = list(zip(paths, boxes, strict=True))
-    if out is None:
-        chunks = [chunk for _, chunk in _described(network, items, settings, progress, lambda number: False)]
-        good = [name for name, reason in zip(names, _reasons(chunks), strict=True) if not reason]
-        vectors = np.concatenate([chunk[0] for chunk in chunks]) if chunks else np.zeros((0, network.dim), np.float32)
-        return Descriptors(vectors, tuple(good), _bad(names, _reasons(chunks)))
-    return _describe_to_folder(network, items, names, settings, Path(out), progress)
+    listed, repeated = _each_once(list(zip(names, paths, boxes, strict=True)))
+    tell_repeated(repeated)
+    unfit = [(as_line(name), UNFIT_NAME) for name, _, _ in listed if not is_line(name)]
+    names = [name for name, _, _ in listed if is_line(name)]
+    items = [(path, box) for name, path, box in listed if is_line(name)]
+    repeated = tuple(map(as_line, repeated))
+    if out is not None:
+        return _describe_to_folder(network, items, names, settings, Path(out), progress, unfit, repeated)
+    chunks = [chunk for _, chunk in _described(network, items, settings, progress, [False] * _chunk_count(items))]
+    reasons = [reason for _, reasons in chunks for reason in reasons]
+    good = tuple(name for name, reason in zip(names, reasons, strict=True) if not reason)
+    vectors = np.concatenate([chunk[0] for chunk in chunks]) if chunks else np.zeros((0, network.dim), np.float32)
+    return Descriptors(vectors, good, (*unfit, *bad_images(names, reasons)), repeated)
+
+
+def _each_once(listed: Sequence[tuple]) -> tuple[list[tuple], list[str]]:
+    """Images (name, path, box) without repetitions, in order, and the names that were repeated, each once."""
+    known, repeated = {}, {}
+    for name, path, box in listed:
+        key = name, path, None if box is None else tuple(box)
+        if key in known:
+            repeated[name] = None
+        known.setdefault(key, (name, path, box))
+    return list(known.values()), list(repeated)
+
+
+@contextmanager
+def in_evaluation(network: nn.Module) -> Iterator[nn.Module]:
+    """The network in evaluation mode within the block; every module is as it was behind it."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        yield network.eval()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def on_device(network: RMAC | SharedFeatures, device: torch.device) -> RMAC | SharedFeatures:
+    """The network where it is on that device already, else a copy there."""
+    devices = {tensor.device for tensor in network.state_dict().values()}
+    # torch.device("cuda") is not equal to the first one, "cuda:0", though the same.
+    if devices == {torch.empty(0, device=device).device}:
+        return network
+    return copy.deepcopy(network).to(device)
 
 
 def describe_image(network: RMAC, image: Image.Image, settings: DescribeSettings | None = None,
                    box: Box | None = None) -> np.ndarray:
-    """The descriptor of one RGB picture, (D,) float32 of unit length; always computed in float32.
+    """The descriptor of one RGB picture, (D,) float32 of unit length; always computed in float32. The network stays
+    as and where it is; a copy computes where that is not settings.device.
 
     box: (x1, y1, x2, y2) in pixels of the picture, to be cut out; raises ValueError when it doesn't fit
     """
     settings = settings or DescribeSettings()
     device = pick_device(settings.device)
     pixels = [np.array(fit(image, size, box, settings.crop_order, settings.enlarge)) for size in settings.sizes]
-    with torch.inference_mode():
-        images = [torch.from_numpy(one).permute(2, 0, 1)[None].to(device) for one in pixels]  # (1, 3, H, W) each
-        return _one_descriptor(network.eval().to(device), images)[0].cpu().numpy()
-
-
-def load_descriptors(folder: str | os.PathLike) -> Descriptors:
-    """Descriptors from a folder that describe() wrote; vectors are memory-mapped, read-only.
-
-    raises DescriptorsError when the folder holds none, or parts that don't fit together
-    """
-    folder = Path(folder)
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        vectors = np.load(folder / "descriptors.npy", mmap_mode="r", allow_pickle=False)
-        names = tuple((folder / "names.txt").read_text(encoding="utf-8").split("\n")[:-1])
-    except (OSError, ValueError) as error:
-        raise DescriptorsError(f"{folder}: expected descriptors.npy, names.txt and meta.json ({error})") from error
-    if vectors.ndim != 2 or len(vectors) != len(names):
-        raise DescriptorsError(f"{folder}: {vectors.shape} descriptors and {len(names)} names don't fit together")
-    return Descriptors(vectors, names, tuple(tuple(pair) for pair in meta["bad"]))
+    with torch.inference_mode(), in_evaluation(on_device(network, device)) as placed:
+        images = [torch.from_numpy(array).permute(2, 0, 1)[None].to(device) for array in pixels]  # (1, 3, H, W) each
+        return _one_descriptor(placed, images)[0].cpu().numpy()
 
 
 def learn_whitening(network: RMAC, paths: Sequence[str | os.PathLike], settings: DescribeSettings | None = None, *,
@@ -190,38 +196,32 @@ def learn_whitening(network: RMAC, paths: Sequence[str | os.PathLike], settings:
 # --- chunks ---------------------------------------------------------------------------------------------------
 
 _Item = tuple[Path, Box | None]
-_Chunk = tuple[np.ndarray, list[str]]  # vectors of the good images; per image the reason it is bad, or ""
 
 
 def _chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
     return (items[start:start + CHUNK] for start in range(0, len(items), CHUNK))
 
 
-def _reasons(chunks: Iterable[_Chunk]) -> list[str]:
-    return [reason for _, reasons in chunks for reason in reasons]
-
-
-def _bad(names: Sequence[str], reasons: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, reason) for name, reason in zip(names, reasons, strict=True) if reason)
+def _chunk_count(items: Sequence[_Item]) -> int:
+    return -(-len(items) // CHUNK)
 
 
 def _described(network: RMAC, items: Sequence[_Item], settings: DescribeSettings, progress: bool,
-               is_done: Callable[[int], bool]) -> Iterator[tuple[int, _Chunk]]:
+               done: Sequence[bool]) -> Iterator[tuple[int, Chunk]]:
     """Yields (number, chunk) of the chunks that are not done."""
-    todo = [number for number in range(-(-len(items) // CHUNK)) if not is_done(number)]
-    if not todo:
+    if all(done):
         return
     with Extractor(network, settings, _one_descriptor) as extractor:
         extractor.choose_precision(items)
         with image_bar(len(items), progress, "describing") as bar:
             for number, chunk in enumerate(_chunks(items)):
-                if number in todo:
-                    yield number, _describe_chunk(extractor, chunk, network.dim, bar)
-                else:
+                if done[number]:
                     bar.update(len(chunk))
+                else:
+                    yield number, _describe_chunk(extractor, chunk, network.dim, bar)
 
 
-def _describe_chunk(extractor: "Extractor", chunk: Sequence[_Item], dim: int, bar: tqdm) -> _Chunk:
+def _describe_chunk(extractor: "Extractor", chunk: Sequence[_Item], dim: int, bar: tqdm) -> Chunk:
     vectors, bad = np.zeros((len(chunk), dim), np.float32), {}
     for indices, described in extractor.batches(chunk, bad):
         vectors[indices] = described.numpy()
@@ -231,65 +231,33 @@ def _describe_chunk(extractor: "Extractor", chunk: Sequence[_Item], dim: int, ba
     return vectors[[not reason for reason in reasons]], reasons
 
 
-def _describe_to_folder(network: RMAC, items: Sequence[_Item], names: Sequence[str], settings: DescribeSettings,
-                        out: Path, progress: bool) -> Descriptors:
-    identity = {"network": asdict(network.settings), "weights": fingerprint(network),
-                "settings": asdict(settings), "images": images_fingerprint(items, names)}
-    identity = json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
-    _expect_same(out / "meta.json", identity, out)
-    if (out / "meta.json").exists():
-        return load_descriptors(out)
-    partial = out / "partial"
-    _expect_same(partial / "meta.json", identity, out)
-    if not (partial / "meta.json").exists():
-        write_json(partial / "meta.json", identity)
-
-    def chunk_file(number: int) -> Path:
-        return partial / f"{number:06d}.npz"
-
-    for number, (vectors, reasons) in _described(network, items, settings, progress,
-                                                 lambda number: chunk_file(number).exists()):
-        with whole_file(chunk_file(number)) as temporary:
-            np.savez(temporary, vectors=vectors, reasons=np.array(reasons, dtype=np.str_))
-    files = [chunk_file(number) for number in range(-(-len(items) // CHUNK))]
-    reasons = []
-    for file in files:
-        with np.load(file, allow_pickle=False) as chunk:
-            reasons += chunk["reasons"].tolist()
-    bad = _bad(names, reasons)
-    with whole_file(out / "descriptors.npy") as temporary:
-        _join(files, temporary, (len(items) - len(bad), network.dim))
-    write_text(out / "names.txt", "".join(f"{name}\n" for name, why in zip(names, reasons, strict=True) if not why))
-    write_text(out / "bad.txt", "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in bad))
-    write_json(out / "meta.json", {**identity, "bad": bad})  # last: it says that the folder is whole
-    shutil.rmtree(partial)
-    return load_descriptors(out)
+def _describe_to_folder(network: RMAC | SharedFeatures, items: Sequence[_Item], names: Sequence[str],
+                        settings: DescribeSettings, folder: Path, progress: bool,
+                        unfit: Sequence[tuple[str, str]], repeated: Sequence[str]) -> Descriptors:
+    with descriptors_folder(folder) as out:
+        identity = {"network": network_settings(network), "weights": fingerprint(network),
+                    "settings": asdict(settings), "images": images_fingerprint(items, names)}
+        run = Run(out, identity, [len(chunk) for chunk in _chunks(items)], network.dim)
+        if not run.is_finished:
+            for number, chunk in _described(network, items, settings, progress, run.done):
+                run.save(number, chunk)
+            run.finish(names, unfit, repeated)
+        return load_descriptors(folder)
 
 
-def _join(files: Sequence[Path], target: Path, shape: tuple[int, int]) -> None:
-    """Write the chunks' vectors, one after the other, as one .npy file; one chunk at a time is in memory."""
-    with target.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        for file in files:
-            with np.load(file, allow_pickle=False) as chunk:
-                stream.write(chunk["vectors"].astype("<f4").tobytes())
-
-
-def _expect_same(meta: Path, identity: dict, out: Path) -> None:
-    if not meta.exists():
-        return
-    found = json.loads(meta.read_text(encoding="utf-8"))
-    different = [key for key in identity if found.get(key) != identity[key]]
-    if different:
-        raise DescriptorsError(f"{out}: holds descriptors made with other {' and '.join(different)}; "
-                               "choose another folder, or remove this one to describe again")
+def network_settings(network: RMAC | SharedFeatures) -> dict:
+    """Settings of a network; of several that share a backbone, those of each by its name."""
+    if isinstance(network, SharedFeatures):
+        return {name: asdict(part.settings) for name, part in zip(network.names, network.networks, strict=True)}
+    return asdict(network.settings)
 
 
 def images_fingerprint(items: Sequence[_Item], names: Sequence[str]) -> str:
     """Changes when a name, a box or a file (size, time of change) does."""
     digest = hashlib.sha256()
     for (path, box), name in zip(items, names, strict=True):
-        digest.update(repr((name, box and tuple(map(float, box)), file_state(path))).encode())
+        numbers = None if box is None else tuple(map(float, box))
+        digest.update(repr((name, numbers, file_state(path))).encode())
     return digest.hexdigest()
 
 
@@ -335,7 +303,8 @@ class Extractor:
         self.device = pick_device(settings.device)
         self.on_cpu = self.device.type == "cpu"
         # A copy: the network may be one that is being trained, whose weights have to stay as and where they are.
-        self.network = Folded(network.eval()).copy.to(self.device, memory_format=torch.channels_last)
+        with in_evaluation(network):
+            self.network = Folded(network).copy.to(self.device, memory_format=torch.channels_last)
         self.half = settings.precision == "bfloat16"
         # On a CPU one more than cores: some always wait for a file.
         self.workers = torch.get_num_threads() + 1 if self.on_cpu else min(8, os.cpu_count() or 1)

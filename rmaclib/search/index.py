@@ -7,8 +7,10 @@ A network describes the images, a vector_index finds the nearest, and one folder
 """
 
 import os
-import shutil
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,34 +18,49 @@ from PIL import Image
 
 from rmaclib.checkpoints import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
 from rmaclib.datasets import EXTENSIONS, open_collection
+from rmaclib.datasets.folders import read_images
+from rmaclib.errors import InputError
+from rmaclib.files import as_line, differences, is_line
+from rmaclib.folders import MARKER, OutputFolder, output_folder, refuse_inside
 from rmaclib.images import Box, read_image
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
-from rmaclib.search.descriptors import DescribeSettings, describe, describe_image, images_fingerprint
-from rmaclib.search.reranking import rerank as rerank_paths
-from rmaclib.search.vector_index import (
-    META,
-    Neighbour,
-    SearchIndexError,
-    VectorIndex,
-    check_count,
-    is_line,
+from rmaclib.search.descriptor_folder import descriptor_files, remove_descriptors, tell_repeated
+from rmaclib.search.descriptors import (
+    UNFIT_NAME,
+    DescribeSettings,
+    describe,
+    describe_image,
+    images_fingerprint,
+    on_device,
+    pick_device,
 )
+from rmaclib.search.reranking import rerank as rerank_paths
+from rmaclib.search.vector_index import META, Neighbour, SearchIndexError, VectorIndex, check_count, index_files
 from rmaclib.settings import from_mapping
 
 NETWORK = NetworkSettings("efficientnet_lite0", levels=3)
 DESCRIBE = DescribeSettings((512,))
 CHECKPOINT = "network.safetensors"
-_DESCRIBING = "describing-"  # folders of descriptors that aren't in the index yet
+# Folders in that of the index, of descriptors that aren't in it yet; each is named after its images.
+_DESCRIBING = re.compile(r"describing-[0-9a-f]{16}")
 
 Images = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+@contextmanager
+def index_folder(folder: str | os.PathLike) -> Iterator[OutputFolder]:
+    """The folder locked for writing an index; see folders.output_folder. Who looks whether it has an index already and
+    builds one or adds to it then does both inside."""
+    with output_folder(folder, "index", recognise=_index_files) as out:
+        yield out
 
 
 class Index:
     """Images and their descriptors, to be searched by a photograph. An image's name is its absolute path.
 
-    network, settings: describe every image and query; vectors: the descriptors; bad: (name, reason) of the images
-    that the last addition left out
-    raises SearchIndexError: vectors are given that another network made
+    network, settings: extract the descriptors of images and queries; vectors: the descriptors; bad: (name, reason) of
+    the images that the last addition left out; repeated: names of those that it was given more than once
+    raises SearchIndexError: vectors are given that another network or other settings made
     """
 
     def __init__(self, network: RMAC | None = None, settings: DescribeSettings | None = None,
@@ -52,27 +69,40 @@ class Index:
         # The device is the machine's, not the index's.
         about = {"network": asdict(self.network.settings), "weights": fingerprint(self.network),
                  "describe": asdict(replace(self.settings, device="auto"))}
-        if vectors is not None and vectors.about["weights"] != about["weights"]:
-            raise SearchIndexError(f"{vectors.home}: was made with another network ({vectors.about['network']}) than "
-                                   f"this ({about['network']}), or with other weights of it")
+        if vectors is not None:
+            _expect_made_by(about, vectors)
         self.vectors = VectorIndex(self.network.dim, about) if vectors is None else vectors
         self.bad: tuple[tuple[str, str], ...] = ()
+        self.repeated: tuple[str, ...] = ()
+        self._placed: RMAC | None = None  # the network, where queries are computed
 
     @classmethod
     def build(cls, images: Images, network: RMAC | None = None, settings: DescribeSettings | None = None, *,
               out: str | os.PathLike | None = None, progress: bool = True) -> "Index":
         """An index of images.
 
-        images: a folder, list or name that open_collection takes, an image file, or a sequence of image files
+        images: a folder of images, sub-folders included, a list or name that open_collection takes, an image file, or
+          a sequence of image files
         network: R-MAC with EfficientNet-Lite0, three levels, by default; settings: longer side 512 by default
-        out: folder to save it in. A run that was killed, called again, goes on describing where it was
-        raises SearchIndexError: `out` holds an index already
+        out: folder to save it in. A run that was killed, called again, goes on describing where it was. Where another
+          process writes to it, that is waited for; what its index lacks is added to it then
+        raises SearchIndexError: `out` has an index already; OutputError: it is not ours, or can't be written
         """
-        if out is not None and (Path(out) / META).exists():
+        if out is None:
+            index = cls(network, settings)
+            index.add(images, progress)
+            return index
+        if (Path(out) / META).exists():
             raise SearchIndexError(f"{out}: holds an index already; load it and add to it, or choose another folder")
-        index = cls(network, settings)
-        index._add(images, out, progress)
-        if out is not None:
+        if isinstance(images, str | os.PathLike):
+            refuse_inside(out, images)
+        with index_folder(out) as folder:
+            index = cls(network, settings)
+            if (folder / META).exists():  # another process was first
+                index = cls(index.network, index.settings, VectorIndex.load(out))
+            else:
+                index._save_network(folder)  # first: a disk that is full is told before the work
+            index._add(images, out, progress)
             index.save(out)
         return index
 
@@ -85,23 +115,35 @@ class Index:
     def add(self, images: Images, progress: bool = True) -> int:
         """Describe and add the images that are not in the index yet; the others are not looked at.
 
-        images: see build; returns how many were added. Files that can't be read are left out, see `bad`. save() keeps
-        the addition; an index that has a folder also goes on where a killed addition of the same images was.
+        images: see build; returns how many were added. Files that can't be read, or whose name is no line of UTF-8
+        text, are left out, see `bad`. save() keeps the addition; an index that has a folder also goes on where a killed
+        addition of the same images was. It waits for others that write to the folder, and takes over what they saved.
         """
-        return self._add(images, self.vectors.home, progress)
+        if self.vectors.home is None:
+            return self._add(images, None, progress)
+        with index_folder(self.vectors.home):
+            self.vectors.catch_up()
+            return self._add(images, self.vectors.home, progress)
 
     def _add(self, images: Images, folder: str | os.PathLike | None, progress: bool) -> int:
-        paths = {os.path.abspath(path): Path(path) for path in _paths(images)}
-        unfit = tuple((repr(name), "its name is no line of UTF-8 text") for name in paths if not is_line(name))
+        """folder: of the index, locked, for descriptors of a run that may be killed"""
+        given = [(os.path.abspath(path), Path(path)) for path in _paths(images)]
+        paths = dict(given)
+        counts = Counter(name for name, _ in given)
+        self.repeated = tuple(as_line(name) for name, count in counts.items() if count > 1)
+        tell_repeated(self.repeated)
+        self.bad = tuple((as_line(name), UNFIT_NAME) for name in paths if not is_line(name))
         new = {name: path for name, path in paths.items() if is_line(name) and name not in self.vectors}
-        self.bad = unfit
         if not new:
             return 0
         names, files = list(new), list(new.values())
+        place = None
         if folder is not None:
             # Named after the images, so that what is left of another addition isn't in the way.
-            folder = Path(folder) / (_DESCRIBING + images_fingerprint([(file, None) for file in files], names)[:16])
-        found = describe(self.network, files, self.settings, names=names, out=folder, progress=progress)
+            place = Path(folder) / f"describing-{images_fingerprint([(file, None) for file in files], names)[:16]}"
+            with index_folder(folder) as out:
+                out.will_write([f"{place.name}/{MARKER}"])
+        found = describe(self.network, files, self.settings, names=names, out=place, progress=progress)
         self.vectors.add(found.vectors, found.names, progress)
         self.bad += found.bad
         return len(found.names)
@@ -109,7 +151,7 @@ class Index:
     def remove(self, images: Images) -> None:
         """Take images out, by their paths; the files need not be there any more.
 
-        images: an image's path, or a sequence of paths; raises ValueError when one isn't in the index
+        images: an image's path, or a sequence of paths; raises InputError when one isn't in the index
         """
         images = [images] if isinstance(images, str | os.PathLike) else images
         self.vectors.remove([os.path.abspath(path) for path in images])
@@ -120,16 +162,17 @@ class Index:
 
         image: a file, or a picture in memory; box: the part to look for, (x1, y1, x2, y2) in its pixels
         rerank: so many of the nearest are compared in detail (reranking.rerank) and put in a new order
-        raises ImageError when the file can't be read; ValueError: a box outside the picture, k under 1, rerank of a
+        raises ImageError when the file can't be read; InputError: a box outside the picture, k under 1, rerank of a
           picture that is no file
         """
         check_count("k", k, 1)
         check_count("rerank", rerank, 0)
         in_memory = isinstance(image, Image.Image)
         if rerank and in_memory:
-            raise ValueError("rerank: expected the query as a file, got a picture in memory")
+            raise InputError("rerank: expected the query as a file, got a picture in memory")
         picture = image.convert("RGB") if in_memory else read_image(image)
-        vector = describe_image(self.network, picture, self.settings, box)
+        self._placed = on_device(self._placed or self.network, pick_device(self.settings.device))
+        vector = describe_image(self._placed, picture, self.settings, box)
         found = self.vectors.search(vector[None], max(k, rerank))[0]
         if rerank and found:
             first = found[:rerank]
@@ -138,16 +181,20 @@ class Index:
         return found[:k]
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write what the folder does not hold yet: an index of the same images is never half there.
+        """Write what the folder does not have yet: an index of the same images is never half there. What other
+        processes saved there since this index was loaded is kept, and taken over.
 
-        raises SearchIndexError: the folder holds another index, or was saved by another process since
+        raises SearchIndexError: the folder has another index; OutputError: it is not ours, or can't be written
         """
-        folder = Path(folder)
-        if not (folder / META).exists():
-            save_checkpoint(folder / CHECKPOINT, self.network)
-        self.vectors.save(folder)
-        for left_over in folder.glob(_DESCRIBING + "*"):
-            shutil.rmtree(left_over)
+        with index_folder(folder) as out:
+            if not (out / META).exists():
+                self._save_network(out)
+            self.vectors.save(folder)
+            _remove_left_overs(out)
+
+    def _save_network(self, out: OutputFolder) -> None:
+        out.will_write([CHECKPOINT])
+        save_checkpoint(out / CHECKPOINT, self.network)
 
     @classmethod
     def load(cls, folder: str | os.PathLike, network: RMAC | None = None) -> "Index":
@@ -165,8 +212,37 @@ class Index:
             raise SearchIndexError(f"{folder}: expected an index of images with its network ({error})") from error
 
 
+def _expect_made_by(about: dict, vectors: VectorIndex) -> None:
+    """raises SearchIndexError when what made the vectors differs in anything that changes a descriptor"""
+    if different := differences(vectors.about, about):
+        raise SearchIndexError(f"{vectors.home}: was made otherwise than this network and these settings would: "
+                               f"{', '.join(different)}; leave them out, or make another index")
+
+
+def _index_files(folder: Path) -> list[str] | None:
+    """As vector_index.index_files, with the network, and what a killed run of an older version left."""
+    names = os.listdir(folder)
+    left_over = {name: descriptor_files(folder / name) for name in names if _DESCRIBING.fullmatch(name)}
+    files = index_files(folder)
+    others = [name for name in names if left_over.get(name) is None and name != CHECKPOINT]
+    if files is None and (others or not left_over):
+        return None
+    describing = [f"{name}/{file}" for name, listed in left_over.items() for file in listed or ()]
+    return [*(files or ()), *describing, *(name for name in names if name == CHECKPOINT)]
+
+
+def _remove_left_overs(out: OutputFolder) -> None:
+    """Remove descriptors that are in the index now, or of runs that were killed: nobody else is writing here."""
+    for name in {listed.split("/")[0] for listed in out.listed() if "/" in listed}:
+        if (out / name / MARKER).is_file():
+            remove_descriptors(out / name)
+        out.remove(out.listed(name))
+
+
 def _paths(images: Images) -> list[str | os.PathLike]:
     if not isinstance(images, str | os.PathLike):
         return list(images)
     path = Path(images)
+    if path.is_dir():  # labels don't matter here: any tree of pictures is fine
+        return list(read_images(path).paths)
     return [path] if path.is_file() and path.suffix.lower() in EXTENSIONS else list(open_collection(images).paths)

@@ -87,18 +87,18 @@ def test_three_lines_from_a_folder(pictures, monkeypatch):
 
 
 def test_an_empty_index_is_an_index(pictures, tmp_path, lite0):
-    Index.build([], lite0, FAST, out=tmp_path)
-    loaded = Index.load(tmp_path)
+    Index.build([], lite0, FAST, out=tmp_path / "index")
+    loaded = Index.load(tmp_path / "index")
     assert loaded.search(pictures[0]) == [] and loaded.add(pictures[0]) == 1
-    loaded.save(tmp_path)
-    assert len(Index.load(tmp_path)) == 1
+    loaded.save(tmp_path / "index")
+    assert len(Index.load(tmp_path / "index")) == 1
 
 
 def test_another_network_is_refused(built, pictures, tmp_path, lite0):
     built.save(tmp_path / "index")
     torch.manual_seed(5)
     other = RMAC(replace(lite0.settings, dim=16), lite0.backbone).eval()
-    with pytest.raises(SearchIndexError, match="made with another network"):
+    with pytest.raises(SearchIndexError, match="made otherwise.*network.dim .None, now 16."):
         Index.load(tmp_path / "index", other)
     with pytest.raises(SearchIndexError, match="holds an index already"):
         Index.build(pictures[:2], lite0, FAST, out=tmp_path / "index")
@@ -127,7 +127,7 @@ def test_a_killed_build_goes_on(pictures, tmp_path, lite0, monkeypatch):
     monkeypatch.setattr("rmaclib.search.descriptors.Extractor", None)  # everything is described already
     assert len(Index.build(pictures, lite0, FAST, out=tmp_path / "index")) == len(pictures)
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == [
-        "000001.faiss", "000001.txt", "meta.json", "network.safetensors"]
+        ".rmac.json", ".rmac.lock", "000001.faiss", "000001.txt", "meta.json", "network.safetensors"]
 
 
 def test_names_that_cannot_be_stored_are_left_out(pictures, lite0):

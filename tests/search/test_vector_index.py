@@ -118,7 +118,8 @@ def test_remove_and_add_again(tmp_path):
     loaded.remove(loaded.names)
     assert len(loaded) == 0 and loaded.search(sample(2), 3) == [[], []] and loaded.names == ()
     loaded.save(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".rmac.json", ".rmac.lock", "meta.json"] and len(VectorIndex.load(tmp_path)) == 0
+    assert sorted(os.listdir(tmp_path)) == [".rmac.json", ".rmac.lock", "meta.json"]
+    assert len(VectorIndex.load(tmp_path)) == 0
 
 
 def test_names_of_any_language(tmp_path):
