@@ -136,9 +136,9 @@ def test_csv_with_numbers_or_without_labels(tmp_path):
 @pytest.mark.parametrize("text, message", [
     ("", r":1: expected a column `path`, found no header"),
     ("file,label\na.jpg,0\n", r":1: expected a column `path`, found \['file', 'label'\]"),
-    ("path,label\na.jpg,0\n,1\n", r":3: expected a path and 2 fields"),
-    ("path,label\na.jpg\n", r":2: expected a path and 2 fields"),
-    ("path\na.jpg,0\n", r":2: expected a path and 1 fields"),
+    ("path,label\na.jpg,0\n,1\n", r":3: expected a path, found an empty field"),
+    ("path,label\na.jpg\n", r":2: expected 2 fields, found 1"),
+    ("path\na.jpg,0\n", r":2: expected 1 fields, found 2"),
     ("path,label\na.jpg,0\na.jpg,\n", r":3: expected a label"),
     ("path,x1,y1,x2,y2\na.jpg,1,2,,\n", r":2: expected x1, y1, x2, y2"),
     ("path,x1,y1,x2,y2\na.jpg,1,2,1,4\n", r":2: expected x1, y1, x2, y2"),

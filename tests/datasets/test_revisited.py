@@ -57,7 +57,7 @@ def test_a_query_without_image_is_left_out_with_a_warning(save, truth):
     ("hard", [1.5], r"expected hard to be a list of whole numbers"),
     ("hard", [0], r"expected one grade per image"),
     ("bbx", [1, 2, 1, 4], r"expected bbx .* found \[1, 2, 1, 4\]"),
-    ("bbx", None, r"expected bbx .* found None"),
+    ("bbx", None, r"bbx: expected a list, found NoneType"),
 ])
 def test_wrong_ground_truth_names_the_query(save, truth, key, value, message):
     truth["gnd"][0][key] = value
