@@ -178,9 +178,9 @@ class LabelledImages:
     @property
     def under_several_labels(self) -> tuple[str, ...]:
         """Names of the images whose file is in it under more than one label, each once."""
-        labels = Counter(path for path, _ in set(zip(self.paths, self.labels, strict=True)))
-        return tuple({path: name for name, path in zip(self.names, self.paths, strict=True)
-                      if labels[path] > 1}.values())
+        files = list(map(_RealPaths(), self.paths))
+        labels = Counter(file for file, _ in set(zip(files, self.labels, strict=True)))
+        return tuple({file: name for name, file in zip(self.names, files, strict=True) if labels[file] > 1}.values())
 
     @property
     def notes(self) -> list[str]:

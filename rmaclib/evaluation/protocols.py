@@ -8,8 +8,8 @@ import numpy as np
 
 from rmaclib.datasets import Query, RetrievalDataset
 from rmaclib.errors import InputError
-from rmaclib.settings import one_of
 from rmaclib.evaluation.average_precision import positive_ranks, trapezoid
+from rmaclib.settings import one_of
 
 PRECISION_AT = (1, 5, 10)
 

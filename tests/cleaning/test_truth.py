@@ -28,7 +28,8 @@ def test_truth_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("path,monument\n", "truth.csv:1: expected a column `profile`"), (HEADER + "a,m,p,2,,,,,\n", "truth.csv:2: visible: expected 0..1"),
+    ("path,monument\n", "truth.csv:1: expected a column `profile`"),
+    (HEADER + "a,m,p,2,,,,,\n", "truth.csv:2: visible: expected 0..1"),
     (HEADER + "a,m,p,1,9,2,3,4,\n", "truth.csv:2: box"), (HEADER + "a,m,p,x,,,,,\n", "truth.csv:2"),
 ])
 def test_bad_truth_is_named(tmp_path, text, message):
