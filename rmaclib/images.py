@@ -4,15 +4,20 @@ Everything here works on Pillow images; nothing needs torch. A file that can't b
 which names the file; those who read many images count such files, report them and go on.
 """
 
+import math
 import os
+import stat
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from rmaclib.boxes import Box
-from rmaclib.errors import RmacError
+from rmaclib.errors import InputError, RmacError
 
 # Pillow warns above this and refuses above twice as much; a small file that unpacks to more is taken for a
 # decompression bomb here, because its pixels alone would take more than 256 MiB.
@@ -25,8 +30,12 @@ CROP_THEN_RESIZE = "crop-then-resize"
 CROP_ORDERS = (RESIZE_THEN_CROP, CROP_THEN_RESIZE)
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what brings the image upright
+_SWAPPED = (5, 6, 7, 8)  # orientations that swap width and height
+_HEADER_TELLS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")  # formats whose header gives the size of the pixels
 
 
 class ImageError(RmacError, ValueError):
@@ -44,67 +53,110 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     """Read a photograph upright (EXIF orientation applied) as 8-bit RGB.
 
     Transparent pixels become white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted; of an
-    animation the first frame is taken. Embedded colour profiles are not applied.
-    raises ImageError: missing, empty, truncated, not an image, a side under MIN_SIDE pixels, more than
-    MAX_PIXELS pixels, or floating-point pixels (their range is not defined)
+    animation the first frame is taken. Embedded colour profiles are not applied; EXIF data that can't be read count
+    as none.
+    raises ImageError: missing, empty, truncated, no regular file, not an image, a side under MIN_SIDE pixels, more
+    than MAX_PIXELS pixels, or floating-point pixels (their range is not defined)
     """
     with _opened(path) as image:
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image), path)
+        turn = _TURNS.get(_orientation(image))
+        return _to_rgb(image if turn is None else image.transpose(turn), path)
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(width, height) in pixels of the upright image, from the file's header: pixels are not decoded.
+    """(width, height) in pixels of the upright image, as read_image gives it; of the usual formats from the file's
+    header, without decoding the pixels.
 
     raises ImageError as read_image does, as far as a header can tell
     """
     with _opened(path) as image:
+        if image.format not in _HEADER_TELLS:
+            image.load()  # TIFF, for one, turns its pixels itself
         width, height = image.size
-        return (height, width) if image.getexif().get(_ORIENTATION) in _TRANSPOSED else (width, height)
+        return (height, width) if _orientation(image) in _SWAPPED else (width, height)
 
 
-class _opened:
-    """Context of an open Pillow image in which any failure becomes an ImageError naming the file."""
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) where the data say nothing that can be read."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow's reader of EXIF data raises almost anything on bad bytes
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = path
 
-    def __enter__(self) -> Image.Image:
+class _Quiet:
+    """Context in which Pillow gives no warnings: they don't say which file they are about, and what can't be used
+    raises an error. Several threads may be in it at once."""
+
+    def __init__(self):
+        self.lock, self.threads = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.threads:
+                self.filters = warnings.catch_warnings()
+                self.filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self.threads += 1
+
+    def __exit__(self, *error) -> None:
+        with self.lock:
+            self.threads -= 1
+            if not self.threads:
+                self.filters.__exit__(*error)
+
+
+_quiet = _Quiet()
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """An open Pillow image; any failure inside becomes an ImageError naming the file."""
+    with _quiet:
         try:
-            if os.path.getsize(self.path) == 0:
-                raise ImageError(self.path, "expected an image, found an empty file (0 bytes)")
-            with warnings.catch_warnings():
-                # Our own limit below names the file; Pillow's warning does not.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                self.image = Image.open(self.path)
+            with _open(path) as image:
+                yield image
         except Exception as error:
-            raise self._named(error) from error
-        width, height = self.image.size
-        if width * height > MAX_PIXELS:
-            self.image.close()
-            raise ImageError(self.path, f"{width}×{height} pixels, at most {MAX_PIXELS} are read "
-                                        "(decompression bomb? else raise rmaclib.images.MAX_PIXELS)")
-        if min(width, height) < MIN_SIDE:
-            self.image.close()
-            raise ImageError(self.path, f"expected sides of at least {MIN_SIDE} pixels, found {width}×{height}")
-        return self.image
+            # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, … on bad bytes.
+            raise error if isinstance(error, ImageError) else ImageError(path, _reason(path, error)) from error
 
-    def __exit__(self, kind, error, trace):
-        self.image.close()
-        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, … on bad bytes.
-        if isinstance(error, Exception) and not isinstance(error, ImageError):
-            raise self._named(error) from error
 
-    def _named(self, error: Exception) -> ImageError:
-        if isinstance(error, ImageError):
-            return error
-        if isinstance(error, Image.UnidentifiedImageError):
-            return ImageError(self.path, "expected an image, found a file of no known image format")
-        if isinstance(error, Image.DecompressionBombError):
-            return ImageError(self.path, f"decompression bomb: {error}")
-        if isinstance(error, FileNotFoundError):
-            return ImageError(self.path, "no such file")
-        return ImageError(self.path, f"can't be decoded ({type(error).__name__}: {error})")
+def _open(path: str | os.PathLike) -> Image.Image:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait, a device may never end
+        raise ImageError(path, f"expected an image, found {_kind_of(status.st_mode)}")
+    if status.st_size == 0:
+        raise ImageError(path, "expected an image, found an empty file (0 bytes)")
+    image = Image.open(path)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image.close()
+        raise ImageError(path, f"{width}×{height} pixels, at most {MAX_PIXELS} are read "
+                               "(decompression bomb? else raise rmaclib.images.MAX_PIXELS)")
+    if min(width, height) < MIN_SIDE:
+        image.close()
+        raise ImageError(path, f"expected sides of at least {MIN_SIDE} pixels, found {width}×{height}")
+    return image
+
+
+def _reason(path: str | os.PathLike, error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "expected an image, found a file of no known image format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"decompression bomb: {error}"
+    if isinstance(error, FileNotFoundError):
+        return "a link to a file that isn't there" if os.path.islink(path) else "no such file"
+    if isinstance(error, PermissionError):
+        return f"can't be read ({error.strerror})"
+    return f"can't be decoded ({type(error).__name__}: {error})"
+
+
+def _kind_of(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
 
 
 def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
@@ -125,10 +177,10 @@ def resized_size(width: int, height: int, longer: int, enlarge: bool = False) ->
 
     enlarge=False leaves an image alone whose longer side is `longer` or less; enlarge=True always resizes.
     No side gets shorter than one pixel.
-    raises ValueError when longer is not positive
+    raises InputError when longer is not positive
     """
-    if longer < 1:
-        raise ValueError(f"longer side: expected at least 1 pixel, got {longer}")
+    if not 1 <= longer < math.inf:
+        raise InputError(f"longer side: expected at least 1 pixel, got {longer}")
     side = max(width, height)
     if side == longer or (side < longer and not enlarge):
         return width, height
@@ -144,11 +196,16 @@ def resize_longer(image: Image.Image, longer: int, enlarge: bool = False) -> Ima
 def crop_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     """Whole-pixel box (x1, y1, x2, y2) nearest to `box`, clipped to a width × height image, never empty.
 
-    raises ValueError when the box has no extent or lies outside the image
+    raises InputError when the box isn't four finite numbers, has no extent or lies outside the image
     """
-    x1, y1, x2, y2 = box
-    if not (x1 < x2 and y1 < y2 and x1 < width and y1 < height and x2 > 0 and y2 > 0):
-        raise ValueError(f"box {tuple(box)}: expected x1 < x2, y1 < y2 and a part inside {width}×{height} pixels")
+    try:
+        x1, y1, x2, y2 = box
+        usable = all(map(math.isfinite, (x1, y1, x2, y2))) and x1 < x2 and y1 < y2
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"box: expected four numbers x1, y1, x2, y2, got {box!r}") from None
+    if not (usable and x1 < width and y1 < height and x2 > 0 and y2 > 0):
+        raise InputError(f"box {tuple(box)}: expected finite numbers with x1 < x2, y1 < y2 and a part inside "
+                         f"{width}×{height} pixels")
     left, top = min(max(round(x1), 0), width - 1), min(max(round(y1), 0), height - 1)
     return left, top, min(max(round(x2), left + 1), width), min(max(round(y2), top + 1), height)
 
@@ -164,7 +221,7 @@ def fitted_size(width: int, height: int, longer: int, box: Box | None = None,
     if order == CROP_THEN_RESIZE:
         x1, y1, x2, y2 = crop_pixels(box, width, height)
         return resized_size(x2 - x1, y2 - y1, longer, enlarge)
-    raise ValueError(f"crop order: expected one of {CROP_ORDERS}, got {order!r}")
+    raise InputError(f"crop order: expected one of {CROP_ORDERS}, got {order!r}")
 
 
 def fit(image: Image.Image, longer: int, box: Box | None = None,
@@ -181,7 +238,7 @@ def fit(image: Image.Image, longer: int, box: Box | None = None,
         return resize_longer(image, longer, enlarge).crop(_scaled_crop(box, *image.size, longer, enlarge))
     if order == CROP_THEN_RESIZE:
         return resize_longer(image.crop(crop_pixels(box, *image.size)), longer, enlarge)
-    raise ValueError(f"crop order: expected one of {CROP_ORDERS}, got {order!r}")
+    raise InputError(f"crop order: expected one of {CROP_ORDERS}, got {order!r}")
 
 
 def _scaled_crop(box: Box, width: int, height: int, longer: int, enlarge: bool) -> tuple[int, int, int, int]:

@@ -1,7 +1,11 @@
 import io
+import os
 import pickle
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rmaclib import images
+from rmaclib.errors import InputError
 from rmaclib.images import ImageError, crop_pixels, fit, fitted_size, read_image, read_size, resized_size
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -173,3 +178,63 @@ def test_crop_box_is_clipped_and_never_empty():
     for box in [(10, 10, 10, 20), (20, 10, 10, 20), (100, 0, 120, 10), (-9, -9, 0, 0), (float("nan"), 0, 5, 5)]:
         with pytest.raises(ValueError, match="box"):
             crop_pixels(box, 100, 50)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "dead.jpg").symlink_to(tmp_path / "gone.jpg")
+    for path, reason in ((tmp_path / "folder.jpg", "found a folder"), (tmp_path / "pipe.jpg", "found a pipe"),
+                         (tmp_path / "dead.jpg", "a link to a file that isn't there"),
+                         (Path("/dev/zero"), "found a device"), ("a\0b.jpg", "null")):
+        for read in (read_image, read_size):
+            with pytest.raises(ImageError, match=reason):
+                read(path)
+
+
+def damaged_exif(folder):
+    """A photograph whose EXIF data end too early: Pillow warns of it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.new("RGB", (30, 20), "red").save(stream, "JPEG", exif=exif)
+    content = bytearray(stream.getvalue())
+    start = content.index(b"Exif\0\0") + 6
+    content[start + 4:start + 8] = struct.pack(">I" if content[start:start + 2] == b"MM" else "<I", 24)
+    (folder / "exif.jpg").write_bytes(content)
+    return folder / "exif.jpg"
+
+
+def test_pillow_never_warns(tmp_path):
+    path = damaged_exif(tmp_path)
+    with pytest.warns(UserWarning, match="EXIF"), Image.open(path) as image:
+        image.getexif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_size(path) == read_image(path).size == (30, 20)
+
+
+def test_filters_of_warnings_stay_as_they_were_with_many_threads(tmp_path):
+    path, before = damaged_exif(tmp_path), list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read_image, [path] * 200))
+    assert warnings.filters == before
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8, 0, 9])
+@pytest.mark.parametrize("ending", ["jpg", "tif", "webp", "png"])
+def test_both_readers_agree_on_the_size(tmp_path, orientation, ending):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path, Image.new("RGB", (30, 20), "red"), f"a.{ending}", exif=exif)
+    assert read_size(path) == read_image(path).size == ((20, 30) if orientation in (5, 6, 8) else (30, 20))
+
+
+@pytest.mark.parametrize("box", [(0, 0, float("inf"), float("inf")), (0, 0, float("nan"), 5), (0, 0, 5), "abcd", None,
+                                 (0, 0, 10**400, 5), (float("-inf"), 0, 5, 5), (5, 5, 1, 9)])
+def test_boxes_that_are_none_are_refused(box):
+    with pytest.raises(InputError, match="box"):
+        crop_pixels(box, 100, 50)
+    for longer in (0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="longer side"):
+            resized_size(10, 10, longer)

@@ -18,16 +18,8 @@ from rmaclib.cleaning.graph import (
 )
 from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract, root_sift
 from rmaclib.cleaning.matching import Matcher, MatchSettings, main_directions
-from rmaclib.cleaning.pipeline import (
-    Cleaned,
-    CleanError,
-    CleanSettings,
-    Landmark,
-    Selection,
-    clean,
-    clean_settings,
-    select,
-)
+from rmaclib.cleaning.pipeline import Cleaned, CleanError, Landmark, Selection, clean, select
+from rmaclib.cleaning.settings import CleanSettings, clean_settings
 from rmaclib.cleaning.verification import VerificationSettings, Verified, verify, verify_pair
 
 __all__ = [

@@ -4,21 +4,22 @@ An image has a rectangle around its inliers for each of its verified pairs. The 
 which is what most pairs share and so a part of the landmark. By default we take what they reach together.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from rmaclib.settings import one_of
+from rmaclib.errors import InputError
+from rmaclib.settings import Field, settings
 
-MERGES = ("extent", "median")
+Merge = Literal["extent", "median"]
+MERGES = get_args(Merge)
 # Of the rectangles of one image; of what its neighbours say in an update. Chosen on rendered pictures with known boxes.
 FIRST_EXTENT, EXTENT = 0.9, 0.6
 _MEDIAN_ROUNDS = 200
 _MEDIAN_TOLERANCE = 1e-6  # of the points' spread
 
 
-@dataclass(frozen=True)
+@settings
 class BoxSettings:
     """How boxes are made and spread over the graph.
 
@@ -29,16 +30,10 @@ class BoxSettings:
     max_rounds: stop after so many updates in any case
     """
 
-    merge: str = "extent"
-    alpha: float = 0.1
-    tolerance: float = 0.001
-    max_rounds: int = 200
-
-    def __post_init__(self):
-        one_of("boxes.merge", self.merge, MERGES)
-        if not (0 < self.alpha <= 1 and self.tolerance > 0 and self.max_rounds >= 0):
-            raise ValueError("boxes: expected 0 < alpha <= 1, tolerance > 0 and max_rounds >= 0, "
-                             f"got {self.alpha}, {self.tolerance}, {self.max_rounds}")
+    merge: Merge = "extent"
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.1
+    tolerance: Annotated[float, Field(gt=0)] = 0.001
+    max_rounds: Annotated[int, Field(ge=0)] = 200
 
 
 class Diffusion(NamedTuple):
@@ -54,11 +49,11 @@ def geometric_median(points: np.ndarray) -> np.ndarray:
 
     Points may coincide. Of two points, or an even number on a line, any point between is a median; theirs nearest
     to the mean is returned.
-    raises ValueError without points
+    raises InputError without points
     """
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or not len(points):
-        raise ValueError(f"geometric median: expected points of shape (M, D) with M > 0, got {points.shape}")
+        raise InputError(f"geometric median: expected points of shape (M, D) with M > 0, got {points.shape}")
     return geometric_medians(points, np.zeros(len(points), np.int64))[0]
 
 
@@ -159,7 +154,7 @@ def clip_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def initial_boxes(count: int, pairs: np.ndarray, rectangles: np.ndarray, sizes: np.ndarray,
-                  merge: str = BoxSettings.merge) -> np.ndarray:
+                  merge: Merge = "extent") -> np.ndarray:
     """First estimate: an image's box comes from its rectangles, one for each of its pairs, see BoxSettings.merge.
 
     pairs: (E, 2), rectangles: (E, 2, 4), see MatchGraph; sizes: (count, 2); returns (count, 4) float64, clipped;

@@ -7,19 +7,26 @@ found from the second eigenvector of its normalised Laplacian (Shi and Malik 200
 
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from rmaclib.errors import RmacError
+from rmaclib.errors import InputError, RmacError
 from rmaclib.files import whole_file
+from rmaclib.settings import Field, settings
 
-_ARRAYS = ("sizes", "pairs", "inliers", "affines", "rectangles")
+# Array -> what it counts, the rest of its shape, its type; N images, E edges.
+_ARRAYS = {"sizes": ("N", (2,), "int32"), "pairs": ("E", (2,), "int32"), "inliers": ("E", (), "int32"),
+           "affines": ("E", (2, 3), "float64"), "rectangles": ("E", (2, 4), "float32")}
+_FAR = 1e9  # pixels
+_META = {"names": list, "reasons": list, "compared": int, "rejected": dict, "settings": dict}
 
 
 class GraphError(RmacError, ValueError):
@@ -53,7 +60,7 @@ class MatchGraph:
     settings: Mapping
 
 
-@dataclass(frozen=True)
+@settings
 class GraphSettings:
     """Which part of a landmark's graph is kept.
 
@@ -66,19 +73,11 @@ class GraphSettings:
       right images and leaves hardly a wrong one
     """
 
-    threshold: int = 10
-    conductance: float = 0.02
-    largest: int = 1
-    min_images: int = 2
-    min_matches: int = 1
-
-    def __post_init__(self):
-        if self.threshold < 3 or min(self.largest, self.min_images, self.min_matches) < 1:
-            raise ValueError("graph: expected a threshold of at least 3 (an affine has three points), largest, "
-                             f"min_images and min_matches of at least 1, got {self.threshold}, {self.largest}, "
-                             f"{self.min_images} and {self.min_matches}")
-        if not 0 <= self.conductance < 1:
-            raise ValueError(f"graph: expected a conductance in 0..1 (below 1), got {self.conductance}")
+    threshold: Annotated[int, Field(ge=3)] = 10  # an affine has three points
+    conductance: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    largest: Annotated[int, Field(ge=1)] = 1
+    min_images: Annotated[int, Field(ge=1)] = 2
+    min_matches: Annotated[int, Field(ge=1)] = 1
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
@@ -153,11 +152,11 @@ def sparsest_cut(count: int, pairs: np.ndarray, weights: np.ndarray) -> tuple[fl
 def strong_edges(graph: MatchGraph, threshold: int) -> np.ndarray:
     """(E,) bool: the edges with at least `threshold` inliers.
 
-    raises ValueError when the graph was made with a higher limit: weaker edges are not in it
+    raises InputError when the graph was made with a higher limit: weaker edges are not in it
     """
     least = graph.settings["verification"]["min_inliers"]
     if threshold < least:
-        raise ValueError(f"threshold: expected at least {least}, the min_inliers of this graph, got {threshold}")
+        raise InputError(f"threshold: expected at least {least}, the min_inliers of this graph, got {threshold}")
     return graph.inliers >= threshold
 
 
@@ -197,17 +196,76 @@ def save_graph(path: str | os.PathLike, graph: MatchGraph) -> None:
 def load_graph(path: str | os.PathLike) -> MatchGraph:
     """Read a graph that save_graph wrote.
 
-    raises FileNotFoundError; GraphError naming the file when it is something else
+    raises FileNotFoundError; GraphError naming the file when it is something else, damaged, or its parts don't fit
+    together
     """
     path = Path(path)
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}
             meta = json.loads(file["meta"].tobytes().decode())
-        meta["names"], meta["reasons"] = tuple(meta["names"]), tuple(meta["reasons"])
-        return MatchGraph(**meta, **arrays)
+        _check_meta(meta)
+        _check_arrays(arrays, meta)
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive raises zipfile's, zlib's and NumPy's errors alike
         raise GraphError(f"{path}: expected a match graph (.npz of rmac clean), found {type(error).__name__}: "
                          f"{error}") from error
+    meta["names"], meta["reasons"] = tuple(meta["names"]), tuple(meta["reasons"])
+    return MatchGraph(**meta, **arrays)
+
+
+def _check_sizes(path: Path) -> None:
+    """raises ValueError when a part says to be larger than the file, so that nothing is unpacked to fill the memory"""
+    with zipfile.ZipFile(path) as file:
+        for part in file.infolist():
+            if part.compress_type != zipfile.ZIP_STORED or part.file_size > path.stat().st_size:
+                raise ValueError(f"{part.filename} is packed, which it never is")
+
+
+def _check_meta(meta: object) -> None:
+    """raises ValueError when the parts that are no arrays aren't what save_graph writes"""
+    if not isinstance(meta, dict) or meta.keys() != _META.keys():
+        raise ValueError(f"expected {', '.join(_META)}, found {sorted(meta) if isinstance(meta, dict) else meta!r:.99}")
+    for name, kind in _META.items():
+        if not isinstance(meta[name], kind) or isinstance(meta[name], bool):
+            raise ValueError(f"{name}: expected {kind.__name__}, found {type(meta[name]).__name__}")
+    if not all(isinstance(text, str) for text in (*meta["names"], *meta["reasons"])):
+        raise ValueError("names, reasons: expected texts")
+    if len(meta["reasons"]) != len(meta["names"]):
+        raise ValueError(f"reasons: expected {len(meta['names'])}, one for each name, found {len(meta['reasons'])}")
+    counts = [meta["compared"], *meta["rejected"].values()]
+    if any(not isinstance(count, int) or isinstance(count, bool) or count < 0 for count in counts):
+        raise ValueError(f"compared, rejected: expected counts, found {counts}")
+    verification = meta["settings"].get("verification")
+    least = verification.get("min_inliers") if isinstance(verification, dict) else None
+    if not isinstance(least, int) or isinstance(least, bool) or least < 1:
+        raise ValueError(f"settings: expected verification.min_inliers, a count, found {least!r:.99}")
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], meta: Mapping) -> None:
+    """raises ValueError when the arrays don't fit to each other, or to the names"""
+    counts = {"N": len(meta["names"]), "E": len(arrays["pairs"])}
+    for name, (counted, rest, kind) in _ARRAYS.items():
+        shape = (counts[counted], *rest)
+        if arrays[name].shape != shape or arrays[name].dtype != kind:
+            raise ValueError(f"{name}: expected {kind} of shape {shape}, found {arrays[name].dtype} of shape "
+                             f"{arrays[name].shape}")
+    sizes, pairs, inliers, affines, rectangles = (arrays[name] for name in _ARRAYS)
+    first, second = pairs[:, 0].astype(np.int64), pairs[:, 1]
+    if ((first < 0) | (first >= second) | (second >= counts["N"])).any():
+        raise ValueError(f"pairs: expected indices i < j in 0..{counts['N'] - 1}")
+    if len(np.unique(first * counts["N"] + second)) < len(pairs):
+        raise ValueError("pairs: expected each pair once")
+    if (sizes < 0).any() or (sizes[pairs] < 1).any():
+        raise ValueError("sizes: expected widths and heights in pixels, more than 0 of matched images")
+    if (inliers < meta["settings"]["verification"]["min_inliers"]).any():
+        raise ValueError("inliers: expected at least verification.min_inliers")
+    if not (np.abs(affines) < _FAR).all() or not (np.abs(rectangles) < _FAR).all():
+        raise ValueError(f"affines, rectangles: expected finite numbers below {_FAR:g}")
+    scales = np.linalg.svd(affines[:, :, :2], compute_uv=False)
+    if not ((scales > 1e-6) & (scales < 1e6)).all():
+        raise ValueError("affines: expected maps that can be inverted")
+    if (rectangles[..., :2] >= rectangles[..., 2:]).any():
+        raise ValueError("rectangles: expected x1 < x2 and y1 < y2")

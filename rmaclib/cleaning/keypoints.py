@@ -1,16 +1,19 @@
 """Local features of an image: SIFT or Hessian-affine keypoints with RootSIFT descriptors (Section 3)."""
 
 import os
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from importlib.util import find_spec
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
 
+from rmaclib.errors import MissingPackageError
 from rmaclib.images import read_image, resize_longer
+from rmaclib.settings import Field, settings
 
-DETECTORS = ("sift", "hessian-affine")
+Detector = Literal["sift", "hessian-affine"]
+DETECTORS = get_args(Detector)
 _SIFT_SQUARE = 6  # OpenCV's size is 2 sigma; four by four bins of 3 sigma are described
 
 
@@ -29,7 +32,7 @@ class Features(NamedTuple):
     sides: np.ndarray
 
 
-@dataclass(frozen=True)
+@settings
 class KeypointSettings:
     """How keypoints are found. The paper names both detectors and gives neither size nor number.
 
@@ -38,22 +41,15 @@ class KeypointSettings:
     count: keypoints kept, those of the strongest response. Cost grows with its square.
     """
 
-    detector: str = "sift"
-    size: int = 512
-    count: int = 1000
-
-    def __post_init__(self):
-        if self.detector not in DETECTORS:
-            raise ValueError(f"detector: expected one of {', '.join(DETECTORS)}, got {self.detector!r}")
-        if self.size < 16 or self.count < 3:
-            raise ValueError("keypoints: expected a size of at least 16 pixels and a count of at least 3, "
-                             f"got {self.size} and {self.count}")
+    detector: Detector = "sift"
+    size: Annotated[int, Field(ge=16, le=16_384)] = 512
+    count: Annotated[int, Field(ge=3, le=100_000)] = 1000
 
 
 def extract(path: str | os.PathLike, settings: KeypointSettings | None = None) -> Features:
     """Keypoints of an image file; none at all (N = 0) where the picture is flat.
 
-    raises ImageError when the file can't be read; ImportError for hessian-affine without kornia
+    raises ImageError when the file can't be read; MissingPackageError for hessian-affine without kornia
     """
     settings = settings or KeypointSettings()
     image = read_image(path)
@@ -67,6 +63,13 @@ def extract(path: str | os.PathLike, settings: KeypointSettings | None = None) -
     points = ((points[strongest] + 0.5) * scale - 0.5).astype(np.float32)
     sides = (sides[strongest] * scale.mean()).astype(np.float32)
     return Features(points, descriptors[strongest], image.size, sides)
+
+
+def need_packages(detector: str) -> None:
+    """raises MissingPackageError when a detector's package isn't installed"""
+    if detector == "hessian-affine" and not find_spec("kornia"):
+        raise MissingPackageError("hessian-affine keypoints need kornia: install rmaclib[hessian], "
+                                  "or choose the detector 'sift'")
 
 
 def root_sift(descriptors: np.ndarray) -> np.ndarray:
@@ -95,12 +98,10 @@ def _sift(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def _hessian_affine(grey: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Hessian blobs with affine shape (Mikolajczyk and Schmid 2004), as kornia has them; see _sift."""
-    try:
-        import kornia.feature as features
-        import torch
-    except ImportError as error:
-        raise ImportError("hessian-affine keypoints need kornia: install rmaclib[hessian], "
-                          "or choose the detector 'sift'") from error
+    need_packages("hessian-affine")
+    import kornia.feature as features
+    import torch
+
     detector, descriptor = _hessian_parts(count)
     image = torch.from_numpy(grey.astype(np.float32) / 255)[None, None]  # (1, 1, H, W)
     with torch.inference_mode():

@@ -6,16 +6,17 @@ in full. A pair with fewer such rows than a verified pair needs is done after th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from rmaclib.cleaning.keypoints import Features, root_sift
+from rmaclib.settings import Field, settings
 
 DIMENSIONS = 128
 
 
-@dataclass(frozen=True)
+@settings
 class MatchSettings:
     """How descriptors are matched.
 
@@ -26,16 +27,13 @@ class MatchSettings:
       at least `ratio`. With 32 directions 0.88 gives up 0.4 % of the matches (landmarks48).
     """
 
-    ratio: float = 0.8
-    rough_dim: int = 32
-    rough_ratio: float = 0.88
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
+    rough_dim: Annotated[int, Field(ge=1, le=DIMENSIONS)] = 32
+    rough_ratio: Annotated[float, Field(gt=0, le=1)] = 0.88
 
     def __post_init__(self):
-        if not 0 < self.ratio <= self.rough_ratio <= 1:
-            raise ValueError("matching: expected 0 < ratio <= rough_ratio <= 1, "
-                             f"got {self.ratio} and {self.rough_ratio}")
-        if not 1 <= self.rough_dim <= DIMENSIONS:
-            raise ValueError(f"rough_dim: expected 1..{DIMENSIONS}, got {self.rough_dim}")
+        if self.ratio > self.rough_ratio:
+            raise ValueError(f"rough_ratio: expected at least ratio ({self.ratio}), got {self.rough_ratio}")
 
 
 def main_directions(descriptors: np.ndarray) -> np.ndarray:

@@ -17,12 +17,27 @@ import numpy as np
 from PIL import ImageDraw
 from tqdm import tqdm
 
-from rmaclib.cleaning.pipeline import Cleaned, CleanSettings, Landmark
+from rmaclib.boxes import Box
+from rmaclib.cleaning.folder import (
+    IMAGE_TABLE,
+    LABELS,
+    LANDMARK_TABLE,
+    LIST,
+    PAGE,
+    SETTINGS,
+    cleaning_folder,
+    list_name,
+    thumbnail_name,
+)
+from rmaclib.cleaning.pipeline import Cleaned, Landmark
+from rmaclib.cleaning.settings import CleanSettings
 from rmaclib.datasets import write_landmarks_list
+from rmaclib.datasets.types import shown
 from rmaclib.files import whole_file, write_json, write_text
-from rmaclib.images import Box, ImageError, read_image, resize_longer
+from rmaclib.folders import OutputFolder
+from rmaclib.images import ImageError, read_image, resize_longer
+from rmaclib.settings import whole_number
 
-LIST = "annotation_clean.txt"
 IMAGE_COLUMNS = ("path", "label", "landmark", "component", "reason", "edges", "inliers", "x1", "y1", "x2", "y2")
 LANDMARK_COLUMNS = ("label", "landmark", "images", "kept", "share", "unreadable", "pairs", "edges", "rejected",
                     "rounds", "converged")
@@ -47,7 +62,8 @@ figcaption {{ overflow-wrap: anywhere }} h2 {{ margin: 1.6em 0 .2em }} p {{ marg
 
 
 def image_table(cleaned: Cleaned, threshold: int) -> list[dict]:
-    """A row for each image of the collection, IMAGE_COLUMNS; missing files at the end, with the reason "no file".
+    """A row for each image of the collection, IMAGE_COLUMNS; what was left out at the end, with the reason, which of
+    a missing file is "no file".
 
     component: 0 for the largest, …; empty when dropped, `reason` says why; edges: verified pairs of at least
     `threshold` inliers; inliers: the most of any of its pairs, weaker ones included
@@ -65,7 +81,9 @@ def image_table(cleaned: Cleaned, threshold: int) -> list[dict]:
                 name, landmark.label, landmark.name, int(selection.component[number]) if kept else "",
                 selection.reasons[number], int(edges[number]), int(most[number]), *box), strict=True)))
     empty = dict.fromkeys(IMAGE_COLUMNS, "")
-    return rows + [{**empty, "path": name, "reason": NO_FILE} for name in cleaned.source.missing]
+    left_out = [(name, NO_FILE) for name in cleaned.source.missing]
+    left_out += [(entry.name, entry.reason) for entry in cleaned.source.skipped]
+    return rows + [{**empty, "path": shown(name), "reason": reason} for name, reason in left_out]
 
 
 def landmark_table(cleaned: Cleaned, threshold: int) -> list[dict]:
@@ -87,25 +105,38 @@ def write_report(cleaned: Cleaned, settings: CleanSettings, out: str | os.PathLi
     """Write list, tables and page into a folder; returns the page.
 
     thumbnails: pictures shown of each landmark's kept and of its dropped images; 0 for none
+    raises OutputError when the folder can't be written or isn't a cleaning run's; InputError
     """
-    out = Path(out)
-    threshold = settings.graph.threshold
+    whole_number("thumbnails", thumbnails, 0)
+    with cleaning_folder(out) as folder:
+        chosen = {(landmark.label, number): thumbnail_name(landmark.label, number)
+                  for landmark in cleaned.landmarks for group in _groups(landmark, thumbnails).values()
+                  for number in group}
+        labels = [LABELS] if cleaned.clean.label_names else []
+        folder.will_write([LIST, *labels, IMAGE_TABLE, LANDMARK_TABLE, SETTINGS, PAGE, *chosen.values()])
+        folder.remove(folder.listed("thumbnails").difference(chosen.values()))
+        return _write(cleaned, settings, folder, thumbnails, progress)
+
+
+def _write(cleaned: Cleaned, settings: CleanSettings, folder: OutputFolder, thumbnails: int, progress: bool) -> Path:
+    threshold, clean = settings.graph.threshold, cleaned.clean
     images, landmarks = image_table(cleaned, threshold), landmark_table(cleaned, threshold)
-    clean = cleaned.clean
-    # Paths from the folder of the list, so that the list opens wherever the images are.
-    names = tuple(Path(os.path.relpath(path, out)).as_posix() for path in clean.paths)
-    write_landmarks_list(out / LIST, replace(clean, names=names))
+    write_landmarks_list(folder / LIST, replace(clean, names=tuple(list_name(path, folder.path)
+                                                                   for path in clean.paths)))
     if clean.label_names:
-        write_text(out / "labels.txt", "".join(f"{name}\n" for name in clean.label_names))
-    write_text(out / "images.csv", _csv(IMAGE_COLUMNS, images))
-    write_text(out / "landmarks.csv", _csv(LANDMARK_COLUMNS, landmarks))
-    write_json(out / "settings.json", asdict(settings))
+        # A line for each, whatever is in it, so that the lines count the labels.
+        write_text(folder / LABELS, "".join(f"{' '.join(shown(name).split()) or number}\n"
+                                            for number, name in enumerate(clean.label_names)))
+    write_text(folder / IMAGE_TABLE, _csv(IMAGE_COLUMNS, images))
+    write_text(folder / LANDMARK_TABLE, _csv(LANDMARK_COLUMNS, landmarks))
+    write_json(folder / SETTINGS, asdict(settings))
     sections = [_summary(cleaned, images, landmarks)]
     for landmark in tqdm(cleaned.landmarks, desc="report", unit="class", disable=None if progress else True):
-        sections.append(_section(cleaned, landmark, out, thumbnails))
-    page = out / "report.html"
-    write_text(page, _PAGE.format(title=html.escape(f"Cleaning {cleaned.source.name}"), body="\n".join(sections)))
-    return page
+        sections.append(_section(cleaned, landmark, folder, thumbnails))
+    title = html.escape(f"Cleaning {shown(cleaned.source.name)}")
+    with whole_file(folder / PAGE, durable=False) as temporary:
+        temporary.write_text(_PAGE.format(title=title, body="\n".join(sections)), encoding="utf-8", newline="\n")
+    return folder / PAGE
 
 
 def _landmark_row(landmark: Landmark, threshold: int) -> dict:
@@ -139,34 +170,39 @@ def _summary(cleaned: Cleaned, images: Sequence[dict], landmarks: Sequence[dict]
     lines.append("</table><p></p><table><tr><th>landmark</th><th>images</th><th>kept</th><th>share</th></tr>")
     for row in landmarks:
         share = f"{row['share']:.0%}" if row["images"] else ""
-        name = html.escape(row["landmark"])
+        name = html.escape(shown(row["landmark"]))
         lines.append(f'<tr><td><a href="#{row["label"]}">{name}</a></td><td>{row["images"]}</td>'
                      f"<td>{row['kept']}</td><td>{share}</td></tr>")
     return "\n".join([*lines, "</table>"])
 
 
-def _section(cleaned: Cleaned, landmark: Landmark, out: Path, thumbnails: int) -> str:
-    selection = landmark.selection
-    kept = selection.component >= 0
-    parts = [f'<h2 id="{landmark.label}">{html.escape(landmark.name)}</h2>',
+def _groups(landmark: Landmark, thumbnails: int) -> dict[str, np.ndarray]:
+    """Numbers of the kept and of the dropped images of a landmark that the page shows."""
+    kept = landmark.selection.component >= 0
+    # Spread over the class: the first images of a search result are the best ones.
+    return {group: chosen[np.linspace(0, len(chosen) - 1, min(thumbnails, len(chosen))).astype(int)]
+            for group, chosen in (("kept", np.flatnonzero(kept)), ("dropped", np.flatnonzero(~kept)))}
+
+
+def _section(cleaned: Cleaned, landmark: Landmark, folder: OutputFolder, thumbnails: int) -> str:
+    kept = landmark.selection.component >= 0
+    parts = [f'<h2 id="{landmark.label}">{html.escape(shown(landmark.name))}</h2>',
              f"<p>{kept.sum()} of {len(kept)} images kept.</p>"]
-    for group, chosen in (("kept", np.flatnonzero(kept)), ("dropped", np.flatnonzero(~kept))):
-        # Spread over the class: the first images of a search result are the best ones.
-        chosen = chosen[np.linspace(0, len(chosen) - 1, min(thumbnails, len(chosen))).astype(int)]
-        figures = [_figure(cleaned, landmark, number, out) for number in chosen]
+    for group, chosen in _groups(landmark, thumbnails).items():
+        figures = [_figure(cleaned, landmark, number, folder) for number in chosen]
         parts.append(f'<div class="{group}">{"".join(figures)}</div>')
     return "\n".join(parts)
 
 
-def _figure(cleaned: Cleaned, landmark: Landmark, number: int, out: Path) -> str:
+def _figure(cleaned: Cleaned, landmark: Landmark, number: int, folder: OutputFolder) -> str:
     index, selection = landmark.images[number], landmark.selection
-    file = Path("thumbnails", f"{landmark.label:06d}", f"{number:06d}.jpg")
+    file = thumbnail_name(landmark.label, number)
     kept = selection.component[number] >= 0
-    drawn = _thumbnail(cleaned.source.paths[index], selection.boxes[number] if kept else None, out / file)
+    drawn = _thumbnail(cleaned.source.paths[index], selection.boxes[number] if kept else None, folder / file)
     caption = html.escape(Path(cleaned.source.names[index]).name)
     if not kept:
         caption += f": {html.escape(selection.reasons[number])}"
-    picture = f'<img src="{file.as_posix()}" alt="">' if drawn else ""
+    picture = f'<img src="{file}" alt="">' if drawn else ""
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
@@ -180,6 +216,6 @@ def _thumbnail(path: Path, box: Box | None, target: Path) -> bool:
     if box is not None:
         scale = small.width / image.width
         ImageDraw.Draw(small).rectangle([value * scale for value in box], outline=_BOX_COLOUR, width=2)
-    with whole_file(target) as temporary:
+    with whole_file(target, durable=False) as temporary:
         small.save(temporary, quality=85)
     return True

@@ -6,7 +6,6 @@ side), visible (share of the monument that is seen, 0..1, or true and false), x1
 empty where there is none); others are passed over.
 """
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -15,9 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from rmaclib.boxes import Box, overlaps
 from rmaclib.cleaning.pipeline import Cleaned
+from rmaclib.datasets.files import read_rows
 from rmaclib.datasets.oxford import check_box
-from rmaclib.datasets.types import Box, DatasetError
+from rmaclib.datasets.types import DatasetError
+from rmaclib.errors import InputError
 
 COLUMNS = ("path", "monument", "profile", "visible", "x1", "y1", "x2", "y2")
 LEAST_VISIBLE = 0.5
@@ -59,21 +61,14 @@ class Judgement:
 
 def read_truth(path: str | os.PathLike) -> dict[str, Truth]:
     """Image name -> what it shows. raises DatasetError naming file and line: a missing column, a bad value"""
-    path = Path(path)
-    truths = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise DatasetError(f"{path}:1: expected the columns {', '.join(COLUMNS)}, missing {missing}")
-            for row in reader:
-                try:
-                    truths[row["path"]] = _truth(row)
-                except (TypeError, ValueError) as error:
-                    raise DatasetError(f"{path}:{reader.line_num}: {error}") from error
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: no such file") from None
+    path, truths = Path(path), {}
+    for row in read_rows(path, COLUMNS):
+        try:
+            if row.problem:
+                raise ValueError(row.problem)
+            truths[row.fields["path"]] = _truth(row.fields)
+        except ValueError as error:
+            raise DatasetError(f"{path}:{row.line}: {error}") from error
     return truths
 
 
@@ -81,15 +76,15 @@ def judge(cleaned: Cleaned, truth: Mapping[str, Truth], least_visible: float = L
     """Precision and recall of the dominant profiles, and overlap of the boxes.
 
     least_visible: an image that shows less of its monument isn't missed when dropped
-    raises ValueError when an image of the collection has no truth
+    raises InputError when an image of the collection has no truth
     """
     kept = right = hits = wanted = 0
-    mistakes, overlaps = [], []
+    mistakes, ious = [], []
     for landmark in cleaned.landmarks:
         names = [cleaned.source.names[index] for index in landmark.images]
         absent = [name for name in names if name not in truth]
         if absent:
-            raise ValueError(f"truth: expected a line for each image, none for {absent[0]!r}")
+            raise InputError(f"truth: expected a line for each image, none for {absent[0]!r}")
         shown = [(truth[name].monument, truth[name].profile) for name in names]
         selection = landmark.selection
         counts = Counter(profile for profile in shown if profile[0])
@@ -110,19 +105,10 @@ def judge(cleaned: Cleaned, truth: Mapping[str, Truth], least_visible: float = L
             right += 1
             hits += seen
             if found.box is not None:
-                overlaps.append((overlap(first, found.box), overlap(box, found.box)))
-    first_iou, iou = np.median(overlaps, 0) if overlaps else (float("nan"), float("nan"))
+                ious.append(overlaps(np.stack([first, box]), np.array(found.box))[:, 0])
+    first_iou, iou = np.median(ious, 0) if ious else (float("nan"), float("nan"))
     return Judgement(right / kept if kept else float("nan"), hits / wanted if wanted else float("nan"),
                      float(first_iou), float(iou), kept, right, hits, wanted, tuple(mistakes))
-
-
-def overlap(box: Box, other: Box) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2), 0..1."""
-    width = max(0.0, min(box[2], other[2]) - max(box[0], other[0]))
-    height = max(0.0, min(box[3], other[3]) - max(box[1], other[1]))
-    both = width * height
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
-    return float(both / (sum(areas) - both)) if sum(areas) > both else 0.0
 
 
 def _truth(row: Mapping[str, str]) -> Truth:

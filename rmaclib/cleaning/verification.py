@@ -8,13 +8,13 @@ everything else differs. So matches at the same place are taken out before the m
 shapes it is not at the same place; but a caption lies along the border, and what holds such a pair together is there.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
 
 from rmaclib.cleaning.keypoints import Features
+from rmaclib.settings import Field, settings
 
 REASONS = ("few inliers", "mirrored", "scale", "stretch", "thin strip", "caption")
 # Enough to find 10 inliers among 50 matches all but surely; half of OpenCV's default, most of a hopeless pair's time.
@@ -22,7 +22,7 @@ _ROUNDS = 1000
 MARK = "mark"  # reason of a pair that only matches taken out as marks held together
 
 
-@dataclass(frozen=True)
+@settings
 class VerificationSettings:
     """When matches verify a pair. The paper gives none of these values.
 
@@ -41,23 +41,15 @@ class VerificationSettings:
       are one photograph twice, not two with one mark
     """
 
-    tolerance: float = 0.011
-    min_inliers: int = 10
-    max_scale: float = 4.0
-    max_stretch: float = 3.0
-    min_width: float = 0.01
-    caption: float = 0.1
+    tolerance: Annotated[float, Field(gt=0)] = 0.011
+    min_inliers: Annotated[int, Field(ge=3)] = 10  # an affine has three points
+    max_scale: Annotated[float, Field(ge=1)] = 4.0
+    max_stretch: Annotated[float, Field(ge=1)] = 3.0
+    min_width: Annotated[float, Field(ge=0)] = 0.01
+    caption: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     marks: bool = True
-    mark_tolerance: float = 0.001
-    mark_share: float = 0.25
-
-    def __post_init__(self):
-        if self.min_inliers < 3:
-            raise ValueError(f"min_inliers: expected at least 3 (an affine has three points), got {self.min_inliers}")
-        if not (self.tolerance > 0 and self.max_scale >= 1 and self.max_stretch >= 1 and self.min_width >= 0
-                and self.mark_tolerance >= 0 and 0 <= self.mark_share <= 1 and 0 <= self.caption < 0.5):
-            raise ValueError("verification: expected tolerance > 0, max_scale and max_stretch >= 1, min_width and "
-                             f"mark_tolerance >= 0, mark_share in 0..1, caption in 0..0.5, got {self}")
+    mark_tolerance: Annotated[float, Field(ge=0)] = 0.001
+    mark_share: Annotated[float, Field(ge=0, le=1)] = 0.25
 
 
 class Verified(NamedTuple):

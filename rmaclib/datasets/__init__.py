@@ -22,16 +22,17 @@ from rmaclib.datasets.registry import (
     known_datasets,
     open_collection,
     open_dataset,
+    open_images,
     self_check,
 )
 from rmaclib.datasets.revisited import read_revisited
 from rmaclib.datasets.safe_pickle import load_restricted_pickle
-from rmaclib.datasets.types import Box, DatasetError, LabelledImages, Query, RetrievalDataset
+from rmaclib.datasets.types import Box, DatasetError, LabelledImages, Query, RetrievalDataset, Skipped
 
 __all__ = [
-    "EXTENSIONS", "Box", "DatasetError", "Entry", "LabelledImages", "ListEntry", "Query", "RetrievalDataset",
+    "EXTENSIONS", "Box", "DatasetError", "Entry", "LabelledImages", "ListEntry", "Query", "RetrievalDataset", "Skipped",
     "data_roots", "detect_layout", "known_datasets", "list_images", "load_restricted_pickle",
-    "open_collection", "open_dataset", "read_csv", "read_folder_per_landmark", "read_holidays", "read_images",
-    "read_landmarks_entries", "read_landmarks_list", "read_oxford", "read_query_folder", "read_revisited",
-    "self_check", "write_landmarks_list",
+    "open_collection", "open_dataset", "open_images", "read_csv", "read_folder_per_landmark", "read_holidays",
+    "read_images", "read_landmarks_entries", "read_landmarks_list", "read_oxford", "read_query_folder",
+    "read_revisited", "self_check", "write_landmarks_list",
 ]

@@ -4,9 +4,9 @@ import os
 import re
 from pathlib import Path
 
-from rmaclib.datasets.files import list_images
+from rmaclib.datasets.files import find_images, warn_of
 from rmaclib.datasets.lists import read_csv
-from rmaclib.datasets.types import DatasetError, LabelledImages, Query, RetrievalDataset
+from rmaclib.datasets.types import NOT_A_LINE, DatasetError, LabelledImages, Query, RetrievalDataset, Skipped, is_line
 
 QUERY_FOLDER = "query"
 
@@ -21,7 +21,8 @@ def read_query_folder(root: str | os.PathLike, name: str | None = None) -> Retri
     raises DatasetError: an image outside the sub-folders, a query of an unknown landmark
     """
     root = Path(root)
-    landmarks = _by_landmark(root)
+    landmarks, skipped = _by_landmark(root)
+    warn_of(root, skipped)
     asked = landmarks.pop(QUERY_FOLDER, {})
     database = {image: path for images in landmarks.values() for image, path in images.items()}
     if asked:
@@ -37,23 +38,24 @@ def read_query_folder(root: str | os.PathLike, name: str | None = None) -> Retri
                             tuple(database.values()), tuple(queries))
 
 
-def read_folder_per_landmark(root: str | os.PathLike) -> LabelledImages:
+def read_folder_per_landmark(root: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
     """Read a folder per landmark as a training collection; labels number the sub-folders in sorted order.
 
     Image names are paths from the root; query/ is left out.
+    skip_bad: images outside the sub-folders are left out, see LabelledImages.skipped, instead of being refused
     raises DatasetError: no sub-folder with images, or an image outside the sub-folders
     """
     root = Path(root)
-    landmarks = _by_landmark(root)
+    landmarks, skipped = _by_landmark(root, skip_bad)
     landmarks.pop(QUERY_FOLDER, None)
     images = [(image, path, label) for label, images in enumerate(landmarks.values())
               for image, path in images.items()]
     names, paths, labels = zip(*images, strict=True)
     return LabelledImages(root.resolve().name, root, names, paths, labels, (None,) * len(names),
-                          tuple(landmarks))
+                          tuple(landmarks), skipped=skipped).usable()
 
 
-def read_images(root_or_csv: str | os.PathLike) -> LabelledImages:
+def read_images(root_or_csv: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
     """Read any folder of images, sub-folders included, or a CSV file (see read_csv).
 
     The images of a folder all have label 0; their names are paths from the folder.
@@ -61,24 +63,36 @@ def read_images(root_or_csv: str | os.PathLike) -> LabelledImages:
     """
     root = Path(root_or_csv)
     if root.suffix.lower() == ".csv" and not root.is_dir():
-        return read_csv(root)
-    paths = tuple(list_images(root))
+        return read_csv(root, skip_bad)
+    paths, skipped = find_images(root)
     names = tuple(path.relative_to(root).as_posix() for path in paths)
-    return LabelledImages(root.resolve().name, root, names, paths, (0,) * len(paths), (None,) * len(paths))
+    images = LabelledImages(root.resolve().name, root, names, tuple(paths), (0,) * len(paths), (None,) * len(paths),
+                            skipped=skipped).usable()
+    if not images.names:
+        raise DatasetError(f"{root}: expected images, found none that can be used ({images.skipped[0]})")
+    return images
 
 
-def _by_landmark(root: Path) -> dict[str, dict[str, Path]]:
-    """Sub-folder → image name → file; at least one sub-folder that isn't query/."""
+def _by_landmark(root: Path, skip_bad: bool = False) -> tuple[dict[str, dict[str, Path]], tuple[Skipped, ...]]:
+    """Sub-folder → image name → file; at least one sub-folder that isn't query/. And what was left out."""
     landmarks: dict[str, dict[str, Path]] = {}
-    for path in list_images(root):
+    paths, skipped = find_images(root)
+    left_out = list(skipped)
+    for path in paths:
         relative = path.relative_to(root)
-        if len(relative.parts) == 1:
+        if len(relative.parts) == 1 and not skip_bad:
             raise DatasetError(f"{path}: expected every image in a sub-folder named after its landmark, "
-                               "found it outside")
-        landmarks.setdefault(relative.parts[0], {})[relative.as_posix()] = path
+                               "found it outside; move it into one, or leave out such images (skip_bad, --skip-bad)")
+        if len(relative.parts) == 1:
+            left_out.append(Skipped(relative.as_posix(), "not in a sub-folder named after its landmark"))
+        elif not is_line(relative.as_posix()):
+            left_out.append(Skipped(relative.as_posix(), NOT_A_LINE))
+        else:
+            landmarks.setdefault(relative.parts[0], {})[relative.as_posix()] = path
     if not landmarks.keys() - {QUERY_FOLDER}:
-        raise DatasetError(f"{root}: expected a sub-folder per landmark, found only {QUERY_FOLDER}/")
-    return landmarks
+        found = f"only {QUERY_FOLDER}/" if landmarks else f"none with images that can be used ({left_out[0]})"
+        raise DatasetError(f"{root}: expected a sub-folder per landmark, found {found}")
+    return landmarks, tuple(left_out)
 
 
 def _landmark_of(path: Path, landmarks: dict[str, dict[str, Path]]) -> str:

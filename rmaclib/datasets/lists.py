@@ -4,20 +4,22 @@ The Landmarks lists write a box as `x1 x2 y1 y2`; everywhere else it is (x1, y1,
 only one that knows the order on disk.
 """
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rmaclib.datasets.files import read_lines
+from rmaclib.boxes import Box
+from rmaclib.datasets.files import read_lines, read_rows
 from rmaclib.datasets.oxford import check_box
-from rmaclib.datasets.types import Box, DatasetError, LabelledImages
+from rmaclib.datasets.types import DatasetError, LabelledImages, Skipped, is_line
+from rmaclib.errors import InputError
 from rmaclib.files import write_text
 
 _LINE = "`path label` or `path label x1 x2 y1 y2`"
 _LABEL_NAMES = ("labels.txt", "landmarks.txt")
 _BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+MAX_LABEL = 2**31 - 1
 
 
 class ListEntry(NamedTuple):
@@ -35,35 +37,29 @@ def read_landmarks_entries(path: str | os.PathLike) -> list[ListEntry]:
     first may be a bare number at its end: numbers are counted from the right.
     raises DatasetError naming the line
     """
-    path = Path(path)
-    entries = []
-    for number, line in read_lines(path):
-        try:
-            entries.append(_parse(line))
-        except ValueError as error:
-            raise DatasetError(f"{path}:{number}: expected {_LINE}, found {line!r} ({error})") from error
-    if not entries:
-        raise DatasetError(f"{path}: expected lines {_LINE}, found none")
-    return entries
+    return [entry for _, entry in _read_entries(Path(path), [], skip_bad=False)]
 
 
-def read_landmarks_list(path: str | os.PathLike, root: str | os.PathLike | None = None) -> LabelledImages:
+def read_landmarks_list(path: str | os.PathLike, root: str | os.PathLike | None = None,
+                        skip_bad: bool = False) -> LabelledImages:
     """Read a list of the Landmarks release (Section 3); see read_landmarks_entries for its lines.
 
     root: the folder that the list's paths start from, the list's own folder by default
+    skip_bad: lines that can't be used are left out, see LabelledImages.skipped, instead of being refused
     A file labels.txt or landmarks.txt beside the list names the labels, one a line.
     raises DatasetError: a malformed line, a label without a name, none of the images on disk
     """
-    path = Path(path)
-    entries = read_landmarks_entries(path)
-    return _labelled(path, path.parent if root is None else Path(root), entries, _label_names(path, entries))
+    path, skipped = Path(path), []
+    entries = _read_entries(path, skipped, skip_bad)
+    label_names = _label_names(path, entries, skipped, skip_bad)
+    return _labelled(path, path.parent if root is None else Path(root), entries, label_names, skipped)
 
 
 def write_landmarks_list(path: str | os.PathLike, images: LabelledImages) -> None:
     """Write a list that read_landmarks_list reads back with the same names, labels and boxes.
 
     The file appears whole or not at all.
-    raises ValueError when a name can't be written so: line breaks, blanks at an end, a number as last word
+    raises InputError when a name can't be written so: line breaks, blanks at an end, a number as last word
     """
     path = Path(path)
     lines = []
@@ -71,38 +67,61 @@ def write_landmarks_list(path: str | os.PathLike, images: LabelledImages) -> Non
         entry = ListEntry(name, int(label), None if box is None else tuple(map(float, box)))
         line = _format(entry)
         if not _reads_back(line, entry):
-            raise ValueError(f"{path}: {name!r} with label {label} and box {box} can't be written as {_LINE}")
+            raise InputError(f"{path}: {name!r} with label {label} and box {box} can't be written as {_LINE}")
         lines.append(line + "\n")
     write_text(path, "".join(lines))
 
 
-def read_csv(path: str | os.PathLike) -> LabelledImages:
+def can_list(name: str) -> bool:
+    """Whether write_landmarks_list can write an image of this name."""
+    entry = ListEntry(name, 0, None)
+    return _reads_back(_format(entry), entry)
+
+
+def read_csv(path: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
     """Read a CSV file with a header: column `path` (from the file's folder), optional `label`, x1 y1 x2 y2.
 
     Labels are numbers from 0, or names, which are then numbered in sorted order; without the column every
     label is 0. Empty box columns mean no box.
+    skip_bad: rows that can't be used are left out, see LabelledImages.skipped, instead of being refused
     raises DatasetError: no column `path`, a malformed row, none of the images on disk
     """
-    path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if "path" not in (reader.fieldnames or ()):
-                raise DatasetError(f"{path}:1: expected a column `path`, "
-                                   f"found {reader.fieldnames or 'no header'}")
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: expected CSV in UTF-8, found {error}") from error
-    for number, row in rows:
-        if not row["path"] or None in row or None in row.values():
-            raise DatasetError(f"{path}:{number}: expected a path and {len(reader.fieldnames)} fields, "
-                               f"found {list(row.values())}")
-    labels, label_names = _csv_labels(path, rows)
-    entries = [ListEntry(row["path"], label, _csv_box(path, number, row))
-               for (number, row), label in zip(rows, labels, strict=True)]
-    return _labelled(path, path.parent, entries, label_names)
+    path, skipped, rows = Path(path), [], []
+    for row in read_rows(path, ["path"]):
+        try:
+            if row.problem:
+                raise ValueError(row.problem)
+            rows.append((row.line, _csv_row(row.fields)))
+        except ValueError as error:
+            _refuse(skipped, skip_bad, path, row.line, row.fields.get("path", ""), str(error))
+    labels, label_names = _csv_labels([label for _, (_, label, _) in rows])
+    entries = []
+    for (line, (name, _, box)), label in zip(rows, labels, strict=True):
+        if label > MAX_LABEL:
+            _refuse(skipped, skip_bad, path, line, name, _large_label(label))
+        else:
+            entries.append((line, ListEntry(name, label, box)))
+    return _labelled(path, path.parent, entries, label_names, skipped)
+
+
+def _refuse(skipped: list[Skipped], skip_bad: bool, path: Path, line: int, name: str, reason: str) -> None:
+    """Put a row among those skipped. raises DatasetError, naming the row, when rows may not be skipped"""
+    if not skip_bad:
+        raise DatasetError(f"{path}:{line}: {reason}")
+    skipped.append(Skipped(name, reason, f"{path}:{line}"))
+
+
+def _read_entries(path: Path, skipped: list[Skipped], skip_bad: bool) -> list[tuple[int, ListEntry]]:
+    """(line, entry) of the lines that can be used; the others go to `skipped`, see _refuse."""
+    entries = []
+    for number, line in read_lines(path):
+        try:
+            entries.append((number, _parse(line)))
+        except ValueError as error:
+            _refuse(skipped, skip_bad, path, number, line, f"expected {_LINE}, found {line!r} ({error})")
+    if not entries:
+        raise DatasetError(f"{path}: expected lines {_LINE}, found none")
+    return entries
 
 
 def _parse(line: str) -> ListEntry:
@@ -112,13 +131,27 @@ def _parse(line: str) -> ListEntry:
         numbers += 1
     if numbers not in (1, 5):
         raise ValueError(f"{numbers} numbers at the end")
-    name, label, *values = line.rsplit(maxsplit=numbers)
-    if not (label.isascii() and label.isdigit()):
-        raise ValueError(f"label {label}")
+    name, text, *values = line.rsplit(maxsplit=numbers)
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"label {text}")
+    label = _whole(text)
+    if label > MAX_LABEL:
+        raise ValueError(_large_label(label))
+    if "\0" in name:
+        raise ValueError("a NUL byte in the path")
     if not values:
-        return ListEntry(name, int(label), None)
+        return ListEntry(name, label, None)
     x1, x2, y1, y2 = values
-    return ListEntry(name, int(label), check_box((x1, y1, x2, y2)))
+    return ListEntry(name, label, check_box((x1, y1, x2, y2)))
+
+
+def _whole(digits: str) -> int:
+    """The number that digits write; of very many, which Python doesn't convert, one that is too large as well."""
+    return int(digits) if len(digits.lstrip("0")) <= 20 else 10**20
+
+
+def _large_label(label: int) -> str:
+    return f"label: expected at most {MAX_LABEL}, found {'more digits' if label >= 10**20 else label}"
 
 
 def _format(entry: ListEntry) -> str:
@@ -144,50 +177,59 @@ def _is_number(field: str) -> bool:
     return True
 
 
-def _label_names(path: Path, entries: Sequence[ListEntry]) -> tuple[str, ...] | None:
+def _label_names(path: Path, entries: list[tuple[int, ListEntry]], skipped: list[Skipped],
+                 skip_bad: bool) -> tuple[str, ...] | None:
+    """Names of the labels, None without a file of them; takes out of `entries` those whose label has no name."""
     for file in (path.with_name(name) for name in _LABEL_NAMES):
         if file.is_file():
             names = tuple(line for _, line in read_lines(file))
-            highest = max(entry.label for entry in entries)
-            if highest >= len(names):
+            highest = max(entry.label for _, entry in entries)
+            if highest >= len(names) and not skip_bad:
                 raise DatasetError(f"{file}: expected a name for each label up to {highest} of {path}, "
                                    f"found {len(names)} names")
+            for line, entry in entries:
+                if entry.label >= len(names):
+                    _refuse(skipped, skip_bad, path, line, entry.name, f"label {entry.label} has no name in {file}")
+            entries[:] = [(line, entry) for line, entry in entries if entry.label < len(names)]
             return names
     return None
 
 
-def _labelled(path: Path, root: Path, entries: Sequence[ListEntry],
-              label_names: tuple[str, ...] | None) -> LabelledImages:
+def _labelled(path: Path, root: Path, rows: Sequence[tuple[int, ListEntry]], label_names: tuple[str, ...] | None,
+              skipped: Sequence[Skipped]) -> LabelledImages:
     """The entries that have a file, as a collection named after the list."""
-    found = [entry for entry in entries if (root / entry.name).is_file()]
+    found = [(line, entry) for line, entry in rows if os.path.isfile(root / entry.name)]
     if not found:
-        raise DatasetError(f"{path}: expected its images under {root}, found none of {len(entries)}"
-                           + (f" (first: {entries[0].name!r})" if entries else ""))
-    names, labels, boxes = zip(*found, strict=True)
+        first = f" (first: {rows[0][1].name!r})" if rows else f" ({skipped[0]})" if skipped else ""
+        raise DatasetError(f"{path}: expected its images under {root}, found none of {len(rows)}{first}")
+    names, labels, boxes = zip(*(entry for _, entry in found), strict=True)
     present = set(names)
-    return LabelledImages(path.stem, root, names, tuple(root / name for name in names), labels, boxes,
-                          label_names, tuple(entry.name for entry in entries if entry.name not in present))
+    missing = tuple(dict.fromkeys(entry.name for _, entry in rows if entry.name not in present))
+    images = LabelledImages(path.stem, root, names, tuple(root / name for name in names), labels, boxes, label_names,
+                            missing, skipped=tuple(skipped))
+    return images.usable(places=[f"{path}:{line}" for line, _ in found])
 
 
-def _csv_labels(path: Path, rows: Sequence[tuple[int, dict]]) -> tuple[list[int], tuple[str, ...] | None]:
-    if not rows or "label" not in rows[0][1]:
-        return [0] * len(rows), None
-    texts = [row["label"].strip() for _, row in rows]
-    if "" in texts:
-        raise DatasetError(f"{path}:{rows[texts.index('')][0]}: expected a label, found an empty field")
+def _csv_row(fields: dict[str, str]) -> tuple[str, str, Box | None]:
+    """(path, label as written, box) of a row. raises ValueError"""
+    name, label = fields["path"], fields.get("label", "0").strip()
+    if not name or not is_line(name):
+        raise ValueError(f"expected a path, found {name!r}" if name else "expected a path, found an empty field")
+    if not label or not is_line(label):
+        raise ValueError(f"expected a label, found {label!r}" if label else "expected a label, found an empty field")
+    values = [fields.get(column, "").strip() for column in _BOX_COLUMNS]
+    if not any(values):
+        return name, label, None
+    try:
+        return name, label, check_box(values)
+    except ValueError as error:
+        raise ValueError("expected x1, y1, x2, y2 with x1 < x2 and y1 < y2, or all four empty, "
+                         f"found {values}") from error
+
+
+def _csv_labels(texts: Sequence[str]) -> tuple[list[int], tuple[str, ...] | None]:
     if all(text.isascii() and text.isdigit() for text in texts):
-        return [int(text) for text in texts], None
+        return [_whole(text) for text in texts], None
     names = tuple(sorted(set(texts)))
     numbers = {name: number for number, name in enumerate(names)}
     return [numbers[text] for text in texts], names
-
-
-def _csv_box(path: Path, number: int, row: dict) -> Box | None:
-    values = [row.get(column, "").strip() for column in _BOX_COLUMNS]
-    if not any(values):
-        return None
-    try:
-        return check_box(values)
-    except ValueError as error:
-        raise DatasetError(f"{path}:{number}: expected x1, y1, x2, y2 with x1 < x2 and y1 < y2, or all four "
-                           f"empty, found {values}") from error

@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+from rmaclib.boxes import Box
 from rmaclib.datasets.files import image_folder, images_by_stem, read_lines
-from rmaclib.datasets.types import Box, DatasetError, Query, RetrievalDataset
+from rmaclib.datasets.types import DatasetError, Query, RetrievalDataset, is_line
+from rmaclib.errors import InputError
 
 GROUND_TRUTH_FOLDERS = ("gt", "gt_files", ".")
 GRADES = ("good", "ok", "junk")
@@ -70,11 +72,14 @@ def with_images(queries: Iterable[Query], root: Path) -> tuple[Query, ...]:
 def check_box(numbers: Iterable[float]) -> Box:
     """(x1, y1, x2, y2), finite and not empty.
 
-    raises ValueError otherwise
+    raises InputError otherwise
     """
-    x1, y1, x2, y2 = box = tuple(float(number) for number in numbers)
+    try:
+        x1, y1, x2, y2 = box = tuple(float(number) for number in numbers)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"box: expected four numbers x1, y1, x2, y2 ({error})") from error
     if not all(map(math.isfinite, box)) or x1 >= x2 or y1 >= y2:
-        raise ValueError(f"box {box} (x1, y1, x2, y2)")
+        raise InputError(f"box {box} (x1, y1, x2, y2)")
     return box
 
 
@@ -101,7 +106,7 @@ def _read_query(path: Path) -> tuple[str, Box]:
         raise DatasetError(f"{path}:{number}: expected 5 fields `image x1 y1 x2 y2`, "
                            f"found {len(fields)}: {line!r}")
     try:
-        box = check_box(map(float, fields[1:]))
+        box = check_box(fields[1:])
     except ValueError as error:
         raise DatasetError(f"{path}:{number}: expected numbers with x1 < x2 and y1 < y2, "
                            f"found {line!r}") from error
@@ -111,7 +116,7 @@ def _read_query(path: Path) -> tuple[str, Box]:
 def _read_list(path: Path) -> frozenset[str]:
     images = set()
     for number, line in read_lines(path):
-        if len(line.split()) != 1:
+        if len(line.split()) != 1 or not is_line(line):
             raise DatasetError(f"{path}:{number}: expected one image name, found {line!r}")
         images.add(line)
     return frozenset(images)

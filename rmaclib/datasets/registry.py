@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
-
 from rmaclib.datasets.files import list_images
 from rmaclib.datasets.folders import read_folder_per_landmark, read_images, read_query_folder
 from rmaclib.datasets.holidays import is_holidays_name, read_holidays
@@ -18,6 +16,8 @@ from rmaclib.datasets.lists import read_landmarks_list
 from rmaclib.datasets.oxford import GROUND_TRUTH_FOLDERS, query_files, read_oxford
 from rmaclib.datasets.revisited import ground_truth_files, read_revisited
 from rmaclib.datasets.types import DatasetError, LabelledImages, RetrievalDataset
+from rmaclib.errors import InputError
+from rmaclib.settings import one_of, read_yaml
 
 _REPOSITORY_DATA = Path(__file__).parents[2] / "data"
 _RETRIEVAL_READERS = {"oxford": read_oxford, "revisited": read_revisited, "holidays": read_holidays,
@@ -53,8 +53,12 @@ def known_datasets() -> dict[str, Entry]:
     path = _REPOSITORY_DATA / "registry.yml"
     if not path.is_file():
         return {}
+    try:
+        content = read_yaml(path)
+    except InputError as error:
+        raise DatasetError(str(error)) from error
     entries = {}
-    for name, fields in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+    for name, fields in content.items():
         try:
             entries[name] = Entry(**fields)
         except TypeError as error:
@@ -97,10 +101,10 @@ def open_dataset(name_or_folder: str | os.PathLike, layout: str | None = None) -
 
     layout: oxford, revisited, holidays or folder; None finds it out. A registered name brings its own.
     raises DatasetError: an unknown name (lists the known ones and the roots), a name of a collection, a
-    folder without queries, and what the layout's reader raises; ValueError: an unknown layout
+    folder without queries, and what the layout's reader raises; InputError: an unknown layout
     """
-    if layout is not None and layout not in _RETRIEVAL_READERS:
-        raise ValueError(f"layout: expected one of {', '.join(_RETRIEVAL_READERS)}, got {layout!r}")
+    if layout is not None:
+        one_of("layout", layout, tuple(_RETRIEVAL_READERS))
     name, entry = os.fspath(name_or_folder), known_datasets().get(os.fspath(name_or_folder))
     if entry is not None:
         _check_kind(name, entry, "retrieval")
@@ -114,10 +118,12 @@ def open_dataset(name_or_folder: str | os.PathLike, layout: str | None = None) -
     return _RETRIEVAL_READERS[found](folder)
 
 
-def open_collection(name_or_path: str | os.PathLike) -> LabelledImages:
+def open_collection(name_or_path: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
     """Open a collection of labelled images: a registered name, a Landmarks list, a CSV file, a folder per
     landmark, or any other folder of images (all with label 0).
 
+    skip_bad: rows that can't be used, and images outside the sub-folders, are left out, see LabelledImages.skipped,
+      instead of being refused
     raises DatasetError: an unknown name, a name of a retrieval data set, a folder that has Landmarks lists
     (name the list), and what the reader raises
     """
@@ -125,16 +131,30 @@ def open_collection(name_or_path: str | os.PathLike) -> LabelledImages:
     if entry is not None:
         _check_kind(name, entry, "collection")
         folder = _registered_folder(name, entry)
-        images = (read_landmarks_list(folder / entry.list, folder) if entry.layout == "landmarks"
-                  else _COLLECTION_READERS[entry.layout](folder))
+        images = (read_landmarks_list(folder / entry.list, folder, skip_bad) if entry.layout == "landmarks"
+                  else _COLLECTION_READERS[entry.layout](folder, skip_bad))
         return replace(images, name=name, publishable=entry.publishable)
     path = _existing(name)
-    if path.is_file():
-        return read_images(path) if path.suffix.lower() == ".csv" else read_landmarks_list(path)
+    if not path.is_dir():
+        if path.suffix.lower() == ".csv":
+            return read_images(path, skip_bad)
+        return read_landmarks_list(path, None, skip_bad)
     if lists := _landmarks_lists(path):
         raise DatasetError(f"{path}: expected the path of one list, found a folder with "
                            + ", ".join(file.name for file in lists))
-    return _COLLECTION_READERS["folder" if detect_layout(path) == "folder" else "images"](path)
+    return _COLLECTION_READERS["folder" if detect_layout(path) == "folder" else "images"](path, skip_bad)
+
+
+def open_images(name_or_path: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
+    """Open images for what needs no labels: any folder with images in it or in its sub-folders, all with label 0 and
+    named by their paths from it; everything else as open_collection does. Each file is in it once.
+
+    raises DatasetError as open_collection does
+    """
+    path = Path(name_or_path)
+    if os.fspath(name_or_path) not in known_datasets() and path.is_dir():
+        return read_images(path)
+    return open_collection(name_or_path, skip_bad).usable(by_label=False)
 
 
 def self_check(dataset: RetrievalDataset | LabelledImages) -> list[str]:

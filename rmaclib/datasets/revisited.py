@@ -1,7 +1,7 @@
 """ROxford and RParis: the revisited ground truth of Oxford 5k and Paris 6k (Radenović et al. 2018)."""
 
 import os
-from collections.abc import Iterable
+import reprlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import numpy as np
 from rmaclib.datasets.files import image_folder, images_by_stem
 from rmaclib.datasets.oxford import check_box, with_images
 from rmaclib.datasets.safe_pickle import load_restricted_pickle
-from rmaclib.datasets.types import DatasetError, Query, RetrievalDataset
+from rmaclib.datasets.types import DatasetError, Query, RetrievalDataset, is_line
+from rmaclib.errors import InputError
 
 GRADES = ("easy", "hard", "junk")
 
@@ -51,11 +52,11 @@ def _ground_truth(root: Path) -> Path:
 def _checked(path: Path, content: object) -> tuple[list[str], list[str], list[dict]]:
     """(database images, query images, ground truth of each query), their types and lengths checked."""
     if not isinstance(content, dict) or not {"imlist", "qimlist", "gnd"} <= content.keys():
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        found = sorted(map(reprlib.repr, content)) if isinstance(content, dict) else type(content).__name__
         raise DatasetError(f"{path}: expected a dictionary of imlist, qimlist and gnd, found {found}")
-    images, query_images, truths = (list(content[key]) for key in ("imlist", "qimlist", "gnd"))
+    images, query_images, truths = (_items(f"{path}: {key}", content[key]) for key in ("imlist", "qimlist", "gnd"))
     for key, names in (("imlist", images), ("qimlist", query_images)):
-        if not all(isinstance(image, str) for image in names) or len(set(names)) != len(names):
+        if not all(isinstance(image, str) and is_line(image) for image in names) or len(set(names)) != len(names):
             raise DatasetError(f"{path}: expected {key} to be a list of different image names")
     if len(truths) != len(query_images):
         raise DatasetError(f"{path}: expected one gnd entry for each of {len(query_images)} queries, "
@@ -63,26 +64,36 @@ def _checked(path: Path, content: object) -> tuple[list[str], list[str], list[di
     return images, query_images, truths
 
 
+def _items(where: str, values: object) -> list:
+    """The items of a list, a tuple or an array of one dimension. raises DatasetError for anything else"""
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        return values.tolist()
+    if not isinstance(values, list | tuple):
+        raise DatasetError(f"{where}: expected a list, found {type(values).__name__}")
+    return list(values)
+
+
 def _query(where: str, image: str, path: Path | None, truth: object, images: list[str],
            database: dict[str, Path]) -> Query:
     if not isinstance(truth, dict) or not {"bbx", *GRADES} <= truth.keys():
         raise DatasetError(f"{where}: expected a dictionary of bbx, easy, hard and junk")
     try:
-        box = check_box(truth["bbx"])
-    except (TypeError, ValueError) as error:
+        box = check_box(_items(f"{where}: bbx", truth["bbx"]))
+    except InputError as error:
         raise DatasetError(f"{where}: expected bbx x1, y1, x2, y2 with x1 < x2 and y1 < y2, "
-                           f"found {truth['bbx']}") from error
+                           f"found {reprlib.repr(truth['bbx'])}") from error
     graded = {grade: _names(where, grade, truth[grade], images) for grade in GRADES}
     if len(frozenset().union(*graded.values())) < sum(map(len, graded.values())):
         raise DatasetError(f"{where}: expected one grade per image, found an image with two")
     return Query(image, image, path, box, {grade: names & database.keys() for grade, names in graded.items()})
 
 
-def _names(where: str, grade: str, indices: Iterable[int], images: list[str]) -> frozenset[str]:
-    array = np.asarray(indices)
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise DatasetError(f"{where}: expected {grade} to be a list of whole numbers, found {indices!r}")
-    outside = array[(array < 0) | (array >= len(images))]
-    if outside.size:
-        raise DatasetError(f"{where}: expected {grade} indices in 0..{len(images) - 1}, found {outside[0]}")
-    return frozenset(images[index] for index in array.tolist())
+def _names(where: str, grade: str, indices: object, images: list[str]) -> frozenset[str]:
+    numbers = _items(f"{where}: {grade}", indices)
+    if not all(isinstance(number, int | np.integer) and not isinstance(number, bool) for number in numbers):
+        raise DatasetError(f"{where}: expected {grade} to be a list of whole numbers, found {reprlib.repr(indices)}")
+    for number in numbers:
+        if not 0 <= number < len(images):
+            raise DatasetError(f"{where}: expected {grade} indices in 0..{len(images) - 1}, "
+                               f"found {number if abs(number) < 10**20 else 'a number of many digits'}")
+    return frozenset(images[number] for number in numbers)

@@ -1,11 +1,15 @@
 """What the readers return: a retrieval data set with its queries, or a collection of labelled images."""
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rmaclib.boxes import Box
-from rmaclib.errors import RmacError
+from rmaclib.errors import InputError, RmacError
 
 # Every other grade is junk: neither right nor wrong.
 POSITIVE_GRADES = ("good", "ok", "easy", "hard", "relevant")
@@ -13,6 +17,38 @@ POSITIVE_GRADES = ("good", "ok", "easy", "hard", "relevant")
 
 class DatasetError(RmacError, ValueError):
     """A data set that can't be read as it stands; the message names the file, and the line if any."""
+
+
+NOT_A_LINE = "its name is no line of UTF-8 text"
+TWICE = "listed twice, counted once"
+_SHOWN = 3  # examples in a note
+
+
+class Skipped(NamedTuple):
+    """What a reader left out.
+
+    name: as written, or the path from the folder; reason: why; place: where it is written, such as "list.txt:3", ""
+      where nothing is written down
+    """
+
+    name: str
+    reason: str
+    place: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place or shown(self.name)}: {self.reason}"
+
+
+def is_line(name: str) -> bool:
+    """Whether a name is a line of text that UTF-8 can hold: lists, tables and indexes have no other way to name a
+    file."""
+    # A file name that is no valid text comes from the system with surrogates in it.
+    return not re.search("[\0\n\r\ud800-\udfff]", name)
+
+
+def shown(name: str) -> str:
+    """A name as text that can be printed and written, whatever is in it."""
+    return name if is_line(name) else repr(name)
 
 
 @dataclass(frozen=True)
@@ -86,7 +122,9 @@ class LabelledImages:
     label_names: name of label 0, 1, …, where the collection has names
     missing: names that the list mentions and that have no file
     publishable: whether its pictures may be shown in public
-    raises ValueError when the four differ in length
+    skipped: what else was left out: files that can't be named in a list, links to nothing, an image's second mention,
+      and with skip_bad the rows that are refused otherwise
+    raises InputError when the four differ in length
     """
 
     name: str
@@ -98,11 +136,12 @@ class LabelledImages:
     label_names: tuple[str, ...] | None = None
     missing: tuple[str, ...] = ()
     publishable: bool = False
+    skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self):
         lengths = [len(self.names), len(self.paths), len(self.labels), len(self.boxes)]
         if len(set(lengths)) > 1:
-            raise ValueError(f"{self.name}: expected as many names, paths, labels and boxes, got {lengths}")
+            raise InputError(f"{self.name}: expected as many names, paths, labels and boxes, got {lengths}")
 
     def part(self, indices: Sequence[int], name: str = "") -> "LabelledImages":
         """Some of the images, in the order given, under another name if one is given."""
@@ -110,7 +149,76 @@ class LabelledImages:
                    for column in (self.names, self.paths, self.labels, self.boxes)]
         return LabelledImages(name or self.name, self.root, *columns, self.label_names, (), self.publishable)
 
+    def usable(self, can_name: Callable[[int], bool] | None = None, places: Sequence[str] = (),
+               by_label: bool = True) -> "LabelledImages":
+        """Without the images whose names can't be written down, and with each file once under a label; the others are
+        in `skipped`. A file under two labels stays under both: a photograph may show two landmarks.
+
+        can_name: whether the image of an index can be named, as a list needs it; default: is_line of its name
+        places: where each image is written down, see Skipped; by_label: False to have each file once at all
+        """
+        can_name = can_name or (lambda index: is_line(self.names[index]))
+        kept, skipped, taken, real = [], [], set(), _RealPaths()
+        for index, (name, path, label) in enumerate(zip(self.names, self.paths, self.labels, strict=True)):
+            place = places[index] if places else ""
+            if not can_name(index):
+                skipped.append(Skipped(name, NOT_A_LINE, place))
+            elif (file := (real(path), by_label and label)) in taken:
+                skipped.append(Skipped(name, TWICE, place))
+            else:
+                taken.add(file)
+                kept.append(index)
+        if not skipped:
+            return self
+        columns = [tuple(column[index] for index in kept)
+                   for column in (self.names, self.paths, self.labels, self.boxes)]
+        names, paths, labels, boxes = columns
+        return replace(self, names=names, paths=paths, labels=labels, boxes=boxes, skipped=(*self.skipped, *skipped))
+
+    @property
+    def under_several_labels(self) -> tuple[str, ...]:
+        """Names of the images whose file is in it under more than one label, each once."""
+        files = list(map(_RealPaths(), self.paths))
+        labels = Counter(file for file, _ in set(zip(files, self.labels, strict=True)))
+        return tuple({file: name for name, file in zip(self.names, files, strict=True) if labels[file] > 1}.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences that tell a user what was left out, and what may be a mistake; empty when there is nothing."""
+        told = []
+        if self.missing:
+            told.append(_note(len(self.missing), "listed images are not there, left out", map(shown, self.missing)))
+        doubles = [f"{entry.place} {shown(entry.name)}".strip() for entry in self.skipped if entry.reason == TWICE]
+        if doubles:
+            told.append(_note(len(doubles), "images are listed twice, counted once", doubles))
+        others = [str(entry) for entry in self.skipped if entry.reason != TWICE]
+        if others:
+            told.append(_note(len(others), "files or rows are left out", others))
+        if several := self.under_several_labels:
+            told.append(_note(len(several), "images are listed under several labels, used under each", several))
+        return told
+
     @property
     def counts(self) -> dict[str, int]:
         """Number of images and of different labels among them."""
         return {"images": len(self.names), "landmarks": len(set(self.labels))}
+
+
+class _RealPaths:
+    """Paths without links, so that one file has one; each folder is looked up once."""
+
+    def __init__(self):
+        self.folders: dict[str, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        folder, name = os.path.split(os.path.abspath(path))
+        if folder not in self.folders:
+            self.folders[folder] = os.path.realpath(folder)
+        return os.path.join(self.folders[folder], name)
+
+
+def _note(count: int, what: str, examples) -> str:
+    examples = list(examples)
+    return f"{count} {what}: {'; '.join(examples[:_SHOWN])}{' …' if count > _SHOWN else ''}"

@@ -7,6 +7,8 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
+from rmaclib.errors import InputError
+
 
 def average_precision(ranking: Sequence[Hashable] | np.ndarray, positives: Iterable[Hashable] | np.ndarray,
                       junk: Iterable[Hashable] | np.ndarray = ()) -> float:
@@ -16,7 +18,7 @@ def average_precision(ranking: Sequence[Hashable] | np.ndarray, positives: Itera
     item that occurs twice only the first occurrence counts
     positives, junk: items; junk is skipped and doesn't advance the rank
     returns nan when there are no positives
-    raises ValueError: an item both positive and junk, an array that isn't one-dimensional
+    raises InputError: an item both positive and junk, an array that isn't one-dimensional
     """
     positives = _items(positives)
     return trapezoid(positive_ranks(ranking, positives, junk), len(set(positives)))
@@ -28,7 +30,7 @@ def positive_ranks(ranking: Sequence[Hashable] | np.ndarray, positives: Iterable
     found. Arguments and errors as average_precision."""
     positives, junk = set(_items(positives)), set(_items(junk))
     if both := positives & junk:
-        raise ValueError(f"expected every item positive or junk, found both: {next(iter(both))!r}")
+        raise InputError(f"expected every item positive or junk, found both: {next(iter(both))!r}")
     judged = [item for item in dict.fromkeys(_items(ranking)) if item not in junk]
     return np.array([rank for rank, item in enumerate(judged, start=1) if item in positives], dtype=np.int64)
 
@@ -49,6 +51,6 @@ def trapezoid(ranks: np.ndarray, positives: int) -> float:
 def _items(values: Iterable[Hashable] | np.ndarray) -> list[Hashable]:
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
-            raise ValueError(f"expected a one-dimensional array, got shape {values.shape}")
+            raise InputError(f"expected a one-dimensional array, got shape {values.shape}")
         return values.tolist()  # plain integers hash several times faster than NumPy's
     return list(values)

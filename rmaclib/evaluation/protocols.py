@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rmaclib.datasets import Query, RetrievalDataset
+from rmaclib.errors import InputError
 from rmaclib.evaluation.average_precision import positive_ranks, trapezoid
+from rmaclib.settings import one_of
 
 PRECISION_AT = (1, 5, 10)
 
@@ -43,6 +45,9 @@ PROTOCOLS = {
 }
 
 
+_OF_LAYOUT = {"oxford": "oxford", "revisited": "revisited", "holidays": "holidays", "folder": "folder"}
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Scores of the rankings of a data set under a protocol.
@@ -76,6 +81,28 @@ class Evaluation:
         return "\n".join(lines)
 
 
+def default_protocol(dataset: RetrievalDataset) -> str:
+    """The protocol that the results on a data set of this layout are published in.
+
+    raises InputError for a layout that no protocol is made for
+    """
+    one_of(f"layout of {dataset.name}", dataset.layout, tuple(_OF_LAYOUT))
+    return _OF_LAYOUT[dataset.layout]
+
+
+def check_protocol(dataset: RetrievalDataset, protocol: str) -> None:
+    """raises InputError when a protocol isn't known, or needs other ground truth than the data set has; to be called
+    before anything is computed"""
+    one_of("protocol", protocol, tuple(PROTOCOLS))
+    needed = {grade for level in PROTOCOLS[protocol].levels for grade in level.positives + level.junk}
+    for query in dataset.queries:
+        if set(query.relevance) != needed:
+            fitting = f"; {_OF_LAYOUT[dataset.layout]!r} fits it" if dataset.layout in _OF_LAYOUT else ""
+            raise InputError(f"protocol {protocol!r} needs the grades {', '.join(sorted(needed))}; "
+                             f"{dataset.name} (layout {dataset.layout}), query {query.name!r}, has "
+                             f"{', '.join(sorted(query.relevance)) or 'none'}{fitting}")
+
+
 def evaluate(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]],
              protocol: str = "oxford") -> Evaluation:
     """Score a ranking per query (Section 5.1).
@@ -90,13 +117,11 @@ def evaluate(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]],
                         (Radenović et al. 2018)
       "holidays", "folder"  positives relevant; the query's own image skipped
     A query without positives is skipped and listed.
-    raises ValueError: an unknown protocol, grades of another one, a query without ranking or a ranking
+    raises InputError: an unknown protocol, grades of another one, a query without ranking or a ranking
     without query, an index outside the database
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    check_protocol(dataset, protocol)
     rules = PROTOCOLS[protocol]
-    _check_grades(dataset, protocol)
     _check_names(dataset, rankings)
     index = {name: number for number, name in enumerate(dataset.names)}
     per_query = []
@@ -139,30 +164,21 @@ def _prefixed(level: str, name: str) -> str:
     return f"{level}/{name}" if level else name
 
 
-def _check_grades(dataset: RetrievalDataset, protocol: str) -> None:
-    needed = {grade for level in PROTOCOLS[protocol].levels for grade in level.positives + level.junk}
-    for query in dataset.queries:
-        if set(query.relevance) != needed:
-            raise ValueError(f"protocol {protocol!r} needs the grades {', '.join(sorted(needed))}; "
-                             f"{dataset.name} (layout {dataset.layout}), query {query.name!r}, has "
-                             f"{', '.join(sorted(query.relevance)) or 'none'}")
-
-
 def _check_names(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]]) -> None:
     names = {query.name for query in dataset.queries}
     for problem, wrong in (("queries without a ranking", names - rankings.keys()),
                            ("rankings of unknown queries", rankings.keys() - names)):
         if wrong:
-            raise ValueError(f"{dataset.name}: expected a ranking per query, found {len(wrong)} {problem}: "
+            raise InputError(f"{dataset.name}: expected a ranking per query, found {len(wrong)} {problem}: "
                              + ", ".join(sorted(wrong)[:5]))
 
 
 def _checked(name: str, ranking: Sequence[int], size: int) -> list[int]:
     array = np.asarray(ranking)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(f"ranking of {name!r}: expected a sequence of whole numbers, got {array.dtype} "
+        raise InputError(f"ranking of {name!r}: expected a sequence of whole numbers, got {array.dtype} "
                          f"of shape {array.shape}")
     if array.size and (array.min() < 0 or array.max() >= size):
-        raise ValueError(f"ranking of {name!r}: expected indices 0..{size - 1}, "
+        raise InputError(f"ranking of {name!r}: expected indices 0..{size - 1}, "
                          f"found {array.min()}..{array.max()}")
     return array.tolist()

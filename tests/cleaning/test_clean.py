@@ -23,8 +23,8 @@ from rmaclib.cleaning import (
     MatchSettings,
     clean,
     clean_settings,
+    jobs,
     load_graph,
-    pipeline,
     select,
 )
 from rmaclib.cleaning.boxes import map_boxes
@@ -137,8 +137,8 @@ def test_finished_landmarks_are_not_matched_again(collection, cleaned, tmp_path,
     before = files(tmp_path)
     (tmp_path / "graphs" / "000002.npz").unlink()
     looked = []
-    real = pipeline.extract
-    monkeypatch.setattr(pipeline, "extract", lambda path, settings: (looked.append(path), real(path, settings))[1])
+    real = jobs.extract
+    monkeypatch.setattr(jobs, "extract", lambda path, settings: (looked.append(path), real(path, settings))[1])
     run(images, tmp_path, threads)
     assert {path.parent.name for path in looked} == {"2"} and files(tmp_path) == before
 
@@ -149,7 +149,8 @@ def test_changed_files_are_matched_again_and_changed_settings_refused(collection
     run(images, tmp_path / "out", threads)
     save(tmp_path / "copy/images/2/1.png", texture(70))
     assert run(images, tmp_path / "out", threads).landmarks[1].selection.component.tolist() == [0, -1, 0]
-    with pytest.raises(CleanError, match="000000.npz was made with other keypoints and matching settings"):
+    with pytest.raises(CleanError, match=r"000000.npz was made with other settings: keypoints.count .200, now 90., "
+                                         r"matching.ratio .0.8, now 0.7.; choose another folder"):
         run(images, tmp_path / "out", threads,
             replace(SETTINGS, keypoints=KeypointSettings(count=90), matching=MatchSettings(ratio=0.7)))
     # Thresholds come after matching.
@@ -160,15 +161,15 @@ def test_changed_files_are_matched_again_and_changed_settings_refused(collection
 KILLED = """
 import os, signal, sys
 from concurrent.futures import ThreadPoolExecutor
-from rmaclib.cleaning import CleanSettings, KeypointSettings, clean, pipeline
+from rmaclib.cleaning import CleanSettings, KeypointSettings, clean, jobs
 from rmaclib.datasets import open_collection
-save, done = pipeline.save_graph, []
+save, done = jobs.save_graph, []
 def save_two(path, graph):
     save(path, graph)
     done.append(path)
     if len(done) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-pipeline.save_graph = save_two
+jobs.save_graph = save_two
 with ThreadPoolExecutor(1) as pool:
     clean(open_collection(sys.argv[1]), CleanSettings(keypoints=KeypointSettings(count=200)), out=sys.argv[2],
           executor=pool, progress=False)
@@ -185,9 +186,9 @@ def test_a_killed_run_goes_on_with_the_same_bytes(collection, tmp_path, threads)
 
 
 def test_cutting_into_blocks_changes_nothing(collection, cleaned, tmp_path, threads, monkeypatch):
-    monkeypatch.setattr(pipeline, "BLOCK", 2)
-    monkeypatch.setattr(pipeline, "CHUNK", 1)
-    monkeypatch.setattr(pipeline, "IN_FLIGHT", 1)
+    monkeypatch.setattr(jobs, "BLOCK", 2)
+    monkeypatch.setattr(jobs, "CHUNK", 1)
+    monkeypatch.setattr(jobs, "IN_FLIGHT", 1)
     found = run(open_collection(collection / "list.txt"), tmp_path, threads, ahead=1)
     for one, other in zip(found.landmarks, cleaned.landmarks, strict=True):
         assert np.array_equal(one.graph.pairs, other.graph.pairs)
@@ -205,7 +206,7 @@ def test_the_default_pool_of_processes(collection, tmp_path, threads):
 
 
 def test_an_error_in_a_task_reaches_the_caller(collection, tmp_path, threads, monkeypatch):
-    monkeypatch.setattr(pipeline, "extract", lambda *_: 1 / 0)
+    monkeypatch.setattr(jobs, "extract", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(open_collection(collection / "list.txt"), tmp_path, threads)
     assert not list(tmp_path.rglob("*.npz"))
@@ -214,7 +215,7 @@ def test_an_error_in_a_task_reaches_the_caller(collection, tmp_path, threads, mo
 class Told:
     """Shortlists that a test writes down; -1 for none."""
 
-    name = "told"
+    identity = {"network": "told", "size": 320}
 
     def __init__(self, rows):
         self.rows, self.asked = np.array(rows), []
@@ -234,7 +235,7 @@ def test_large_classes_are_matched_on_shortlists(collection, tmp_path, threads):
     assert graph.compared == 2 and graph.pairs.tolist() == [[0, 1], [0, 2]]  # either way counts
     assert found.landmarks[0].selection.component.tolist() == [0, 0, 0, -1, -1, -1]
     assert found.landmarks[1].graph.compared == 3
-    with pytest.raises(CleanError, match="other pairs settings"):
+    with pytest.raises(CleanError, match="other settings: pairs"):
         run(images, tmp_path, threads)
 
 

@@ -97,7 +97,7 @@ def test_another_threshold_needs_no_matching(collection, tmp_path, monkeypatch):
     part = collection / "part.txt"
     part.write_text("".join(f"images/2/{number}.png 2\n" for number in range(3)))
     assert "3 of 3 images" in run(part, "--out", tmp_path, "--threshold", 9, *COUNT).stderr
-    monkeypatch.setattr("rmaclib.cleaning.pipeline.extract_all", lambda *_: 1 / 0)
+    monkeypatch.setattr("rmaclib.cleaning.jobs.extract_all", lambda *_: 1 / 0)
     (tmp_path / "s.yml").write_text("verification: {min_inliers: 9}\ngraph: {threshold: 9}\n")
     assert "0 of 3 images" in run(part, "--out", tmp_path, "--threshold", 5000, "--settings", tmp_path / "s.yml",
                                    *COUNT).stderr
@@ -121,7 +121,7 @@ def test_a_folder_per_landmark_and_settings_from_a_file(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("keypoints: {coun: 1}", "unknown key 'coun'"), ("- a", "expected settings in YAML"),
-    ("keypoints: 7", "expected settings in YAML"), ("a: {", "expected settings in YAML"),
+    ("keypoints: 7", "keypoints: expected `name: value`, got 7"), ("a: {", "expected settings in YAML"),
 ])
 def test_bad_settings_files_are_named(collection, tmp_path, text, message):
     (tmp_path / "settings.yml").write_text(text)

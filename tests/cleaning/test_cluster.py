@@ -37,10 +37,10 @@ def graphs(folder):
 
 
 def test_the_same_bytes_also_when_a_worker_is_killed(cluster, collection, expected, tmp_path, monkeypatch):
-    from rmaclib.cleaning import pipeline
+    from rmaclib.cleaning import jobs
 
-    monkeypatch.setattr(pipeline, "CHUNK", 1)
-    monkeypatch.setattr(pipeline, "BLOCK", 2)
+    monkeypatch.setattr(jobs, "CHUNK", 1)
+    monkeypatch.setattr(jobs, "BLOCK", 2)
     images = open_collection(collection / "list.txt")
     with distributed.Client(cluster, set_as_default=False) as client:
         clean(images, SETTINGS, out=tmp_path / "whole", executor=client.get_executor(pure=False), progress=False)
@@ -68,10 +68,10 @@ def test_the_same_bytes_also_when_a_worker_is_killed(cluster, collection, expect
 
 
 def _slow_down():
-    from rmaclib.cleaning import pipeline
+    from rmaclib.cleaning import jobs
 
-    real = pipeline.extract
-    pipeline.extract = lambda path, settings: (time.sleep(0.1), real(path, settings))[1]
+    real = jobs.extract
+    jobs.extract = lambda path, settings: (time.sleep(0.1), real(path, settings))[1]
 
 
 def test_the_command_line_runs_on_a_scheduler(cluster, collection, expected, tmp_path):

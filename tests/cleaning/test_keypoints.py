@@ -80,7 +80,7 @@ def test_without_kornia_the_extra_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("values, message", [
-    ({"detector": "surf"}, "sift, hessian-affine, got 'surf'"), ({"size": 8}, "at least 16"),
+    ({"detector": "surf"}, "'sift' or 'hessian-affine', got 'surf'"), ({"size": 8}, "at least 16"),
     ({"count": 1}, "at least 3"),
 ])
 def test_bad_settings(values, message):

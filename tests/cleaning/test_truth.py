@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from cleaning_pictures import VIEWS
 
+from rmaclib.boxes import overlaps
 from rmaclib.cleaning import CleanSettings, KeypointSettings, clean
 from rmaclib.cleaning.boxes import clip_boxes, map_boxes
-from rmaclib.cleaning.truth import Truth, judge, overlap, read_truth
+from rmaclib.cleaning.truth import Truth, judge, read_truth
 from rmaclib.datasets import DatasetError, open_collection
 
 HEADER = "path,monument,profile,visible,x1,y1,x2,y2,light\n"
@@ -15,7 +16,7 @@ HEADER = "path,monument,profile,visible,x1,y1,x2,y2,light\n"
     ((0, 0, 10, 10), (2, 2, 4, 4), 0.04), ((0, 0, 1, 1), (5, 5, 9, 9), 0),
 ])
 def test_overlap_by_hand(box, other, expected):
-    assert overlap(box, other) == overlap(other, box) == pytest.approx(expected)
+    assert overlaps([box], [other])[0, 0] == overlaps([other], [box])[0, 0] == pytest.approx(expected)
 
 
 def test_truth_is_read(tmp_path):
@@ -27,7 +28,8 @@ def test_truth_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("path,monument\n", "truth.csv:1: .* missing"), (HEADER + "a,m,p,2,,,,,\n", "truth.csv:2: visible: expected 0..1"),
+    ("path,monument\n", "truth.csv:1: expected a column `profile`"),
+    (HEADER + "a,m,p,2,,,,,\n", "truth.csv:2: visible: expected 0..1"),
     (HEADER + "a,m,p,1,9,2,3,4,\n", "truth.csv:2: box"), (HEADER + "a,m,p,x,,,,,\n", "truth.csv:2"),
 ])
 def test_bad_truth_is_named(tmp_path, text, message):

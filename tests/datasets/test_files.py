@@ -73,5 +73,5 @@ def test_lines_come_with_their_numbers(tmp_path):
 
 def test_text_that_is_not_utf8_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(DatasetError, match=r"a.txt: expected UTF-8"):
+    with pytest.raises(DatasetError, match=r"a.txt:1: expected UTF-8"):
         list(read_lines(tmp_path / "a.txt"))

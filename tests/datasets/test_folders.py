@@ -1,6 +1,16 @@
+import os
+
 import pytest
 
-from rmaclib.datasets import DatasetError, read_folder_per_landmark, read_images, read_query_folder
+from rmaclib.datasets import (
+    DatasetError,
+    open_collection,
+    open_images,
+    read_folder_per_landmark,
+    read_images,
+    read_query_folder,
+)
+from rmaclib.folders import output_folder
 
 
 @pytest.fixture
@@ -56,3 +66,68 @@ def test_any_folder_or_csv(make):
     assert found.names == ("a.jpg", "x/b.jpg") and found.labels == (0, 0) and found.label_names is None
     (root / "two.csv").write_text("path,label\nx/b.jpg,4\n")
     assert read_images(root / "two.csv").labels == (4,)
+
+
+def test_images_outside_the_sub_folders_are_refused_or_skipped(make):
+    root = make("x/a.jpg", "b.jpg", "y/c.jpg")
+    with pytest.raises(DatasetError, match="b.jpg: expected .* move it into one, or leave out such .*--skip-bad"):
+        open_collection(root)
+    found = open_collection(root, skip_bad=True)
+    assert found.names == ("x/a.jpg", "y/c.jpg") and found.labels == (0, 1)
+    assert [(entry.name, entry.reason) for entry in found.skipped] == [
+        ("b.jpg", "not in a sub-folder named after its landmark")]
+
+
+def test_any_tree_is_fine_where_labels_do_not_matter(make):
+    root = make("a.jpg", "x/b.jpg", "x/deep/c.jpg", "query/d.jpg")
+    (root / "annotation_own.txt").write_text("a.jpg 0\n")
+    found = open_images(root)
+    assert found.names == ("a.jpg", "query/d.jpg", "x/b.jpg", "x/deep/c.jpg") and set(found.labels) == {0}
+    assert open_images("diorama_val").counts == open_collection("diorama_val").counts  # names as before
+    with pytest.raises(DatasetError, match="expected a path or a name"):
+        open_images(root / "nothing")
+
+
+def test_names_that_no_list_can_hold_are_left_out_with_a_reason(make):
+    root = make("tower/a.jpg", "tower/two\nlines.jpg", "bridge/b.jpg")
+    with open(os.fsencode(root) + b"/tower/caf\xe9.jpg", "wb"):
+        pass
+    os.mkdir(os.fsencode(root) + b"/\xff")
+    with open(os.fsencode(root) + b"/\xff/c.jpg", "wb"):
+        pass
+    for found in (read_folder_per_landmark(root), open_images(root)):
+        assert found.names == ("bridge/b.jpg", "tower/a.jpg")
+        assert {entry.reason for entry in found.skipped} == {"its name is no line of UTF-8 text"}
+        assert len(found.skipped) == 3 and found.notes[0].encode()
+    assert read_folder_per_landmark(root).label_names == ("bridge", "tower")
+    with pytest.warns(UserWarning, match="3 files left out"):
+        assert read_query_folder(root).names == ("bridge/b.jpg", "tower/a.jpg")
+
+
+def test_links_to_nothing_and_pipes_are_told(make):
+    root = make("x/a.jpg")
+    (root / "x/dead.jpg").symlink_to(root / "gone.jpg")
+    os.mkfifo(root / "x/pipe.jpg")
+    for found in (read_folder_per_landmark(root), open_images(root)):
+        assert found.names == ("x/a.jpg",)
+        assert [(entry.name, entry.reason) for entry in found.skipped] == [
+            ("x/dead.jpg", "a link to a file that isn't there"), ("x/pipe.jpg", "no regular file")]
+
+
+def test_outputs_of_the_library_are_never_inputs(make):
+    root = make("x/a.jpg")
+    with output_folder(root / "cleaned", "clean") as out:
+        out.will_write(["thumbnails/1.jpg"])
+        make("cleaned/thumbnails/1.jpg")
+    assert open_images(root).names == read_folder_per_landmark(root).names == ("x/a.jpg",)
+    with pytest.raises(DatasetError, match="cleaned: expected photographs, found the output folder of a run"):
+        open_images(root / "cleaned")
+
+
+def test_a_file_linked_twice_under_a_landmark_counts_once(make):
+    root = make("x/a.jpg", "x/copy.jpg", "y/b.jpg")
+    (root / "x/link.jpg").symlink_to("a.jpg")
+    (root / "y/other.jpg").symlink_to("../x/a.jpg")
+    found = read_folder_per_landmark(root)
+    assert found.names == ("x/a.jpg", "x/copy.jpg", "y/b.jpg", "y/other.jpg")
+    assert [entry.name for entry in found.skipped] == ["x/link.jpg"] and found.under_several_labels == ("y/other.jpg",)

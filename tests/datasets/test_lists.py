@@ -8,6 +8,7 @@ from rmaclib.datasets import (
     DatasetError,
     LabelledImages,
     ListEntry,
+    open_images,
     read_csv,
     read_landmarks_entries,
     read_landmarks_list,
@@ -136,9 +137,9 @@ def test_csv_with_numbers_or_without_labels(tmp_path):
 @pytest.mark.parametrize("text, message", [
     ("", r":1: expected a column `path`, found no header"),
     ("file,label\na.jpg,0\n", r":1: expected a column `path`, found \['file', 'label'\]"),
-    ("path,label\na.jpg,0\n,1\n", r":3: expected a path and 2 fields"),
-    ("path,label\na.jpg\n", r":2: expected a path and 2 fields"),
-    ("path\na.jpg,0\n", r":2: expected a path and 1 fields"),
+    ("path,label\na.jpg,0\n,1\n", r":3: expected a path, found an empty field"),
+    ("path,label\na.jpg\n", r":2: expected 2 fields, found 1"),
+    ("path\na.jpg,0\n", r":2: expected 1 fields, found 2"),
     ("path,label\na.jpg,0\na.jpg,\n", r":3: expected a label"),
     ("path,x1,y1,x2,y2\na.jpg,1,2,,\n", r":2: expected x1, y1, x2, y2"),
     ("path,x1,y1,x2,y2\na.jpg,1,2,1,4\n", r":2: expected x1, y1, x2, y2"),
@@ -152,3 +153,77 @@ def test_malformed_csv_is_named(tmp_path, text, message):
         read_csv(tmp_path / "list.csv")
     with pytest.raises(DatasetError, match="none.csv: no such file"):
         read_csv(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("line", ["b.jpg 100000000000000000000", "b.jpg " + "9" * 5000, "b.jpg 2147483648",
+                                  "b\0.jpg 1", "b.jpg 1 0 inf 0 9"])
+def test_absurd_lines_are_named(tmp_path, line):
+    images(tmp_path, "a.jpg")
+    (tmp_path / "list.txt").write_text(f"a.jpg 0\n{line}\n")
+    with pytest.raises(DatasetError, match=r"list.txt:2: "):
+        read_landmarks_list(tmp_path / "list.txt")
+
+
+def test_bad_lines_can_be_skipped(tmp_path):
+    images(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "list.txt").write_text("a.jpg 0\nno label\nb.jpg 1 9 5 1 9\nb.jpg 1\na.jpg 7\n")
+    (tmp_path / "labels.txt").write_text("tower\nbridge\n")
+    found = read_landmarks_list(tmp_path / "list.txt", skip_bad=True)
+    assert found.names == ("a.jpg", "b.jpg") and found.labels == (0, 1)
+    assert [(entry.place, entry.name) for entry in found.skipped] == [
+        (f"{tmp_path}/list.txt:2", "no label"), (f"{tmp_path}/list.txt:3", "b.jpg 1 9 5 1 9"),
+        (f"{tmp_path}/list.txt:5", "a.jpg")]
+    assert "0 numbers" in found.skipped[0].reason and "box" in found.skipped[1].reason
+    assert "3 files or rows are left out" in found.notes[0]
+    with pytest.raises(DatasetError):
+        read_landmarks_list(tmp_path / "list.txt")
+
+
+def test_bad_rows_of_csv_can_be_skipped(tmp_path):
+    images(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "list.csv").write_text("path,label,x1,y1,x2,y2\na.jpg,7,,,,\nb.jpg,,,,,\nb.jpg,3,1,2,1,4\nb.jpg\n"
+                                       f"b.jpg,{10**20},,,,\nb.jpg,{'9' * 5000},,,,\nb.jpg,3,1,2,3,4\n")
+    found = read_csv(tmp_path / "list.csv", skip_bad=True)
+    assert found.names == ("a.jpg", "b.jpg") and found.labels == (7, 3) and found.boxes == (None, (1, 2, 3, 4))
+    assert [entry.place.split(":")[-1] for entry in found.skipped] == ["3", "4", "5", "6", "7"]
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"path,label\na.jpg,0\n\"b.jpg,1\n", r":3: expected CSV"), (b"path,path\na.jpg,b.jpg\n", ":1: expected a column"),
+    (b"path\na\0.jpg\n", ":2: expected a path"), (b"path\n\xff.jpg\n", ":2: expected UTF-8"),
+    (b"path,label\na.jpg,\"two\nlines\"\n", ":3: expected a label"),
+    (b"path\n" + b"a" * 200_000, ":2: expected CSV"), (b"path,x1,y1,x2,y2\na.jpg,0,0,inf,9\n", ":2: expected x1"),
+])
+def test_bad_csv_is_named(tmp_path, content, message):
+    images(tmp_path, "a.jpg")
+    (tmp_path / "list.csv").write_bytes(content)
+    with pytest.raises(DatasetError, match="list.csv" + message):
+        read_csv(tmp_path / "list.csv")
+
+
+def test_doubles_are_told_and_counted_once(tmp_path):
+    images(tmp_path, "a.jpg", "b.jpg", "copy.jpg")
+    (tmp_path / "link.jpg").symlink_to("a.jpg")
+    (tmp_path / "again").symlink_to(".")
+    (tmp_path / "list.txt").write_text("a.jpg 0\nb.jpg 0\na.jpg 0\n./a.jpg 0\nlink.jpg 0\nagain/a.jpg 0\ncopy.jpg 0\n"
+                                       "b.jpg 1\n")
+    found = read_landmarks_list(tmp_path / "list.txt")
+    assert found.names == ("a.jpg", "b.jpg", "copy.jpg", "b.jpg") and found.labels == (0, 0, 0, 1)
+    assert [entry.place.split(":")[-1] for entry in found.skipped] == ["3", "4", "5", "6"]
+    assert {entry.reason for entry in found.skipped} == {"listed twice, counted once"}
+    assert found.under_several_labels == ("b.jpg",)
+    assert [note.split(":")[0] for note in found.notes] == [
+        "4 images are listed twice, counted once", "1 images are listed under several labels, used under each"]
+    once = open_images(tmp_path / "list.txt")
+    assert once.names == ("a.jpg", "b.jpg", "copy.jpg") and once.labels == (0, 0, 0)
+
+
+@pytest.mark.parametrize("read, name", [(read_landmarks_list, "list.txt"), (read_csv, "list.csv")])
+def test_what_is_no_text_file_is_named(tmp_path, read, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(DatasetError, match=f"{name}: expected a text file, found a folder"):
+        read(tmp_path / name)
+    with pytest.raises(DatasetError, match="/dev/zero: expected a text file, found a device"):
+        read("/dev/zero")
+    with pytest.raises(DatasetError, match="expected the path|no such file"):
+        read("a\0b.csv")

@@ -1,5 +1,8 @@
 import os
 import pickle
+import random
+import resource
+import time
 
 import numpy as np
 import pytest
@@ -57,7 +60,7 @@ def test_a_query_without_image_is_left_out_with_a_warning(save, truth):
     ("hard", [1.5], r"expected hard to be a list of whole numbers"),
     ("hard", [0], r"expected one grade per image"),
     ("bbx", [1, 2, 1, 4], r"expected bbx .* found \[1, 2, 1, 4\]"),
-    ("bbx", None, r"expected bbx .* found None"),
+    ("bbx", None, r"bbx: expected a list, found NoneType"),
 ])
 def test_wrong_ground_truth_names_the_query(save, truth, key, value, message):
     truth["gnd"][0][key] = value
@@ -132,3 +135,89 @@ def test_damaged_files_are_named(tmp_path, damage):
         load_restricted_pickle(tmp_path / "x.pkl")
     with pytest.raises(DatasetError, match=r"y.pkl: no such file"):
         load_restricted_pickle(tmp_path / "y.pkl")
+
+
+def numpys(name, *arguments, state=None, module="numpy"):
+    """Protocol 0: the call of a function of NumPy, and the state that the result gets."""
+    body = f"c{module}\n{name}\n(" + "".join(arguments) + "tR"
+    return (body + (f"({state}tb" if state else "") + ".").encode()
+
+
+_ARRAY = "cnumpy\nndarray\n"
+_OBJECTS = "cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR"
+_FLOATS = "cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR"
+# A tuple of a tuple of …, each twice: its hash takes 2 ** 60 steps.
+_NESTED = b"\x80\x02)q\x00" + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1])
+                                       for n in range(60))
+BOMBS = {
+    "an array of 80 GB": numpys("ndarray", "(I10000000000\nt", "S'O'\n"),
+    "an array of 80 GB, rebuilt": numpys("_reconstruct", _ARRAY, "(I10000000000\nt", "S'O'\n",
+                                         module="numpy.core.multiarray"),
+    "a state of 80 GB": numpys("_reconstruct", _ARRAY, "(I0\nt", "S'b'\n", module="numpy.core.multiarray",
+                               state="I1\n(I10000000000\nt" + _OBJECTS + "I00\n(l"),
+    "more numbers than bytes": numpys("_reconstruct", _ARRAY, "(I0\nt", "S'b'\n", module="numpy.core.multiarray",
+                                      state="I1\n(I10000000000\nt" + _FLOATS + "I00\nS''\n"),
+    "a set with a slow hash": b"\x80\x02cbuiltins\nset\n(" + _NESTED[2:] + b"\x85tR.",
+    "a key with a slow hash": b"\x80\x02}" + _NESTED[2:] + b"N\x73.",
+    "a memo of 32 GB": b"\x80\x02]r\xff\xff\xff\xff.",
+    "a bytearray of 32 GB": b"\x80\x05\x96" + (2**35).to_bytes(8, "little") + b".",
+    "text of 32 GB": b"\x80\x04\x8d" + (2**35).to_bytes(8, "little") + b".",
+    "a changed function": b"c_codecs\nencode\n(N(S'__kwdefaults__'\nNdtb.",
+    "deeper than any stack": b"(l" * 200_000 + b"(" + b"a" * 200_000 + b".",
+    "an endless codec": b"c_codecs\nencode\n(V" + b"x" * 100 + b"\nS'punycode'\ntR.",
+    "an object": b"\x80\x02cnumpy\nndarray\n)\x81.",
+}
+
+
+@pytest.mark.parametrize("bomb", list(BOMBS))
+def test_a_pickle_takes_no_more_memory_or_time_than_its_size(tmp_path, bomb):
+    (tmp_path / "x.pkl").write_bytes(BOMBS[bomb])
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    try:
+        load_restricted_pickle(tmp_path / "x.pkl")
+    except DatasetError as error:
+        assert "x.pkl: expected a pickle" in str(error)
+    assert time.monotonic() - started < 3
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+
+
+@pytest.mark.parametrize("key, value", [
+    ("imlist", 7), ("imlist", "abcd"), ("imlist", {"a": 1}), ("imlist", [None]), ("imlist", ["a\nb"]), ("gnd", "x"),
+    ("gnd", {0: 1}), ("qimlist", np.zeros((2, 2))), ("qimlist", None),
+])
+def test_odd_types_are_refused(save, truth, key, value):
+    with pytest.raises(DatasetError, match=r"gnd_roxford5k.pkl"):
+        read_revisited(save(truth | {key: value}))
+
+
+@pytest.mark.parametrize("key, value", [
+    ("bbx", "1234"), ("bbx", {1: 2}), ("bbx", [10**400, 1, 2, 3]), ("bbx", [1, 2, float("inf"), 4]), ("bbx", [[1]] * 4),
+    ("easy", "0"), ("easy", {0}), ("easy", [[0], [1, 2]]), ("easy", [None]), ("easy", [True]), ("easy", [10**30]),
+    ("easy", [10**5000]), ("easy", np.array([[0]])), ("easy", 0), ("junk", [0.0]), ("hard", {"a": 0}),
+])
+def test_odd_ground_truth_is_refused(save, truth, key, value):
+    truth["gnd"][0][key] = value
+    with pytest.raises(DatasetError, match=r"gnd_roxford5k.pkl: gnd\[0\]"):
+        read_revisited(save(truth))
+
+
+def test_every_mutation_is_refused_or_read(tmp_path, truth):
+    truth["gnd"][0]["easy"] = np.arange(3)
+    for protocol in (0, 2, 5):
+        whole = pickle.dumps(truth, protocol)
+        draw = random.Random(protocol)
+        for _ in range(200):
+            changed = bytearray(whole)
+            for _ in range(draw.randint(1, 3)):
+                changed[draw.randrange(len(changed))] = draw.randrange(256)
+            (tmp_path / "x.pkl").write_bytes(changed[:draw.choice([None, draw.randrange(len(changed))])])
+            try:
+                load_restricted_pickle(tmp_path / "x.pkl")
+            except DatasetError as error:
+                assert "x.pkl" in str(error)
+
+
+def test_a_folder_and_a_device_are_no_pickles(tmp_path):
+    for path in (tmp_path, "/dev/zero"):
+        with pytest.raises(DatasetError, match="expected a pickle, found a"):
+            load_restricted_pickle(path)

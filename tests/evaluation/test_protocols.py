@@ -1,11 +1,13 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rmaclib.datasets import Query, RetrievalDataset, open_dataset
-from rmaclib.evaluation import PROTOCOLS, average_precision, evaluate
+from rmaclib.errors import InputError
+from rmaclib.evaluation import PROTOCOLS, average_precision, check_protocol, default_protocol, evaluate
 
 NAMES = tuple("abcdefghij")
 
@@ -145,3 +147,22 @@ def test_perfect_and_worst_rankings_of_the_photographs(photos):
     best = {name: sorted(numbers, key=lambda i, p=p: data.names[i] not in p) for name, p in positive.items()}
     assert evaluate(data, best).scores == {"mAP": 1.0}
     assert evaluate(data, {name: ranking[::-1] for name, ranking in best.items()}).scores["mAP"] < 0.05
+
+
+def test_a_protocol_is_checked_before_there_are_rankings():
+    check_protocol(OXFORD, "oxford-removed")
+    check_protocol(REVISITED, "revisited")
+    for protocol in ("oxford", "classic"):
+        with pytest.raises(InputError, match="protocol"):
+            check_protocol(REVISITED, protocol)
+    with pytest.raises(InputError, match="'revisited' fits it"):
+        check_protocol(REVISITED, "oxford")
+
+
+@pytest.mark.parametrize("layout, protocol", [("oxford", "oxford"), ("revisited", "revisited"),
+                                              ("holidays", "holidays"), ("folder", "folder")])
+def test_the_default_protocol_follows_the_layout(layout, protocol):
+    assert default_protocol(replace(OXFORD, layout=layout)) == protocol
+    assert protocol in PROTOCOLS
+    with pytest.raises(InputError, match="layout of toy: expected one of"):
+        default_protocol(replace(OXFORD, layout="images"))

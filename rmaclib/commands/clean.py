@@ -1,0 +1,169 @@
+"""rmac clean. Nothing here loads torch: the process that cleans needs the memory for keypoints."""
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rmaclib.cleaning import CleanSettings, clean
+from rmaclib.cleaning.folder import LIST, cleaning_folder
+from rmaclib.cleaning.keypoints import DETECTORS
+from rmaclib.cleaning.report import write_report
+from rmaclib.commands.common import choice, command_group, messages
+from rmaclib.datasets import LabelledImages, open_collection
+from rmaclib.errors import InputError, MissingPackageError
+from rmaclib.folders import refuse_inside, waiting
+from rmaclib.search.neighbours import DescriptorNeighbours
+from rmaclib.settings import read_settings, whole_number
+
+app = command_group()
+Detector = choice("Detector", DETECTORS)
+_PATIENCE = 10  # seconds that a scheduler has to answer
+
+
+@app.command("clean")
+def clean_command(
+    images: Annotated[str, typer.Argument(
+        metavar="LIST", help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
+    out: Annotated[str, typer.Option(
+        metavar="FOLDER", help="Folder for the clean list, tables, report.html, and the graphs.")],
+    threshold: Annotated[int | None, typer.Option(help="Inliers that an edge needs.  [default: 10]")] = None,
+    conductance: Annotated[float | None, typer.Option(
+        help="Parts that share less than this part of their inliers are separated, 0 for none.  [default: 0.02]",
+    )] = None,
+    largest: Annotated[int | None, typer.Option(help="Parts kept of each landmark.  [default: 1]")] = None,
+    min_matches: Annotated[int | None, typer.Option(
+        help="Verified matches that a kept image needs: 2 for fewer mistakes and images.  [default: 1]")] = None,
+    detector: Annotated[Detector | None, typer.Option(help="Keypoints.  [default: sift]")] = None,
+    keypoints: Annotated[int | None, typer.Option(help="Keypoints per image.  [default: 1000]")] = None,
+    size: Annotated[int | None, typer.Option(help="Longer side in pixels.  [default: 512]")] = None,
+    settings: Annotated[Path | None, typer.Option(help="YAML file with any setting; options go before it.")] = None,
+    scheduler: Annotated[str | None, typer.Option(
+        metavar="ADDRESS", help="dask scheduler to run on, such as tcp://host:8786.  [default: this machine's cores]",
+    )] = None,
+    ahead: Annotated[int, typer.Option(help="Tasks handed over at a time: at least twice the workers.")] = 64,
+    thumbnails: Annotated[int, typer.Option(help="Kept, and dropped, images shown of each landmark.")] = 12,
+    network: Annotated[str, typer.Option(
+        help="Network of the shortlists for large classes, on the CPU.")] = "efficientnet_lite0",
+    skip_bad: Annotated[bool, typer.Option(
+        "--skip-bad", help="Leave out rows that can't be used, and tell them, instead of refusing the list.")] = False,
+    no_wait: Annotated[bool, typer.Option(
+        "--no-wait", help="Fail at once when another process writes to OUT.")] = False,
+) -> None:
+    """Clean a noisy collection: keep what shows the same thing, with boxes. A killed run goes on when started again.
+
+    Examples:
+
+    - `rmac clean annotation_full_train.txt --out clean`
+
+    - `rmac clean my_landmarks --out clean --threshold 15 --largest 2`
+
+    - `rmac clean landmarks_full --out clean --scheduler tcp://10.0.0.1:8786 --ahead 512`
+
+    OUT/annotation_clean.txt is the clean list (`path label x1 x2 y1 y2`), OUT/report.html shows what was dropped
+    and why. Another --conductance, --largest or --min-matches, or a higher --threshold, on the same OUT needs no
+    matching.
+    """
+    started = time.monotonic()
+    chosen = _clean_settings(
+        settings, {"--threshold": ("threshold", threshold), "--conductance": ("conductance", conductance),
+                   "--largest": ("largest", largest), "--min-matches": ("min_matches", min_matches)},
+        {"--detector": ("detector", detector and detector.value), "--keypoints": ("count", keypoints),
+         "--size": ("size", size)})
+    whole_number("--ahead", ahead, 1)
+    whole_number("--thumbnails", thumbnails, 0)
+    if not out:
+        raise InputError("--out: expected a folder, got an empty text")
+    with _told(), waiting(not no_wait):
+        collection = open_collection(images, skip_bad)
+        if not Path(images).is_file():
+            refuse_inside(out, collection.root)
+        for note in collection.notes:
+            _tell_note(note)
+        with (cleaning_folder(out), _dask(scheduler) as executor,
+              _shortlists(collection, chosen, network) as neighbours):
+            cleaned = clean(collection, chosen, out=out, executor=executor, ahead=ahead, neighbours=neighbours,
+                            tell=_tell)
+            page = write_report(cleaned, chosen, out, thumbnails)
+    kept, whole = len(cleaned.clean.names), len(cleaned.source.names)
+    _tell(f"{kept} of {whole} images of {len(cleaned.landmarks)} landmarks kept ({kept / max(whole, 1):.1%}), "
+          f"{time.monotonic() - started:.0f} s")
+    _tell(f"list: {Path(out) / LIST}\nreport: {page}")
+
+
+def _tell(text: str) -> None:
+    messages.print(text, markup=False, soft_wrap=True)
+
+
+def _tell_note(text: str) -> None:
+    _tell(f"note: {text}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the library warns of is told as a note, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: _tell_note(str(message))
+        yield
+
+
+def _clean_settings(file: Path | None, graph: Mapping, keypoints: Mapping) -> CleanSettings:
+    """Settings of a YAML file, or the defaults; graph, keypoints: option -> (field, value), which go before them."""
+    found = read_settings(CleanSettings, file)
+    chosen = _with_options(found.graph, graph)
+    # Weaker edges than asked for need not be kept; as weak ones as asked for must be.
+    least = min(found.verification.min_inliers, chosen.threshold)
+    return replace(found, graph=chosen, verification=replace(found.verification, min_inliers=least),
+                   keypoints=_with_options(found.keypoints, keypoints))
+
+
+def _with_options(part, options: Mapping[str, tuple[str, object]]):
+    """Settings with the options that are given. raises InputError naming the option"""
+    for option, (field, value) in options.items():
+        if value is not None:
+            try:
+                part = replace(part, **{field: value})
+            except InputError as error:
+                raise InputError(f"{option}: {str(error).removeprefix(f'{field}: ')}") from None
+    return part
+
+
+@contextmanager
+def _dask(scheduler: str | None) -> Iterator[Executor | None]:
+    """An executor on a dask cluster, None without a scheduler."""
+    if scheduler is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingPackageError("--scheduler needs dask: install rmaclib[cluster]") from error
+    _tell(f"connecting to {scheduler}")
+    try:
+        client = Client(scheduler, set_as_default=False, timeout=_PATIENCE)
+    except Exception as error:  # of the connection, of the address, of dask's settings
+        raise InputError(f"--scheduler: expected the address of a dask scheduler, such as tcp://host:8786; none "
+                         f"answers at {scheduler!r} within {_PATIENCE} s ({error})") from error
+    with client:
+        if not client.scheduler_info()["workers"]:
+            _tell_note(f"{scheduler} has no worker yet, waiting for one")
+        yield client.get_executor(pure=False)
+
+
+@contextmanager
+def _shortlists(collection: LabelledImages, chosen: CleanSettings,
+                network: str) -> Iterator[DescriptorNeighbours | None]:
+    """Shortlists by global descriptors, where a class is large enough to need them: the network takes seconds."""
+    if max(Counter(collection.labels).values()) <= chosen.exhaustive:
+        yield None
+        return
+    _tell(f"classes of more than {chosen.exhaustive} images: shortlists by {network}, which is loaded")
+    with closing(DescriptorNeighbours(network)) as neighbours:
+        yield neighbours
