@@ -37,7 +37,7 @@ HEADS = ("max", "average")
 _READERS = 4
 _BATCH_PIXELS = BATCH_PIXELS | {"cpu": 240_000}  # here all threads share the work of a batch
 _RIDGE = 1e-3
-_WHITENING_IMAGES = 400
+WHITENING_IMAGES = 400
 
 
 @settings
@@ -144,7 +144,7 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
         def evaluate() -> float:
             if settings.dim is None:
                 return measure(network)
-            whitening = learn_whitening(network, training_sample(collection, _WHITENING_IMAGES), describing,
+            whitening = learn_whitening(network, training_sample(collection, WHITENING_IMAGES), describing,
                                         dim=min(settings.dim, network.backbone.channels), progress=False)
             return measure(deepcopy(network).set_whitening(whitening))
 
