@@ -12,8 +12,8 @@ from rmaclib.commands.common import messages
 
 # Command -> module of rmaclib.commands. It is imported when the command is asked for: what a network needs takes 700 MB
 # of memory, more than all that cleaning a class holds.
-_MODULES = {"clean": "clean", **dict.fromkeys(("train", "propose", "describe", "index", "search", "evaluate"),
-                                                "networks"), "data": "data"}
+_MODULES = {"clean": "cleaning", "train": "train",
+            **dict.fromkeys(("propose", "describe", "index", "search", "evaluate"), "networks"), "data": "data"}
 
 
 class _Commands(TyperGroup):

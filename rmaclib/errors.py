@@ -10,6 +10,10 @@ class InputError(RmacError, ValueError):
     """A setting, an option or an argument that can't be used; the text names it."""
 
 
+class NotFiniteError(InputError):
+    """Numbers of a network that are NaN or infinite; the text says which."""
+
+
 class OutputError(RmacError, RuntimeError):
     """A file or folder that can't be written; the text names it and says what to do."""
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
-from rmaclib.datasets.types import Box
+from rmaclib.boxes import Box, overlaps
+from rmaclib.errors import InputError
 from rmaclib.regions import Rectangle, as_rectangle
 
 Anchors = Sequence[tuple[float, float]]  # width and height of each, as parts of the image's longer side
@@ -25,6 +26,7 @@ CANDIDATES = 2000  # most likely boxes that are compared with each other
 # 0.7 a box of our size on a map of 10×8 cells has one such anchor, with 0.5 nine: more to learn from.
 POSITIVE, NEGATIVE = 0.5, 0.3
 _LARGEST_STRETCH = float(np.log(1000 / 16))  # of an anchor, so that exp stays finite
+_LEAST_SHAPE = 1e-4  # of an anchor, as a part of the longer side
 _SMOOTH = 1 / 9  # where the box loss turns from square to linear
 
 
@@ -227,7 +229,7 @@ def fit_anchors(boxes: Sequence[Box], sizes: Sequence[tuple[int, int]], count: i
 
     boxes: one of each image; sizes: (width, height) of the images; returns (width, height), as parts of the
     longer side, by rising area
-    raises ValueError without a box that overlaps its image
+    raises InputError without a box that overlaps its image
     """
     shapes = []
     for box, size in zip(boxes, sizes, strict=True):
@@ -235,27 +237,22 @@ def fit_anchors(boxes: Sequence[Box], sizes: Sequence[tuple[int, int]], count: i
         if len(clipped):
             shapes.append((clipped[0, 2:] - clipped[0, :2]).numpy() / max(size))
     if not shapes:
-        raise ValueError("anchors: expected boxes that lie in their images, found none")
+        raise InputError("anchors: expected boxes that lie in their images, found none")
     points = np.log(np.array(shapes))
     distinct = np.unique(points.round(6), axis=0)
     centres = distinct
     if len(distinct) > count:
         centres, _ = kmeans2(points, distinct[np.random.default_rng(seed).choice(len(distinct), count, replace=False)],
                              minit="matrix", iter=100, missing="warn")
-    return tuple(sorted(((round(float(w), 4), round(float(h), 4)) for w, h in np.exp(centres)),
-                        key=lambda shape: shape[0] * shape[1]))
-
-
-def overlaps(boxes: np.ndarray, box: Box) -> np.ndarray:
-    """Intersection over union of (n, 4) boxes with one; (n,) float64."""
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    return box_iou(torch.from_numpy(boxes), torch.tensor([box], dtype=torch.float64))[:, 0].numpy()
+    sides = [[max(_LEAST_SHAPE, round(float(side), 4)) for side in shape] for shape in np.exp(centres)]
+    return tuple(sorted(((width, height) for width, height in sides), key=lambda shape: shape[0] * shape[1]))
 
 
 def best_overlaps(found: Sequence[np.ndarray], boxes: Sequence[Box], count: int) -> np.ndarray:
     """How much the nearest of the first `count` boxes of each image overlaps its object (IoU); (N,) float64, 0 without
     boxes. Arguments as of object_recall."""
-    return np.array([overlaps(some[:count], box).max(initial=0) for some, box in zip(found, boxes, strict=True)])
+    return np.array([overlaps(proposed[:count], box).max(initial=0)
+                     for proposed, box in zip(found, boxes, strict=True)])
 
 
 def object_recall(found: Sequence[np.ndarray], boxes: Sequence[Box], iou: float, count: int) -> float:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rmaclib.errors import InputError
+
 VARIANTS = ("exact", "float32", "global")
 _OVERLAP = Fraction(2, 5)
 _STEPS = range(2, 8)  # squares along the longer side that are tried
@@ -49,11 +51,11 @@ def rigid_grid(height: int, width: int, levels: int = 3, variant: str = "exact")
                  other regions where a tie or a whole number is missed by a rounding error
       "global"   "exact", and the whole map as one more region, last; it is a Rectangle where it isn't square
     A level whose side would be under one cell is left out (thin maps); level 1 always exists.
-    raises ValueError: a side or level under 1, an unknown variant
+    raises ValueError: a side under 1; InputError: a level under 1, an unknown variant
     """
     _check(height, width, levels)
     if variant not in VARIANTS:
-        raise ValueError(f"variant: expected one of {VARIANTS}, got {variant!r}")
+        raise InputError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
     if variant == "float32":
         extra, starts = _extra_float32(height, width), _starts_float32
     else:
@@ -72,7 +74,7 @@ def pixel_grid(height: int, width: int, levels: int, stride: int) -> list[Rectan
     returns rectangles in cells of the ceil(height / stride) × ceil(width / stride) map. As ROI pooling does,
     the first and the last pixel of a square are divided by the stride and rounded to a cell (half away from
     zero), both cells included: a square of pixels needn't be a square of cells.
-    raises ValueError: a side, level or stride under 1
+    raises ValueError: a side or stride under 1; InputError: a level under 1
     """
     _check(height, width, levels)
     if stride < 1:
@@ -92,7 +94,7 @@ def _check(height: int, width: int, levels: int) -> None:
     if height < 1 or width < 1:
         raise ValueError(f"map: expected at least 1×1, got {height}×{width} (height × width)")
     if levels < 1:
-        raise ValueError(f"levels: expected at least 1, got {levels}")
+        raise InputError(f"levels: expected at least 1, got {levels}")
 
 
 def _extra(height: int, width: int) -> int:

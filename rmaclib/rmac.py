@@ -7,9 +7,8 @@ connected layer and the backbone alike. Both start from a PCA-whitening of regio
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +16,17 @@ from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
 from rmaclib.backbones import Backbone, create_backbone
-from rmaclib.proposals import Anchors, ProposalNetwork
+from rmaclib.errors import InputError, NotFiniteError
+from rmaclib.proposals import CANDIDATES, Anchors, ProposalNetwork
 from rmaclib.regions import VARIANTS, Rectangle, as_rectangle, pixel_grid, rigid_grid
+from rmaclib.settings import Field, as_tuple, settings
 
 EPSILON = 1e-8  # added to a norm before dividing by it, as in the authors' release: a zero vector stays zero
 GRIDS = (*VARIANTS, "pixel", "whole")
 POOLINGS = ("max", "average", "gem")
 REGIONS = ("grid", "proposals", "both")
+_FIXED = ("backbone", "dim", "anchors", "proposal_channels")  # settings that other weights would be needed for
+_MOST_LEVELS, _MOST_CHANNELS, _MOST_ANCHORS = 100, 65_536, 1000  # more than any network of use has
 _GEM_POWER, _GEM_LEAST = 3.0, 1e-6  # where the exponent starts, and the least value that is raised to it
 
 
@@ -109,10 +112,10 @@ def fit_whitening(vectors: np.ndarray | Iterable[np.ndarray], dim: int | None = 
     shrinkage: 0..1, moves the covariance towards a multiple of the identity (0: none), which amplifies
       directions of little variance less
     A direction without variance can't be whitened: its row of the weight is zero.
-    raises ValueError: fewer than two vectors, not finite, dim or shrinkage out of range
+    raises InputError: fewer than two vectors, not finite, dim or shrinkage out of range
     """
     if not 0 <= shrinkage <= 1:
-        raise ValueError(f"shrinkage: expected 0..1, got {shrinkage}")
+        raise InputError(f"shrinkage: expected 0..1, got {shrinkage}")
     count, mean, scatter = 0, 0.0, 0.0
     blocks = _row_blocks(vectors) if hasattr(vectors, "ndim") else vectors
     for block in blocks:
@@ -120,7 +123,7 @@ def fit_whitening(vectors: np.ndarray | Iterable[np.ndarray], dim: int | None = 
         if block.ndim != 2:
             raise ValueError(f"vectors: expected blocks (n, D), got shape {block.shape}")
         if not np.isfinite(block).all():
-            raise ValueError("vectors: expected finite values, found NaN or infinity")
+            raise NotFiniteError("vectors: expected finite values, found NaN or infinity")
         if not len(block):
             continue
         # Chan's update of mean and scatter: sums of squares alone would lose digits far from the origin.
@@ -129,11 +132,11 @@ def fit_whitening(vectors: np.ndarray | Iterable[np.ndarray], dim: int | None = 
         scatter = scatter + centred.T @ centred + np.outer(gap, gap) * (count * len(block) / total)
         mean, count = mean + gap * (len(block) / total), total
     if count < 2:
-        raise ValueError(f"vectors: expected at least 2 to whiten, got {count}")
+        raise InputError(f"vectors: expected at least 2 to whiten, got {count}")
     size = len(mean)
     dim = size if dim is None else dim
     if not 1 <= dim <= size:
-        raise ValueError(f"dim: expected 1..{size} (the vectors' dimension), got {dim}")
+        raise InputError(f"dim: expected 1..{size} (the vectors' dimension), got {dim}")
     variances, directions = np.linalg.eigh(scatter / (count - 1))
     variances, directions = np.maximum(variances[::-1], 0)[:dim], directions[:, ::-1][:, :dim]
     # An eigenvector's sign is arbitrary; fixed so that equal data give equal weights everywhere.
@@ -150,7 +153,10 @@ def _row_blocks(vectors: np.ndarray, rows: int = 8192):
     return (vectors[start:start + rows] for start in range(0, len(vectors), rows))
 
 
-@dataclass(frozen=True)
+_Share = Annotated[float, Field(gt=0, le=10)]
+
+
+@settings
 class NetworkSettings:
     """What defines an R-MAC network. Defaults are the paper's (authors' release).
 
@@ -165,35 +171,21 @@ class NetworkSettings:
     proposal_channels: of its hidden layer
     """
 
-    backbone: str = "resnet101"
-    levels: int = 2
-    grid: str = "exact"
-    pooling: str = "max"
-    dim: int | None = None
-    regions: str = "grid"
-    proposals: int = 32
-    anchors: Anchors = ()
-    proposal_channels: int = 64
+    backbone: Annotated[str, Field(min_length=1, max_length=200)] = "resnet101"
+    levels: Annotated[int, Field(ge=1, le=_MOST_LEVELS)] = 2
+    grid: Literal[GRIDS] = "exact"
+    pooling: Literal[POOLINGS] = "max"
+    dim: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)] | None = None
+    regions: Literal[REGIONS] = "grid"
+    proposals: Annotated[int, Field(ge=1, le=CANDIDATES)] = 32
+    anchors: Annotated[tuple[Annotated[tuple[_Share, _Share], as_tuple], ...], as_tuple,
+                       Field(max_length=_MOST_ANCHORS)] = ()
+    proposal_channels: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)] = 64
 
     def __post_init__(self):
-        # From JSON they come as lists.
-        object.__setattr__(self, "anchors", tuple((float(width), float(height)) for width, height in self.anchors))
-        if self.regions not in REGIONS:
-            raise ValueError(f"regions: expected one of {REGIONS}, got {self.regions!r}")
         if self.regions != "grid" and not self.anchors:
             raise ValueError(f"regions: {self.regions!r} needs a network that was trained to propose some "
                              "(rmac train --stage proposals)")
-        if self.proposals < 1 or self.proposal_channels < 1:
-            raise ValueError(f"proposals and proposal_channels: expected at least 1, got {self.proposals} and "
-                             f"{self.proposal_channels}")
-        if self.grid not in GRIDS:
-            raise ValueError(f"grid: expected one of {GRIDS}, got {self.grid!r}")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling: expected one of {POOLINGS}, got {self.pooling!r}")
-        if self.levels < 1:
-            raise ValueError(f"levels: expected at least 1, got {self.levels}")
-        if self.dim is not None and self.dim < 1:
-            raise ValueError(f"dim: expected at least 1, got {self.dim}")
 
 
 class RMAC(nn.Module):
@@ -207,6 +199,7 @@ class RMAC(nn.Module):
         if settings.dim is not None:
             self._add_projection(settings.dim)
         self.power: nn.Parameter | None = None
+        self._learned_power: Tensor | None = None  # where another pooling is set for now
         self.proposer: ProposalNetwork | None = None
         if settings.anchors:
             self.add_proposer(settings.anchors, settings.proposal_channels)
@@ -219,12 +212,22 @@ class RMAC(nn.Module):
 
     def change(self, **options) -> "RMAC":
         """Change settings that need no other weights: levels, grid, pooling, regions, proposals. The exponent of
-        "gem" begins at 3."""
-        self.settings = NetworkSettings(**{**vars(self.settings), **options})
-        if self.settings.pooling != "gem":
-            self.power = None
-        elif self.power is None:
-            self.power = nn.Parameter(torch.full_like(self.backbone.mean.flatten()[0], _GEM_POWER))
+        "gem" begins at 3; one that was learned is kept while another pooling is set.
+
+        raises InputError: a setting that can't be changed, because it needs other weights, or a wrong value
+        """
+        settings = NetworkSettings(**{**vars(self.settings), **options})
+        for name in _FIXED:
+            if getattr(settings, name) != getattr(self.settings, name):
+                raise InputError(f"{name}: can't be changed, it needs other weights: expected "
+                                 f"{getattr(self.settings, name)!r} as the network has it, got {options[name]!r}")
+        self.settings = settings
+        like = self.backbone.mean.flatten()[0]
+        if settings.pooling == "gem" and self.power is None:
+            power = torch.full_like(like, _GEM_POWER) if self._learned_power is None else self._learned_power.to(like)
+            self.power = nn.Parameter(power.clone())
+        elif settings.pooling != "gem" and self.power is not None:
+            self._learned_power, self.power = self.power.detach().clone(), None
         return self
 
     def _add_projection(self, dim: int) -> None:
@@ -285,7 +288,7 @@ class RMAC(nn.Module):
         """Start shift and fully connected layer from a whitening; settings.dim becomes its dimension."""
         dim, channels = whitening.weight.shape
         if channels != self.backbone.channels:
-            raise ValueError(f"whitening: expected vectors of {self.backbone.channels} numbers "
+            raise InputError(f"whitening: expected vectors of {self.backbone.channels} numbers "
                              f"({self.backbone.name}), got {channels}")
         self.settings = NetworkSettings(**{**vars(self.settings), "dim": dim})
         self._add_projection(dim)

@@ -64,7 +64,7 @@ def test_what_is_no_checkpoint(network, tmp_path):
     state, settings = load_file(path), json.dumps({"backbone": "efficientnet_lite0", "levles": 3})
     good = {"format": "rmaclib-checkpoint", "version": "1", "network": settings}
     save_file(state, path, good)
-    with pytest.raises(ValueError, match="levles.*did you mean 'levels'"):
+    with pytest.raises(CheckpointError, match="levles.*did you mean 'levels'"):
         load_checkpoint(path)
     save_file(state, path, {**good, "version": "99"})
     with pytest.raises(CheckpointError, match="version 99"):

@@ -8,7 +8,7 @@ from rmaclib.learning.classification import Classifier, ClassifySettings, train_
 from rmaclib.learning.errors import LearningError, UnreadableError
 from rmaclib.learning.gradients import Accumulated, accumulate
 from rmaclib.learning.loop import LoopSettings, Trained, learning_rate, read_log
-from rmaclib.learning.losses import LOSSES, Tuples, average_precision, contrastive, triplet, triplet_distances
+from rmaclib.learning.losses import LOSSES, Tuples, average_precision_loss, contrastive, triplet, triplet_distances
 from rmaclib.learning.mining import Mined, hardest_triplets, mean_cosine, mine
 from rmaclib.learning.pairs import Relations, verified_pairs
 from rmaclib.learning.proposing import ProposeSettings, train_proposals
@@ -19,7 +19,7 @@ from rmaclib.learning.views import Squares, Views, random_crop, random_square
 __all__ = [
     "LOSSES", "Accumulated", "Classifier", "ClassifySettings", "LearningError", "LoopSettings", "Mined",
     "ProposeSettings", "Relations", "Squares", "TrainSettings", "Trained", "Tuples", "UnreadableError",
-    "Validation", "Views", "accumulate", "average_precision", "contrastive", "hardest_triplets", "hold_out",
+    "Validation", "Views", "accumulate", "average_precision_loss", "contrastive", "hardest_triplets", "hold_out",
     "learning_rate", "leave_one_out", "mean_cosine", "mine", "random_crop", "random_square", "read_log",
     "train", "train_classifier", "train_proposals", "triplet", "triplet_distances", "verified_pairs",
 ]

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -21,25 +21,26 @@ from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import ImageError
 from rmaclib.learning.distributed import is_main, share, total
 from rmaclib.learning.errors import LearningError
+from rmaclib.learning.folder import STATE, identity_of
 from rmaclib.learning.gradients import BATCH_PIXELS
-from rmaclib.learning.loop import STATE, LoopSettings, Trained, identity_of, run
+from rmaclib.learning.loop import Count, LoopSettings, Trained, run
 from rmaclib.learning.pairs import Relations
+from rmaclib.learning.streams import Stream, generator
 from rmaclib.learning.validation import Validation
 from rmaclib.learning.views import Squares, why_unreadable
 from rmaclib.rmac import RMAC, NetworkSettings
 from rmaclib.search.descriptors import DescribeSettings, learn_whitening, pick_device
 from rmaclib.search.retrieval import training_sample
-from rmaclib.settings import one_of, whole_number
+from rmaclib.settings import Field, as_tuple, settings
 
 HEADS = ("max", "average")
-_ORDER, _VIEW = 4, 5  # streams of random numbers that must not coincide
 _READERS = 4
 _BATCH_PIXELS = BATCH_PIXELS | {"cpu": 240_000}  # here all threads share the work of a batch
 _RIDGE = 1e-3
-_WHITENING_IMAGES = 400
+WHITENING_IMAGES = 400
 
 
-@dataclass(frozen=True)
+@settings
 class ClassifySettings(LoopSettings):
     """How a network learns to name landmarks. Defaults are the paper's, where they are known (Section 4.2).
 
@@ -54,27 +55,19 @@ class ClassifySettings(LoopSettings):
     size: longer side in pixels, for the validation
     """
 
-    batch: int = 64
-    shorter: tuple[int, int] = (256, 512)
-    side: int = 224
+    batch: Count = 64
+    shorter: Annotated[tuple[Count, Count], as_tuple] = (256, 512)
+    side: Count = 224
     flip: bool = False
-    fit: int = 20_000
-    dim: int | None = 512
-    head: str = "average"
-    size: int = 512
+    fit: Annotated[int, Field(ge=0)] = 20_000
+    dim: Count | None = 512
+    head: Literal[HEADS] = "average"
+    size: Count = 512
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in (("batch", 1), ("side", 1), ("size", 1), ("fit", 0)):
-            whole_number(name, getattr(self, name), least)
-        if self.dim is not None:
-            whole_number("dim", self.dim, 1)
-        object.__setattr__(self, "shorter", tuple(self.shorter))
-        if len(self.shorter) != 2 or not self.side <= self.shorter[0] <= self.shorter[1]:
+        if not self.side <= self.shorter[0] <= self.shorter[1]:
             raise ValueError(f"shorter: expected (least, most) pixels, at least side ({self.side}), got {self.shorter}")
-        for value in self.shorter:
-            whole_number("shorter", value, 1)
-        one_of("head", self.head, HEADS)
 
 
 class Classifier(nn.Module):
@@ -151,7 +144,7 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
         def evaluate() -> float:
             if settings.dim is None:
                 return measure(network)
-            whitening = learn_whitening(network, training_sample(collection, _WHITENING_IMAGES), describing,
+            whitening = learn_whitening(network, training_sample(collection, WHITENING_IMAGES), describing,
                                         dim=min(settings.dim, network.backbone.channels), progress=False)
             return measure(deepcopy(network).set_whitening(whitening))
 
@@ -218,7 +211,7 @@ class _Naming:
         settings = self.settings
         indices = part(turns(len(self.targets), (update - 1) * settings.batch, settings.batch, settings.seed))
         squares = Squares(self.collection, indices, settings.shorter, settings.side, flip=settings.flip,
-                          seed=(settings.seed, _VIEW, update))
+                          seed=(settings.seed, Stream.CLASSIFICATION_VIEW, update))
 
         def read(place: int) -> Tensor | None:
             try:
@@ -248,6 +241,6 @@ def turns(count: int, first: int, number: int, seed: int) -> np.ndarray:
     """(number,) int64: draws `first`, `first` + 1, … of a random order in which each of `count` items comes once
     before any comes again."""
     draws = np.arange(first, first + number)
-    rounds = {round_: np.random.default_rng([seed, _ORDER, round_]).permutation(count)
+    rounds = {round_: generator(seed, Stream.CLASSIFICATION_ORDER, round_).permutation(count)
               for round_ in np.unique(draws // count).tolist()}
     return np.array([rounds[draw // count][draw % count] for draw in draws.tolist()], np.int64)

@@ -15,3 +15,11 @@ class UnreadableError(RuntimeError):
     def __init__(self, places: Sequence[int]):
         super().__init__(f"images {list(places)} of the update can't be read")
         self.places = list(places)
+
+
+def diverged(update: int, what: str, lr: float) -> LearningError:
+    """The error of a training that has diverged; what: was found, with its value."""
+    if update == 0:
+        return LearningError(f"before the first update: {what}; the network that was given can't be trained")
+    return LearningError(f"update {update}: training has diverged, {what}; try a smaller lr (now {lr:g}), a longer "
+                         "warmup, or clip, in another folder. The last good state and the best network are kept")

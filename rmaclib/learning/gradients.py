@@ -13,7 +13,6 @@ descriptor has no gradient, as when all its triplets are satisfied, is not run a
 network without its batch normalisations, which are part of its convolutions (rmaclib.folding).
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -34,9 +33,6 @@ T = TypeVar("T")
 # Pixels that go through the network together. On a processor each thread takes one image after the other, so that
 # memory does not depend on how many have the same shape.
 BATCH_PIXELS = {"cpu": 1, "cuda": 4_000_000, "mps": 1_000_000}
-# What oneDNN has compiled for a shape it keeps, 1,024 layers of it, hundreds of MB when images have many shapes.
-# It looks here once, at its first convolution; compiling again takes no time that we could measure.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 _READERS = 8  # threads that decode images while a device computes
 
 

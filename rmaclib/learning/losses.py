@@ -57,8 +57,9 @@ def contrastive(descriptors: Tensor, tuples: Tuples, margin: float = 0.7) -> Ten
     return (near + (margin - distance).clamp(min=0).square()).mean() / 2
 
 
-def average_precision(descriptors: Tensor, tuples: Tuples) -> Tensor:
-    """1 − mean average precision, made differentiable by soft bins, for comparison (Revaud et al. 2019).
+def average_precision_loss(descriptors: Tensor, tuples: Tuples) -> Tensor:
+    """1 − mean average precision: 0 for perfect rankings. Differentiable by soft bins; for comparison (Revaud et al.
+    2019).
 
     Every image with a relevant other one is a query and ranks the images that are judged against it. A cosine
     falls into the two bins around it, in proportion; precision and recall are sums over bins from the most
@@ -67,7 +68,7 @@ def average_precision(descriptors: Tensor, tuples: Tuples) -> Tensor:
     """
     queries = tuples.relevant.any(1)
     if not queries.any():
-        raise ValueError("average_precision: expected an image with a relevant other one, found none")
+        raise ValueError("average_precision_loss: expected an image with a relevant other one, found none")
     relevant = tuples.relevant[queries].to(descriptors.dtype)  # (Q, N)
     judged = relevant + tuples.irrelevant[queries].to(descriptors.dtype)
     cosines = descriptors[queries] @ descriptors.T
@@ -82,4 +83,5 @@ def average_precision(descriptors: Tensor, tuples: Tuples) -> Tensor:
     return 1 - ((precision * hits).sum(1) / relevant.sum(1)).mean()
 
 
-LOSSES: dict[str, Loss] = {"triplet": triplet, "contrastive": contrastive, "average_precision": average_precision}
+# Names in settings. All are minimised: that of "average_precision" is 1 − mean average precision.
+LOSSES: dict[str, Loss] = {"triplet": triplet, "contrastive": contrastive, "average_precision": average_precision_loss}

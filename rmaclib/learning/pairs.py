@@ -1,6 +1,5 @@
 """Which images of a collection show the same thing (Section 4.2): by verified matches, or by labels."""
 
-import json
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -10,6 +9,8 @@ from scipy.sparse import csr_array
 
 from rmaclib.cleaning.graph import GraphSettings, kept_components, kept_edges, load_graph
 from rmaclib.datasets.types import LabelledImages
+from rmaclib.errors import InputError
+from rmaclib.files import read_json
 from rmaclib.learning.errors import LearningError
 from rmaclib.settings import from_mapping
 
@@ -77,10 +78,13 @@ def verified_pairs(collection: LabelledImages, folder: str | os.PathLike,
 def _cleaned_with(file: Path) -> GraphSettings:
     if not file.exists():
         return GraphSettings()
+    found = read_json(file, LearningError, "the settings of a cleaning run")
+    if "graph" not in found:
+        raise LearningError(f"{file}: expected the settings of a cleaning run, found no part 'graph'")
     try:
-        return from_mapping(GraphSettings, json.loads(file.read_text(encoding="utf-8"))["graph"], f"{file}: graph")
-    except (ValueError, KeyError, TypeError) as error:
-        raise LearningError(f"{file}: expected the settings of a cleaning run, found {error!r}") from error
+        return from_mapping(GraphSettings, found["graph"], f"{file}: graph")
+    except (InputError, TypeError) as error:
+        raise LearningError(f"{file}: expected the settings of a cleaning run, found {error}") from error
 
 
 class _Finder:

@@ -2,7 +2,8 @@
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,19 +13,22 @@ from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import ImageError, read_size
 from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import LearningError, UnreadableError
-from rmaclib.learning.loop import LoopSettings, Trained, identity_of, run
+from rmaclib.learning.folder import identity_of
+from rmaclib.learning.loop import Count, LoopSettings, Trained, run
+from rmaclib.learning.streams import Stream, generator
 from rmaclib.learning.views import Views, why_unreadable
 from rmaclib.proposals import best_overlaps, fit_anchors, proposal_loss, usable_boxes
 from rmaclib.rmac import RMAC, NetworkSettings
 from rmaclib.search.descriptors import DescribeSettings, pick_device
 from rmaclib.search.proposing import feature_maps, propose
-from rmaclib.settings import whole_number
+from rmaclib.settings import Field, settings
 
 OVERLAPS = np.arange(50, 100, 5) / 100  # over which the validation's recall is averaged
-_ORDER, _POOL, _VIEW = 8, 9, 10  # streams of random numbers that must not coincide
+# Part of what a run depends on: before, maps of a fixed backbone were mirrored and not pictures.
+MIRRORED = {"mirrored": "pictures"}
 
 
-@dataclass(frozen=True)
+@settings
 class ProposeSettings(LoopSettings):
     """How the proposal network learns. The paper starts at a learning rate of 1e-3 and goes on with a tenth.
 
@@ -33,40 +37,35 @@ class ProposeSettings(LoopSettings):
       convolution
     box_weight: of the loss of the offsets beside that of the objectness
     size: longer side in pixels; smaller images are not enlarged; flip: mirror half of the images
-    pool: images whose feature maps are held at a time, as long as the backbone is fixed, changed every `refresh`
-      updates where the collection has more. A map of 25×19 cells of 2,048 channels takes 2 MB.
+    pool: images whose feature maps are kept in memory at a time, as long as the backbone is fixed, changed every
+      `refresh` updates where the collection has more. A map of 25×19 cells of 2,048 channels takes 2 MB; with `flip`
+      that of the mirrored image takes as much again.
     backbone: whether the backbone learns too; it is fixed by default, so that descriptors of the grid stay
     """
 
-    images: int = 16
-    samples: int = 128
-    anchors: int = 12
-    hidden: int = NetworkSettings.proposal_channels
-    box_weight: float = 1.0
-    size: int = 800
+    images: Count = 16
+    samples: Annotated[int, Field(ge=2)] = 128
+    anchors: Annotated[int, Field(ge=1, le=1000)] = 12
+    hidden: Annotated[int, Field(ge=1, le=65_536)] = NetworkSettings.proposal_channels
+    box_weight: Annotated[float, Field(ge=0)] = 1.0
+    size: Count = 800
     flip: bool = True
-    pool: int = 2048
-    refresh: int = 256
+    pool: Count = 2048
+    refresh: Count = 256
     backbone: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name, least in (("images", 1), ("samples", 2), ("anchors", 1), ("hidden", 1), ("size", 1), ("pool", 1),
-                            ("refresh", 1)):
-            whole_number(name, getattr(self, name), least)
 
 
 def train_proposals(network: RMAC, collection: LabelledImages, settings: ProposeSettings | None = None, *,
-                    out: str | os.PathLike, validation: LabelledImages | None = None,
-                    progress: bool = True) -> Trained:
+                    out: str | os.PathLike, validation: LabelledImages | None = None, progress: bool = True,
+                    watch: Callable[[list[dict]], object] | None = None) -> Trained:
     """Train a network's proposal network on boxes (Section 4.3), in place; it gets one if it has none.
 
     collection: images with boxes, such as the clean list; those without one, or whose box is not in the image,
       are left out. validation: the same; its average recall, over overlaps (IoU) of 0.5 to 0.95, with as many
       proposals as network.settings.proposals chooses the best. None: the last one is kept.
-    out, resuming, bad images: see learning.train
+    out, resuming, bad images, watch: see learning.train
     log.csv has the two losses (objectness, boxes) and the anchors on the landmark of an image (positives).
-    raises LearningError: no boxes; a loss that is not finite; a folder of another run
+    raises LearningError: no boxes; training that diverges; a folder of another run
     """
     settings = settings or ProposeSettings()
     bad: dict[str, str] = {}
@@ -74,18 +73,18 @@ def train_proposals(network: RMAC, collection: LabelledImages, settings: Propose
     if validation is not None:
         validation = _with_boxes(validation, bad)
     device = pick_device(settings.device)
-    identity = identity_of("proposals", network, settings, collection, validation=validation)
+    identity = identity_of("proposals", network, settings, collection, validation=validation, **MIRRORED)
     network.eval().to(device)
     describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
     model = nn.ModuleList([network.proposer, network.backbone] if settings.backbone else [network.proposer])
     evaluate = None
     if validation is not None:
         def evaluate() -> float:
-            found = propose(network, validation.paths, describing, network.settings.proposals, progress=False)
-            best = best_overlaps([one.boxes for one in found], validation.boxes, network.settings.proposals)
+            proposed = propose(network, validation.paths, describing, network.settings.proposals, progress=False)
+            best = best_overlaps([image.boxes for image in proposed], validation.boxes, network.settings.proposals)
             return float(np.mean([(best >= iou).mean() for iou in OVERLAPS]))
     return run(model, network, Proposing(network, collection, settings, describing, bad), settings, out=out,
-               identity=identity, evaluate=evaluate, bad=bad, progress=progress)
+               identity=identity, evaluate=evaluate, bad=bad, progress=progress, watch=watch)
 
 
 def prepared(network: RMAC, collection: LabelledImages, settings: ProposeSettings,
@@ -130,74 +129,78 @@ class Proposing:
                  describing: DescribeSettings, bad: dict[str, str]):
         self.network, self.collection, self.settings = network, collection, settings
         self.describing, self.bad = describing, bad
-        self.held, self.maps = -1, {}
+        self.pooled, self.maps = -1, {}  # number of the pool; image -> its map, that of its mirror image, size, box
 
     def __call__(self, update: int) -> dict[str, float]:
         settings, count = self.settings, len(self.collection.names)
         refresh = (update - 1) // settings.refresh if count > settings.pool else 0
-        pool = np.sort(np.random.default_rng([settings.seed, _POOL, refresh]).choice(count, min(settings.pool, count),
-                                                                                     replace=False))
-        chosen = np.random.default_rng([settings.seed, _ORDER, update]).choice(
+        pool = np.sort(generator(settings.seed, Stream.PROPOSALS_POOL, refresh).choice(
+            count, min(settings.pool, count), replace=False))
+        chosen = generator(settings.seed, Stream.PROPOSALS_ORDER, update).choice(
             pool, min(settings.images, len(pool)), replace=False)
         if not settings.backbone:
-            self._hold(pool, refresh)
-        random = np.random.default_rng([settings.seed, _VIEW, update])
+            self._fill(pool, refresh)
+        random = generator(settings.seed, Stream.PROPOSALS_VIEW, update)
         shapes: dict[tuple[int, int], list] = defaultdict(list)  # size of the image -> (map, box) of each of it
         for index in share(chosen.tolist()):
-            found = self._seen(index)
-            if found is None:
+            view = self._read(index)
+            if view is None:
                 continue
-            features, (height, width), box = found
-            if settings.flip and random.random() < 0.5:
-                # Of a fixed map that is nearly the map of the mirrored image.
-                features = features.flip(-1)
-                box = torch.stack([width - box[2], box[1], width - box[0], box[3]])
-            shapes[height, width].append((features, box[None]))
-        sums, seen = torch.zeros(3, dtype=torch.float64), sum(map(len, shapes.values()))
+            features, image_size, box = view(settings.flip and random.random() < 0.5)
+            shapes[image_size].append((features, box[None]))
+        sums, read = torch.zeros(3, dtype=torch.float64), sum(map(len, shapes.values()))
         for image_size, members in shapes.items():
             features, boxes = zip(*members, strict=True)
             loss = proposal_loss(self.network.proposer, torch.stack(features), image_size, boxes, settings.samples,
                                  random)
             ((loss.objectness + settings.box_weight * loss.boxes) / len(chosen)).backward()
             sums += torch.tensor([loss.objectness.item(), loss.boxes.item(), loss.positives])
-        *sums, seen = total(torch.tensor([*sums, seen], dtype=torch.float64)).tolist()
-        if not seen:
+        *sums, read = total(torch.tensor([*sums, read], dtype=torch.float64)).tolist()
+        if not read:
             raise LearningError(f"update {update}: none of its images can be read, such as "
                                 f"{list(self.bad.values())[-1]}")
-        objectness, boxes, positives = (value / seen for value in sums)
+        objectness, boxes, positives = (value / read for value in sums)
         return {"loss": objectness + settings.box_weight * boxes, "objectness": objectness, "boxes": boxes,
                 "positives": positives}
 
-    def _hold(self, pool: np.ndarray, refresh: int) -> None:
-        """Feature maps of the pool's images; they don't change while the backbone is fixed."""
-        if refresh == self.held:
+    def _fill(self, pool: np.ndarray, refresh: int) -> None:
+        """Feature maps of the pool's images, and of their mirror images; they don't change while the backbone is
+        fixed."""
+        if refresh == self.pooled:
             return
-        self.held, self.maps = refresh, {}
+        self.pooled, self.maps = refresh, {}
         bad: dict[int, str] = {}
         paths = [self.collection.paths[index] for index in pool]
-        for place, features, image_size in feature_maps(self.network, paths, self.describing, bad):
+        for place, features, image_size in feature_maps(self.network, paths, self.describing, bad,
+                                                        mirrored=self.settings.flip):
             # Half the memory; three digits are more than the anchors' labels are worth.
-            index = int(pool[place])
-            self.maps[index] = features.half(), image_size, self._box(index, image_size)
+            index, features = int(pool[place]), features.half().reshape(-1, *features.shape[-3:])
+            self.maps[index] = features, image_size, self._box(index, image_size)
         self.bad |= {self.collection.names[pool[place]]: reason for place, reason in bad.items()}
 
-    def _seen(self, index: int) -> tuple[Tensor, tuple[int, int], Tensor] | None:
-        """Feature map (C, h, w), (H, W) of the image that it came from, the box in that; None when unreadable."""
+    def _read(self, index: int) -> Callable[[bool], tuple[Tensor, tuple[int, int], Tensor]] | None:
+        """A function of whether the image is mirrored: feature map (C, h, w), (H, W) of the image that it came from,
+        the box in that. None when the image is unreadable."""
         device = next(self.network.parameters()).device
         if not self.settings.backbone:
             if index not in self.maps:
                 return None
-            features, image_size, box = self.maps[index]
-            return features.to(device).float(), image_size, box
+            maps, image_size, box = self.maps[index]  # (1 or 2, C, h, w)
+            return lambda mirror: (maps[int(mirror)].to(device).float(), image_size, _mirrored(box, image_size, mirror))
         try:
             (image,) = Views(self.collection, [index], self.settings.size)
         except (ImageError, UnreadableError):
             self.bad[self.collection.names[index]] = why_unreadable(self.collection.paths[index])
             return None
         image_size = tuple(image.shape[-2:])
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-            features = self.network.backbone(image[None].to(device))[0]
-        return features.float(), image_size, self._box(index, image_size)
+
+        def computed(mirror: bool) -> tuple[Tensor, tuple[int, int], Tensor]:
+            picture = (image.flip(-1) if mirror else image)[None].to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+                features = self.network.backbone(picture)[0]
+            return features.float(), image_size, _mirrored(self._box(index, image_size), image_size, mirror)
+
+        return computed
 
     def _box(self, index: int, image_size: tuple[int, int]) -> Tensor:
         """The box of an image, (4,), in pixels of what the network sees of it."""
@@ -210,3 +213,11 @@ class Proposing:
 
     def restore(self, state) -> None:
         pass
+
+
+def _mirrored(box: Tensor, image_size: tuple[int, int], mirror: bool) -> Tensor:
+    """The box (4,) in an image of (H, W) pixels, or in its mirror image."""
+    if not mirror:
+        return box
+    width = image_size[1]
+    return torch.stack([width - box[2], box[1], width - box[0], box[3]])

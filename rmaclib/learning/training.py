@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -11,35 +11,32 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from rmaclib.datasets.types import LabelledImages
+from rmaclib.errors import NotFiniteError
 from rmaclib.learning.errors import LearningError, UnreadableError
+from rmaclib.learning.folder import identity_of
 from rmaclib.learning.gradients import accumulate
-from rmaclib.learning.loop import (
-    LoopSettings,
-    Trained,
-    identity_of,
-    run,
-)
+from rmaclib.learning.loop import Count, LoopSettings, Trained, run
 from rmaclib.learning.losses import LOSSES, Tuples, triplet_distances
 from rmaclib.learning.mining import Mined, mean_cosine, mine
 from rmaclib.learning.pairs import Relations
-from rmaclib.learning.proposing import ProposeSettings, Proposing, prepared
+from rmaclib.learning.proposing import MIRRORED, ProposeSettings, Proposing, prepared
+from rmaclib.learning.streams import Stream, generator
 from rmaclib.learning.validation import Validation, describe_together
 from rmaclib.learning.views import Views, why_unreadable
 from rmaclib.rmac import RMAC
 from rmaclib.search.descriptors import DescribeSettings, pick_device
-from rmaclib.settings import in_range, one_of, whole_number
+from rmaclib.settings import Field, settings
 
 _MARGINS = {"triplet": 0.1, "contrastive": 0.7}
 _COLLAPSED = 1e-3  # of 1 − mean cosine, and of mean squared distances: all images look the same to the network
-_POOL, _MINE, _VIEW = 1, 2, 3  # streams of random numbers that must not coincide
 
 
-@dataclass(frozen=True)
+@settings
 class TrainSettings(LoopSettings):
     """How a network learns to rank. Defaults are the paper's, where they are known (Section 4.2).
 
     loss: a name of losses.LOSSES; margin: None takes 0.1 for the triplet loss (the paper's) and 0.7 for the
-      contrastive one; average precision has none
+      contrastive one; the others have none
     triplets: of an update; pool: images described anew every `refresh` updates, at most the whole collection;
       hardest: a triplet is drawn among so many hardest of a random query
     size: longer side in pixels, of pool, training and validation; smaller images are not enlarged. What is learned
@@ -51,30 +48,23 @@ class TrainSettings(LoopSettings):
       views.random_crop
     """
 
-    loss: str = "triplet"
-    margin: float | None = None
-    triplets: int = 64
-    pool: int = 5000
-    hardest: int = 25
-    refresh: int = 64
-    size: int = 800
-    propose: int = 0
+    loss: Literal[tuple(LOSSES)] = "triplet"
+    margin: Annotated[float, Field(ge=0)] | None = None
+    triplets: Count = 64
+    pool: Annotated[int, Field(ge=3)] = 5000
+    hardest: Count = 25
+    refresh: Count = 64
+    size: Count = 800
+    propose: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
-    crop: float = 1.0
+    crop: Annotated[float, Field(ge=0.01, le=1)] = 1.0
 
     def __post_init__(self):
         super().__post_init__()
-        one_of("loss", self.loss, tuple(LOSSES))
         if self.margin is None:
             object.__setattr__(self, "margin", _MARGINS.get(self.loss))
         elif self.loss not in _MARGINS:
             raise ValueError(f"margin: the loss {self.loss!r} has none, got {self.margin!r}")
-        if self.margin is not None:
-            in_range("margin", self.margin, 0)
-        for name, least in (("triplets", 1), ("pool", 3), ("hardest", 1), ("refresh", 1), ("size", 1),
-                            ("propose", 0)):
-            whole_number(name, getattr(self, name), least)
-        in_range("crop", self.crop, 0.01, 1)
 
 
 def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | None = None, *,
@@ -98,8 +88,9 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
     the margin) and stale_active (the same by the descriptors of the pool they were drawn from, where images are whole
     and not cut or padded); mean squared distances to positive and negative; cosine, the mean over all pairs of the
     last pool; distinct images of the update, and how many of them had a gradient.
-    raises LearningError: no triplets; descriptors that have all become the same, or a loss that is not finite
-      (what to try is in the text); a folder of another run
+    raises LearningError: no triplets; descriptors that have all become the same, or training that diverges (what to try
+      is in the text; the last good state is kept); a folder of another run, or a damaged file in it; OutputError: a
+      folder with other things in it
     """
     settings = settings or TrainSettings()
     bad: dict[str, str] = {}
@@ -108,7 +99,8 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
         proposing = ProposeSettings(images=settings.propose, size=settings.size, backbone=True, flip=settings.flip,
                                     seed=settings.seed, precision=settings.precision, device=settings.device)
         teaching = prepared(network, collection, proposing, bad)
-    identity = identity_of("ranking", network, settings, collection, positives, validation, validation_positives)
+    identity = identity_of("ranking", network, settings, collection, positives, validation, validation_positives,
+                           **(MIRRORED if settings.propose else {}))
     describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
     evaluate = None
     if validation is not None:
@@ -167,7 +159,7 @@ class _Ranking:
         # The regions of a pixel grid follow from the size of the image, which views change; others from the map.
         backbone = None if self.network.settings.grid == "pixel" else self.network.backbone
         views = Views(self.collection, images, settings.size, backbone=backbone, flip=settings.flip,
-                      crop=settings.crop, seed=(settings.seed, _VIEW, update))
+                      crop=settings.crop, seed=(settings.seed, Stream.RANKING_VIEW, update))
         device = next(self.network.parameters()).device
         tuples = Tuples(*(torch.from_numpy(array).to(device) for array in (
             local.reshape(triplets.shape), self.relations.relevant(images), self.relations.irrelevant(images))))
@@ -185,18 +177,17 @@ class _Ranking:
 
     def _mine(self, refresh: int, update: int) -> None:
         settings, count = self.settings, len(self.collection.names)
-        random = np.random.default_rng([settings.seed, _POOL, refresh])
+        random = generator(settings.seed, Stream.RANKING_POOL, refresh)
         pool = np.sort(random.choice(count, min(settings.pool, count), replace=False))
         pool, vectors = describe_together(self.network, self.collection, pool, self.describing, self.bad)
         self.cosine = mean_cosine(vectors)
         if not np.isfinite(vectors).all():
-            raise LearningError(f"update {update}: descriptors are not finite; try a smaller lr (now "
-                                f"{settings.lr:g}), a longer warmup, or clip")
+            raise NotFiniteError("descriptors of the pool are not finite")
         if self.cosine > 1 - _COLLAPSED:
             raise self._collapsed(update, f"the mean cosine of two images of the pool is {self.cosine:.5f}")
         updates = min(settings.refresh, settings.updates - update + 1)
         self.mined = mine(pool, vectors, self.relations, updates, settings.triplets, settings.hardest,
-                          np.random.default_rng([settings.seed, _MINE, refresh]))
+                          generator(settings.seed, Stream.RANKING_MINING, refresh))
 
     def _collapsed(self, update: int, what: str) -> LearningError:
         return LearningError(

@@ -4,10 +4,12 @@ import numpy as np
 import torch
 
 from rmaclib.datasets.types import LabelledImages
+from rmaclib.errors import NotFiniteError
 from rmaclib.evaluation.average_precision import trapezoid
 from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.pairs import Relations
+from rmaclib.learning.streams import Stream, generator
 from rmaclib.learning.views import why_unreadable
 from rmaclib.rmac import RMAC
 from rmaclib.search.descriptors import DescribeSettings, describe
@@ -66,9 +68,11 @@ class Validation:
         self.images, self.relations, self.settings, self.bad = images, relations, settings, bad
 
     def __call__(self, network: RMAC) -> float:
-        """Mean average precision of leave_one_out, 0..1."""
+        """Mean average precision of leave_one_out, 0..1. raises NotFiniteError: descriptors that are not"""
         kept, vectors = describe_together(network, self.images, np.arange(len(self.images.names)), self.settings,
                                           self.bad)
+        if not np.isfinite(vectors).all():
+            raise NotFiniteError("descriptors of the validation images are not finite")
         score = leave_one_out(vectors, self.relations.relevant(kept), self.relations.irrelevant(kept))
         if score != score:
             raise LearningError(f"{self.images.name}: none of the {len(kept)} validation images that can be read has a "
@@ -81,7 +85,7 @@ def hold_out(collection: LabelledImages, share: float = 0.1, seed: int = 0) -> t
 
     Landmarks that would keep fewer than two images for training are left whole. raises LearningError when all are.
     """
-    random = np.random.default_rng([seed, 7])
+    random = generator(seed, Stream.HELD_OUT)
     labels, held = np.array(collection.labels), np.zeros(len(collection.labels), bool)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)

@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from rmaclib.backbones import Backbone
-from rmaclib.datasets.types import Box, LabelledImages
+from rmaclib.boxes import Box
+from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import ImageError, read_image, read_size, resized_size
 from rmaclib.learning.errors import UnreadableError
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rmaclib.errors import InputError
 from rmaclib.images import fitted_size, read_size
 from rmaclib.rmac import RMAC
 from rmaclib.search.descriptors import DescribeSettings, Extractor, image_bar
@@ -30,10 +31,10 @@ def propose(network: RMAC, paths: Sequence[Path], settings: DescribeSettings, co
     """At most `count` proposals for each image, in the order given.
 
     settings: its one size is the longer side that the network sees
-    raises ValueError: a network that has no proposal network, several sizes
+    raises InputError: a network that has no proposal network, several sizes
     """
     if network.proposer is None:
-        raise ValueError("expected a network that was trained to propose regions (rmac train --stage proposals), got "
+        raise InputError("expected a network that was trained to propose regions (rmac train --stage proposals), got "
                          "one that was not")
 
     def parts(network: RMAC, images: Sequence[Tensor]) -> Tensor:
@@ -62,19 +63,22 @@ def propose(network: RMAC, paths: Sequence[Path], settings: DescribeSettings, co
     return results
 
 
-def feature_maps(network: RMAC, paths: Sequence[Path], settings: DescribeSettings,
-                 bad: dict[int, str]) -> Iterator[tuple[int, Tensor, tuple[int, int]]]:
+def feature_maps(network: RMAC, paths: Sequence[Path], settings: DescribeSettings, bad: dict[int, str],
+                 mirrored: bool = False) -> Iterator[tuple[int, Tensor, tuple[int, int]]]:
     """Yields (index, map (C, h, w), (H, W) of the image that the network saw) of each image, in any order.
 
     bad: filled with index -> reason for those that can't be read
+    mirrored: two maps of each image, (2, C, h, w), the second that of its mirror image: a network is not symmetric, so
+      that the mirrored map is another
     """
     def maps(network: RMAC, images: Sequence[Tensor]) -> Tensor:
         (image,) = images
-        return network.backbone(image)
+        pictures = [image, image.flip(-1)] if mirrored else [image]
+        return torch.stack([network.backbone(picture) for picture in pictures], 1)  # (B, 1 or 2, C, h, w)
 
-    for indices, found in _computed(network, paths, settings, maps, bad):
-        for index, features in zip(indices, found, strict=True):
-            yield index, features, seen_size(paths[index], settings)
+    for indices, computed in _computed(network, paths, settings, maps, bad):
+        for index, features in zip(indices, computed, strict=True):
+            yield index, features if mirrored else features[0], seen_size(paths[index], settings)
 
 
 def seen_size(path: Path, settings: DescribeSettings) -> tuple[int, int]:
@@ -87,7 +91,7 @@ def seen_size(path: Path, settings: DescribeSettings) -> tuple[int, int]:
 def _computed(network: RMAC, paths: Sequence[Path], settings: DescribeSettings, compute,
               bad: dict[int, str]) -> Iterator[tuple[list[int], Tensor]]:
     if len(settings.sizes) != 1:
-        raise ValueError(f"sizes: expected one, regions are proposed at a size; got {settings.sizes}")
+        raise InputError(f"sizes: expected one, regions are proposed at a size; got {settings.sizes}")
     with Extractor(network, settings, compute) as extractor:
         items = [(Path(path), None) for path in paths]
         extractor.choose_precision(items)

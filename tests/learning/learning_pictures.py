@@ -12,6 +12,8 @@ from rmaclib.search.descriptors import DescribeSettings, learn_whitening
 
 SHAPES = [(64, 64), (64, 96), (96, 70), (96, 96)]
 SIZE = 96
+# Of a training run.
+FILES = [".rmac.json", ".rmac.lock", "bad.txt", "best.safetensors", "log.csv", "run.json", "state.safetensors"]
 
 
 def pictures(folder, landmarks=5, each=5, seed=0) -> LabelledImages:

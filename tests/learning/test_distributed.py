@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learning_pictures import tiny
+from learning_pictures import FILES, tiny
 from learning_process import trains
 from safetensors.torch import load_file
 from test_gradients import gradient, some_images, update
@@ -46,7 +46,7 @@ def test_two_processes_equal_one(images, tmp_path):
                 assert several[row][name] == pytest.approx(one[row][name], abs=near)
         assert several[1]["gradient_norm"] == pytest.approx(one[1]["gradient_norm"], rel=1e-4)
         names = sorted(path.name for path in (tmp_path / stage).iterdir())
-        assert names == ["bad.txt", "best.safetensors", "log.csv", "run.json", "state.safetensors"]
+        assert names == FILES
 
 
 @pytest.mark.slow

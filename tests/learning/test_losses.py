@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmaclib.learning import LOSSES, Tuples, average_precision, contrastive, triplet, triplet_distances
+from rmaclib.learning import LOSSES, Tuples, average_precision_loss, contrastive, triplet, triplet_distances
 from rmaclib.learning.losses import _BINS
 from rmaclib.rmac import l2
 
@@ -49,9 +49,9 @@ def test_average_precision_by_hand():
     given = tuples([(0, 1, 2)], 4, relevant=[(0, 1), (0, 3)])
     one_query = Tuples(given.triplets, given.relevant & torch.tensor([True, False, False, False])[:, None],
                        given.irrelevant)
-    assert average_precision(vectors, one_query).item() == pytest.approx(1 - (1 + 2 / 3) / 2)
+    assert average_precision_loss(vectors, one_query).item() == pytest.approx(1 - (1 + 2 / 3) / 2)
     unjudged = one_query._replace(irrelevant=torch.zeros(4, 4, dtype=torch.bool))
-    assert average_precision(vectors, unjudged).item() == pytest.approx(0)
+    assert average_precision_loss(vectors, unjudged).item() == pytest.approx(0)
 
 
 def average_precision_in_loops(vectors, given):
@@ -120,7 +120,7 @@ def test_equal_descriptors_have_a_finite_gradient(name):
 
 def test_average_precision_needs_a_relevant_pair():
     with pytest.raises(ValueError, match="relevant"):
-        average_precision(on_circle(0, 1), tuples([(0, 1, 1)], 2))
+        average_precision_loss(on_circle(0, 1), tuples([(0, 1, 1)], 2))
 
 
 def test_better_rankings_cost_less():

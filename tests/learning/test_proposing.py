@@ -90,9 +90,9 @@ def test_stopped_and_started_again_gives_the_same_result(boxed, tmp_path, monkey
 def test_boxes_are_those_of_the_picture_that_the_network_sees(boxed):
     """Scaled with it, and mirrored with it."""
     step = proposing.Proposing(tiny(boxed), boxed, replace(SETTINGS, size=80), DescribeSettings((80,)), {})
-    step._hold(np.arange(20), 0)
+    step._fill(np.arange(20), 0)
     for index in (0, 1):
-        features, image_size, box = step._seen(index)
+        features, image_size, box = step._read(index)(False)
         assert image_size == seen_size(boxed.paths[index], DescribeSettings((80,)))
         assert features.shape[-2:] == tuple(-(-side // 32) for side in image_size)
         assert box.tolist() == pytest.approx([value / 2 for value in boxed.boxes[index]], rel=1e-6)

@@ -8,7 +8,7 @@ import learning_pictures
 import numpy as np
 import pytest
 import torch
-from learning_pictures import SIZE, pictures, tiny
+from learning_pictures import FILES, SIZE, pictures, tiny
 from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
@@ -45,8 +45,7 @@ def test_log_and_best(trained):
     assert 0 < row["loss"] and 0 < row["active"] <= 1 and 7 <= row["images"] <= 18 and row["computed"] <= row["images"]
     assert [row["lr"] for row in found.history[1:]] == [1e-3] * 4 + [1e-4] * 4
     assert found.bad == {} and found.network.dim == 8
-    assert sorted(path.name for path in out.iterdir()) == [
-        "bad.txt", "best.safetensors", "log.csv", "run.json", "state.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == FILES
 
 
 def test_a_run_is_watched_as_it_goes_also_when_it_goes_on(images, tmp_path):
@@ -163,7 +162,7 @@ def test_collapse_stops_with_advice(images, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_advice(images, tmp_path, monkeypatch):
     monkeypatch.setitem(LOSSES, "triplet", lambda descriptors, tuples, margin: descriptors.sum() / 0)
-    with pytest.raises(LearningError, match="update 1: the loss is .*inf; try a smaller lr"):
+    with pytest.raises(LearningError, match="update 1: training has diverged, the loss is .*inf; try a smaller lr"):
         run(images, tmp_path)
 
 

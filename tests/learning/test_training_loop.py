@@ -25,16 +25,16 @@ def test_learning_rates():
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"loss": "hinge"}, "loss: expected one of triplet"),
+    ({"loss": "hinge"}, "loss: expected one of 'triplet'"),
     ({"loss": "average_precision", "margin": 0.1}, "margin: the loss 'average_precision' has none"),
-    ({"margin": -1}, "margin: expected a number of at least 0"),
+    ({"margin": -1}, "margin: expected at least 0"),
     ({"optimizer": "adam"}, "optimizer"),
     ({"lr": "1e-3"}, "YAML reads 1e-3 as text"),
-    ({"lr": float("inf")}, "lr: expected a number"),
-    ({"lr": float("nan")}, "lr: expected a number"),
-    ({"momentum": 1.5}, "momentum: expected a number in 0..1"),
+    ({"lr": float("inf")}, "lr: expected a finite number"),
+    ({"lr": float("nan")}, "lr: expected a finite number"),
+    ({"momentum": 1.5}, "momentum: expected at most 1"),
     ({"schedule": "linear"}, "schedule"), ({"drop_at": 2}, "drop_at"), ({"weight_decay": -1}, "weight_decay"),
-    ({"updates": 0}, "updates: expected a whole number of at least 1"), ({"updates": 2.5}, "updates"),
+    ({"updates": 0}, "updates: expected at least 1"), ({"updates": 2.5}, "updates"),
     ({"triplets": 0}, "triplets"), ({"pool": 2}, "pool"), ({"hardest": 0}, "hardest"), ({"refresh": True}, "refresh"),
     ({"size": 0}, "size"), ({"crop": 0}, "crop"), ({"crop": 1.1}, "crop"), ({"warmup": -1}, "warmup"),
     ({"clip": 0}, "clip"), ({"precision": "auto"}, "precision"), ({"pixels": 0}, "pixels"), ({"seed": -1}, "seed"),

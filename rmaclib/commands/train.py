@@ -1,0 +1,302 @@
+"""rmac train."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from rmaclib.backbones import NAMES
+from rmaclib.checkpoints import is_checkpoint, open_network
+from rmaclib.commands.common import choice, command_group, messages, tell_bad, tell_missing
+from rmaclib.datasets import LabelledImages, open_collection
+from rmaclib.errors import InputError
+from rmaclib.files import read_json, whole_file
+from rmaclib.folders import refuse_inside, waiting
+from rmaclib.learning import (
+    LOSSES,
+    LearningError,
+    Trained,
+    hold_out,
+    train,
+    train_classifier,
+    train_proposals,
+    verified_pairs,
+)
+from rmaclib.learning.distributed import is_main, processes, rank_and_count, wait
+from rmaclib.learning.folder import BAD, BEST, CURVES, LOG, RUN, STATE, need_room, read_log, read_state, training_folder
+from rmaclib.learning.loop import OPTIMIZERS, LoopSettings
+from rmaclib.learning.presets import PAPER, SECONDS, STAGES, laptop, measure, within
+from rmaclib.learning.whitening import whiten
+from rmaclib.plots import training_curves
+from rmaclib.rmac import REGIONS, RMAC, NetworkSettings
+from rmaclib.search.descriptors import DescribeSettings, pick_device
+from rmaclib.settings import from_mapping, read_yaml, whole_number
+
+app = command_group()
+
+_TRAINED_DIM = 512
+_MEASURED = ("updates", *within("ranking", 8))  # settings that follow from how long an update takes
+Stage, Loss, Optimizer = choice("Stage", STAGES), choice("Loss", LOSSES), choice("Optimizer", OPTIMIZERS)
+Regions, Preset = choice("Regions", REGIONS), choice("Preset", ("laptop", "paper"))
+_RANKING, _PROPOSALS = Stage("ranking"), Stage("proposals")
+
+
+@app.command("train")
+def train_command(
+    images: Annotated[str, typer.Argument(
+        metavar="COLLECTION", help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
+    out: Annotated[str, typer.Option(help=f"Folder for {BEST}, {LOG}, and the state of the run: new, empty, or one of "
+                                          "a run that goes on.")],
+    stage: Annotated[Stage, typer.Option(
+        help="What is learned: to rank; before that, to classify landmarks; after it, where they are.")] = _RANKING,
+    preset: Annotated[Preset | None, typer.Option(
+        help="Settings for minutes on this machine, or the paper's.  [default: laptop]")] = None,
+    settings: Annotated[Path | None, typer.Option(
+        help="YAML file with any setting, before those of the preset; options go before it.")] = None,
+    validation: Annotated[str | None, typer.Option(
+        metavar="LIST", help="Images that choose the best network.  [default: some of COLLECTION, held out]")] = None,
+    graphs: Annotated[Path | None, typer.Option(
+        metavar="FOLDER", help="Of rmac clean: its verified pairs are the positives.  [default: equal labels]")] = None,
+    network: Annotated[str, typer.Option(
+        help=f"A backbone ({', '.join(NAMES)}) or a checkpoint (.safetensors).")] = "efficientnet_lite0",
+    levels: Annotated[int | None, typer.Option(help="Levels L of the grid.  [default: 2, or the checkpoint's]")] = None,
+    dim: Annotated[int | None, typer.Option(
+        help="Dimensions; the layer starts from a whitening.  [default: 512, or the checkpoint's]")] = None,
+    size: Annotated[int | None, typer.Option(
+        help="Longer side in pixels; in the classification stage, of the validation.  [default: the preset's]")] = None,
+    updates: Annotated[int | None, typer.Option(
+        help="Steps of the optimizer.  [default: as many as there is time for; paper: 4096]")] = None,
+    optimizer: Annotated[Optimizer | None, typer.Option(help="[default: the preset's]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: the preset's]")] = None,
+    loss: Annotated[Loss | None, typer.Option(help="What is minimised.  [default: triplet]")] = None,
+    regions: Annotated[Regions | None, typer.Option(
+        "--regions", help="What is pooled; proposals need a network that was trained to make them.  [default: grid, or "
+                          "the checkpoint's]")] = None,
+    proposals: Annotated[int | None, typer.Option(
+        "--proposals", help="Proposed regions of an image, at most.  [default: 32, or the checkpoint's]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.  [default: 0]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps …  [default: auto]")] = None,
+    whiten_images: Annotated[int, typer.Option(help="Images of the whitening.")] = 400,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Fail at once if another process trains in OUT.")] = False,
+) -> None:
+    """Train a network to rank, by hard triplets. A killed run goes on when started again, to the same result.
+
+    Examples:
+
+    - `rmac train my_landmarks --out trained` (a folder per landmark is enough): minutes on a laptop; it says how many
+      before it starts
+
+    - `rmac train clean/annotation_clean.txt --graphs clean --validation my_validation --out trained`
+
+    - `rmac train landmarks_full --validation landmarks_full_val --network resnet101 --stage classification --preset
+      paper --out classified`
+
+    - `rmac train landmarks_clean --validation landmarks_clean_val --network classified/best.safetensors --dim 2048
+      --preset paper --out ranked`
+
+    - `rmac train clean/annotation_clean.txt --stage proposals --validation clean_val/annotation_clean.txt --network
+      ranked/best.safetensors --out proposing`
+
+    - `torchrun --nproc-per-node 8 -m rmaclib train landmarks_clean --validation landmarks_clean_val --preset paper
+      --out trained` (a process for each GPU; they share the images of an update)
+
+    OUT/best.safetensors is the network with the best retrieval among the validation images (in the stage proposals,
+    the best recall of their boxes); --network of the other commands takes it. OUT/log.csv has a line for each update,
+    and OUT/curves.png shows them at the end.
+    --settings FILE takes all settings of rmaclib.learning.TrainSettings, such as `triplets: 32`, or `propose: 8` to
+    learn proposals jointly, of ClassifySettings, such as `batch: 32`, or of ProposeSettings, such as `anchors: 9`.
+    """
+    started = time.monotonic()
+    options = {"size": size, "updates": updates, "optimizer": optimizer and optimizer.value, "lr": lr,
+               "loss": loss and loss.value, "seed": seed, "device": device}
+    given = read_yaml(settings) | {name: value for name, value in options.items() if value is not None}
+    source = str(settings or "options")
+    first = from_mapping(STAGES[stage.value], given, source)  # refused before anything is read
+    _check_options(stage, out, graphs, dim, whiten_images)
+    pick_device(first.device)
+    with processes(first.timeout), waiting(not no_wait):
+        messages.quiet = not is_main()
+        training, held_out = _train_and_validation(images, validation, first.seed, Path(out))
+        _check_collection(stage, training, held_out)
+        kinds = {"levels": levels, "regions": regions and regions.value, "proposals": proposals}
+        model = _network(network, dim, kinds)
+        with training_folder(out) as folder:
+            wait()
+            run = _Run(stage.value, preset and preset.value, given, source, folder, started)
+            trained = _trained(run, model, training, held_out, graphs, validation is None, dim, whiten_images)
+            if is_main():
+                with whole_file(folder / CURVES) as temporary:
+                    training_curves(trained.history, f"{folder.name}: {stage.value}").savefig(
+                        temporary, format="png", dpi=130)
+    _tell_result(trained, stage, Path(out))
+
+
+class _Run:
+    """The settings of a run: those given, over those that its start has chosen, or a preset chooses.
+
+    given: settings of file and options; source: where they came from, for errors; started: seconds, when the command
+    was
+    """
+
+    def __init__(self, stage: str, preset: str | None, given: dict, source: str, folder: Path, started: float):
+        self.stage, self.preset, self.given, self.source = stage, preset, given, source
+        self.folder, self.started = folder, started
+        self.goes_on = (folder / RUN).exists() or (folder / STATE).exists()
+        state = read_state(folder)
+        self.done, self.run = (state.update, state.run) if state else (0, None)
+
+    def settings(self, images: int) -> LoopSettings:
+        """Settings before the updates are counted; images: of the training collection."""
+        device = pick_device(self.given.get("device", "auto"))
+        chosen = dict(PAPER[self.stage]) if self.preset == "paper" else laptop(self.stage, device, images)
+        if self.goes_on:
+            names = [name for name in chosen if self.preset is None or name in _MEASURED]
+            chosen |= {name: value for name, value in self._chosen_before().items() if name in names}
+        elif "updates" in self.given and self.preset != "paper":
+            chosen |= within(self.stage, self.given["updates"])
+        if "optimizer" in self.given and "lr" not in self.given:
+            chosen.pop("lr")  # it belongs to the preset's optimizer
+        return from_mapping(STAGES[self.stage], chosen | self.given, self.source)
+
+    def _chosen_before(self) -> dict:
+        if self.run is not None:
+            return self.run["settings"]
+        try:
+            before = read_json(self.folder / RUN, LearningError, "what a training run depends on").get("settings")
+        except LearningError:
+            if self.done:
+                raise
+            before = None  # nothing was learned: it begins again
+            self.goes_on = False
+        return before if isinstance(before, dict) else {}
+
+    def timed(self, settings: LoopSettings, model: RMAC, training: LabelledImages,
+              held_out: LabelledImages) -> LoopSettings:
+        """Says what will be done and how long it takes; chooses the updates of a new run with the laptop's preset."""
+        if self.goes_on:
+            self._tell_rest(settings)
+            return settings
+        _tell_settings(self.stage, self.preset or "laptop", settings, self.given, training)
+        if rank_and_count()[1] > 1:
+            messages.print(f"{settings.updates} updates; how long they take isn't measured with several processes")
+            return settings
+        messages.print("measuring one update on a few images …")
+        timing = measure(self.stage, model, training, settings, held_out)
+        if self.preset != "paper" and "updates" not in self.given:
+            left = SECONDS - (time.monotonic() - self.started)
+            chosen = within(self.stage, timing.updates(self.stage, settings, left))
+            settings = from_mapping(STAGES[self.stage], asdict(settings) | chosen | self.given, self.source)
+        messages.print(f"{settings.updates} updates of about {timing.update:.1f} s, and validation: about "
+                       f"{_duration(timing.seconds(settings))}")
+        return settings
+
+    def _tell_rest(self, settings: LoopSettings) -> None:
+        log = read_log(self.folder / LOG) if (self.folder / LOG).exists() else []
+        seconds = [row["seconds"] for row in log if row["seconds"] is not None]
+        left = settings.updates - self.done
+        about = f", about {_duration(left * sum(seconds) / len(seconds))}" if seconds and left else ""
+        messages.print(f"{self.folder}: goes on with the settings of its start, {left} of {settings.updates} updates "
+                       f"left{about}", markup=False, soft_wrap=True)
+
+
+def _trained(run: _Run, model: RMAC, training: LabelledImages, held_out: LabelledImages, graphs: Path | None,
+             same_graphs: bool, dim: int | None, whiten_images: int) -> Trained:
+    """same_graphs: the graphs judge the validation images too, which were cleaned with the others."""
+    settings = run.settings(len(training.names))
+    need_room(run.folder, model, settings.optimizer)
+    if run.stage == "ranking":
+        positives = None if graphs is None else verified_pairs(training, graphs)
+        held_out_positives = verified_pairs(held_out, graphs) if graphs is not None and same_graphs else None
+        if model.fc is None:
+            describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
+            if not run.goes_on:
+                messages.print(f"whitening learned on {min(whiten_images, len(training.names))} images of "
+                               f"{training.name}")
+            whiten(model, training, describing, dim=dim or _TRAINED_DIM, images=whiten_images, seed=settings.seed,
+                   out=run.folder)
+        settings = run.timed(settings, model, training, held_out)
+        return train(model, training, settings, out=run.folder, positives=positives, validation=held_out,
+                     validation_positives=held_out_positives)
+    settings = run.timed(settings, model, training, held_out)
+    learn = train_proposals if run.stage == "proposals" else train_classifier
+    return learn(model, training, settings, out=run.folder, validation=held_out)
+
+
+def _check_options(stage: Stage, out: str, graphs: Path | None, dim: int | None, whiten_images: int) -> None:
+    if not out:
+        raise InputError("--out: expected a folder, got an empty text")
+    if dim is not None:
+        whole_number("--dim", dim, 1)
+    whole_number("--whiten-images", whiten_images, 2)
+    for option, value in (("--graphs", graphs), ("--dim", dim)):
+        if stage != _RANKING and value is not None:
+            raise InputError(f"{option}: expected in the ranking stage only, got {value}; in classification labels are "
+                             "learned, by the backbone, and proposals come from boxes")
+
+
+def _check_collection(stage: Stage, training: LabelledImages, held_out: LabelledImages) -> None:
+    """What can be known before anything is computed."""
+    for images in (training, held_out):
+        if stage == _PROPOSALS and not any(box is not None for box in images.boxes):
+            raise LearningError(f"{images.name}: expected images with boxes (`path label x1 x2 y1 y2`, as rmac clean "
+                                f"writes them), found none among {len(images.names)}")
+        if stage != _PROPOSALS and len(set(images.labels)) < 2:
+            raise LearningError(f"{images.name}: expected images of two landmarks or more, found "
+                                f"{len(set(images.labels))}")
+
+
+def _train_and_validation(images: str, validation: str | None, seed: int,
+                          out: Path) -> tuple[LabelledImages, LabelledImages]:
+    collections = []
+    for source in (images, validation):
+        if source is None:
+            continue
+        refuse_inside(out, source)
+        collections.append(open_collection(source))
+        tell_missing(collections[-1].missing)
+    if validation is not None:
+        return collections[0], collections[1]
+    training, held_out = hold_out(collections[0], seed=seed)
+    messages.print(f"{len(held_out.names)} of {len(collections[0].names)} images held out for validation (--validation "
+                   "LIST to choose them)")
+    return training, held_out
+
+
+def _network(network: str, dim: int | None, kinds: dict) -> RMAC:
+    """A checkpoint, or a backbone without a whitening; kinds: settings of the network, None where not given."""
+    if kinds["levels"] is None and not is_checkpoint(network):
+        kinds["levels"] = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
+    model = open_network(network, **{name: value for name, value in kinds.items() if value is not None})
+    if dim is not None and model.settings.dim is not None and dim != model.settings.dim:
+        raise InputError(f"--dim: expected {model.settings.dim}, the dimensions of {network}, got {dim}")
+    return model
+
+
+def _tell_settings(stage: str, preset: str, settings: LoopSettings, given: dict, training: LabelledImages) -> None:
+    names = [name for name in PAPER[stage] if name not in ("momentum", "drop_at", "evaluate_every", "warmup")]
+    values = asdict(settings)
+    shown = ", ".join(f"{name} {values[name]}" for name in [*names, *(set(given) - set(names))]
+                      if name != "updates" or name in given)
+    counts = training.counts
+    messages.print(f"preset {preset}, on {pick_device(settings.device)}, for {counts['images']} images of "
+                   f"{counts['landmarks']} landmarks: {escape(shown)}", soft_wrap=True)
+
+
+def _tell_result(trained: Trained, stage: Stage, out: Path) -> None:
+    tell_bad(trained.bad.items(), out / BAD)
+    start = trained.history[0]["validation"]
+    measured = "average recall of boxes" if stage == _PROPOSALS else "mAP"
+    messages.print(f"validation {measured} {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "
+                   f"{int(trained.history[-1]['update'])} updates\nnetwork: {out / BEST}\ncurves: {out / CURVES}",
+                   markup=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
