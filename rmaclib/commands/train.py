@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rmaclib.backbones import NAMES
 from rmaclib.checkpoints import is_checkpoint, load_checkpoint, open_network, save_checkpoint
-from rmaclib.commands.common import choice, command_group, messages, read_yaml, tell_bad, tell_missing
+from rmaclib.commands.common import choice, command_group, messages, tell_bad, tell_missing
 from rmaclib.datasets import LabelledImages, known_datasets, open_collection, open_dataset, self_check
 from rmaclib.datasets.types import DatasetError
 from rmaclib.evaluation import PROTOCOLS, Evaluation

@@ -14,9 +14,10 @@ import typer
 from rmaclib.cleaning import CleanSettings, clean, clean_settings
 from rmaclib.cleaning.keypoints import DETECTORS
 from rmaclib.cleaning.report import LIST, write_report
-from rmaclib.commands.common import choice, command_group, messages, read_yaml, tell_missing
+from rmaclib.commands.common import choice, command_group, messages, tell_missing
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.search.neighbours import DescriptorNeighbours
+from rmaclib.settings import read_yaml
 
 app = command_group()
 Detector = choice("Detector", DETECTORS)
@@ -81,7 +82,7 @@ def _clean_settings(file: Path | None, graph: dict, keypoints: dict) -> CleanSet
     found = CleanSettings()
     if file is not None:
         try:
-            found = clean_settings(read_yaml(file, _PARTS), str(file))
+            found = clean_settings(read_yaml(file), str(file))
         except (AttributeError, TypeError) as error:
             raise ValueError(f"{file}: expected settings in YAML, {_PARTS}, found {error}") from error
 
