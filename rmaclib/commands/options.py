@@ -8,15 +8,17 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
+
+from rmaclib.sheet import FORMATS
 
 WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
 BACKBONES = "efficientnet_lite0, resnet50, resnet101, vgg16, timm:NAME"
 _DEVICES = "auto, cpu, cuda, cuda:1, mps"
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?")
-PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg", ".webp")
+PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg", ".webp")  # that plots.save_figure writes
 _LARGEST_SIDE = 100_000  # pixels; no photograph has more
 _MOST_LEVELS = 100  # a map of that many cells would be needed
 _MOST_SEED = 2**32 - 1
@@ -79,12 +81,21 @@ def output_file(value: str | Path) -> Path:
 
 
 def output_picture(value: str | Path) -> Path:
-    """A picture to write; .png where no format is named."""
+    """A figure to write; .png where no format is named."""
+    return _picture(value, PICTURES)
+
+
+def output_sheet(value: str | Path) -> Path:
+    """A sheet of pictures to write; .png where no format is named."""
+    return _picture(value, tuple(FORMATS))
+
+
+def _picture(value: str | Path, formats: tuple[str, ...]) -> Path:
     path = _path(value)
     if not path.suffix and not path.is_dir():
         path = path.with_name(f"{path.name}.png")
-    if path.suffix.lower() not in PICTURES:
-        raise refuse(f"a picture ({', '.join(PICTURES)})", str(path))
+    if path.suffix.lower() not in formats:
+        raise refuse(f"a picture ({', '.join(formats)})", str(path))
     return output_file(path)
 
 
@@ -109,7 +120,13 @@ def _device(value: str | None) -> str | None:
     return value
 
 
-Corners = tuple[float, float, float, float]
+class Corners(NamedTuple):
+    """A box in pixels, as rmaclib.boxes.Box; a class of its own, of which typer makes one option and not four."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
 
 
 def box(value: str | Corners) -> Corners:
@@ -117,12 +134,12 @@ def box(value: str | Corners) -> Corners:
     if not isinstance(value, str):
         return value
     try:
-        x1, y1, x2, y2 = map(float, value.split(","))
-    except ValueError:
+        corners = Corners(*map(float, value.split(",")))
+    except (TypeError, ValueError):
         raise refuse("x1,y1,x2,y2", value) from None
-    if not (all(map(math.isfinite, (x1, y1, x2, y2))) and x1 < x2 and y1 < y2):
+    if not (all(map(math.isfinite, corners)) and corners.x1 < corners.x2 and corners.y1 < corners.y2):
         raise refuse("x1,y1,x2,y2 with x1 < x2 and y1 < y2", value)
-    return x1, y1, x2, y2
+    return corners
 
 
 # --- of several commands ---------------------------------------------------------------------------------------------

@@ -8,12 +8,12 @@ from rich.table import Table
 
 from rmaclib.commands.common import command_group, results, say, telling
 from rmaclib.commands.network import check_device
-from rmaclib.commands.options import Corners, CropOrder, Device, box, output_picture, whole
+from rmaclib.commands.options import Corners, CropOrder, Device, box, output_sheet, whole
 from rmaclib.errors import InputError
 from rmaclib.images import crop_pixels, read_image
+from rmaclib.sheet import FORMATS, neighbours_sheet, save_sheet
 
 app = command_group()
-_COLUMNS = 5  # of the picture
 
 
 @app.command("search")
@@ -26,8 +26,7 @@ def search_command(
     rerank: Annotated[int, typer.Option(
         callback=whole(0), help="Compare so many of the nearest in detail and put them in order.")] = 0,
     out: Annotated[Path, typer.Option(
-        parser=output_picture, metavar="FILE",
-        help="Picture to write (.png, .pdf, .svg).")] = Path("neighbours.png"),
+        parser=output_sheet, metavar="FILE", help=f"Picture to write ({', '.join(FORMATS)}).")] = Path("neighbours.png"),
     crop_order: CropOrder = "resize-then-crop",
     device: Device = "auto",
 ) -> None:
@@ -56,9 +55,8 @@ def search_command(
     with telling(f"comparing {query} with {len(index):,} images"):
         neighbours = index.search(query, box, k, rerank)
     results.print(_table(neighbours, bool(rerank)))
-    # Drawn after the table, for which nobody waits for matplotlib.
-    with telling("drawing"):
-        _draw(neighbours, query, box, out)
+    shown = [(f"{neighbour.similarity:.3f}  {Path(neighbour.name).name}", neighbour.name) for neighbour in neighbours]
+    save_sheet(neighbours_sheet(query, box, shown), out)
     say(f"picture: {out}")
 
 
@@ -76,14 +74,3 @@ def _table(neighbours, reranked: bool) -> Table:
         matched = () if not reranked else ("" if inliers is None else str(inliers),)
         table.add_row(str(rank), f"{cosine:.3f}", *matched, name)
     return table
-
-
-def _draw(neighbours, query: Path, corners: Corners | None, out: Path) -> None:
-    from rmaclib.plots import ranking_sheet, save_figure
-
-    shown = [(f"{neighbour.similarity:.3f}  {Path(neighbour.name).name}", neighbour.name, "")
-             for neighbour in neighbours]
-    # Long lists wrap: a sheet is read, not scrolled sideways.
-    rows = [{"query": (query.name, query, corners), "neighbours": shown[start:start + _COLUMNS]}
-            for start in range(0, len(shown), _COLUMNS)]
-    save_figure(ranking_sheet(rows, columns=_COLUMNS), out)
