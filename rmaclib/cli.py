@@ -2,51 +2,99 @@
 
 import sys
 from importlib import import_module
+from typing import Annotated, NamedTuple
 
-import click
 import typer
-from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from rmaclib.commands.common import messages
+from rmaclib import __version__
+from rmaclib.commands.common import fail, say
+from rmaclib.environment import prepare_process
+from rmaclib.errors import RmacError
 
-# Command -> module of rmaclib.commands. It is imported when the command is asked for: what a network needs takes 700 MB
-# of memory, more than all that cleaning a class holds.
-_MODULES = {"clean": "cleaning", "train": "train",
-            **dict.fromkeys(("propose", "describe", "index", "search", "evaluate"), "networks"), "data": "data"}
+_REFUSED, _INTERRUPTED = 1, 130  # exit codes, beside 0 and typer's 2
+
+
+class _Entry(NamedTuple):
+    """A command: one line of help, and whether the same command started again goes on where a killed one was."""
+
+    help: str
+    goes_on: bool
+
+
+# Each is in the module of rmaclib.commands that has its name, imported when the command is asked for: what a network
+# needs takes seconds and 700 MB of memory, more than all that cleaning a class holds.
+_COMMANDS = {
+    "clean": _Entry("Clean a noisy collection: keep what shows the same thing, with boxes.", True),
+    "train": _Entry("Train a network to rank, by hard triplets.", True),
+    "propose": _Entry("Propose regions that may hold a landmark.", False),
+    "describe": _Entry("Describe images: one vector each.", True),
+    "index": _Entry("Make an index of images, or add to it.", True),
+    "search": _Entry("Find the nearest neighbours of an image in an index.", False),
+    "evaluate": _Entry("Measure a network on a benchmark.", False),
+    "data": _Entry("Data sets: render Diorama.", True),
+}
+_debug = False  # --debug of this run
 
 
 class _Commands(TyperGroup):
     def __init__(self, **options):
-        # Without anything behind them: for the hint after a mistyped name.
-        super().__init__(**{**options, "commands": {name: click.Command(name) for name in _MODULES}})
+        # Without anything behind them: for the list of commands, and the hint after a mistyped name.
+        commands = {name: TyperCommand(name, help=entry.help) for name, entry in _COMMANDS.items()}
+        super().__init__(**{**options, "commands": commands})
 
-    def list_commands(self, context: click.Context) -> list[str]:
-        return list(_MODULES)
+    def resolve_command(self, context, arguments):
+        name, command, rest = super().resolve_command(context, arguments)
+        if name in _COMMANDS:
+            module = import_module(f"rmaclib.commands.{name}")
+            command = typer.main.get_group(module.app).commands[name]
+        return name, command, rest
 
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in _MODULES:
-            return None
-        module = import_module(f"rmaclib.commands.{_MODULES[name]}")
-        return typer.main.get_group(module.app).commands[name]
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as error:
+            if _debug:
+                raise
+            goes_on = _COMMANDS[context.invoked_subcommand].goes_on if context.invoked_subcommand else False
+            say("stopped" + ("; the same command goes on where it was" if goes_on else ""))
+            raise typer.Exit(_INTERRUPTED) from error
 
 
 app = typer.Typer(name="rmac", cls=_Commands, no_args_is_help=True, add_completion=False, rich_markup_mode="markdown",
                   pretty_exceptions_enable=False)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"rmac {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def commands() -> None:
-    """Landmark retrieval with global descriptors (R-MAC). `rmac COMMAND --help` has examples."""
+def commands(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of every error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True,
+                                          help="Show the version.")] = False,
+) -> None:
+    """Landmark retrieval with global descriptors (R-MAC). `rmac COMMAND --help` has examples.
+
+    Exit codes: 0 done; 1 refused, with one line that says why, or a bug, with its traceback; 2 a command or option
+    that can't be used; 130 interrupted.
+    """
+    global _debug
+    _debug = debug
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend are one line, not a traceback."""
+    """Entry point: errors that a user can mend are one line, all others a traceback."""
+    prepare_process()
+    # File names need not be text, and a terminal need not know all of it.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
-    except Exception as error:
-        # The library's own errors, and those of values, files and extras that are not installed.
-        if not (isinstance(error, (ValueError, OSError, ImportError)) or type(error).__module__.startswith("rmaclib.")):
+    except RmacError as error:
+        if _debug:
             raise
-        messages.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
+        fail(error)
+        sys.exit(_REFUSED)

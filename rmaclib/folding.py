@@ -78,9 +78,8 @@ def _fold(network: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.Module:
     for convolution, normalisation in pairs:
         layer, norm = network.get_submodule(convolution), network.get_submodule(normalisation)
         network.set_submodule(convolution, fuse_conv_bn_eval(layer, norm))
-        # timm's normalisations carry the activation that follows.
-        network.set_submodule(normalisation,
-                              nn.Sequential(norm.drop, norm.act) if hasattr(norm, "act") else nn.Identity())
+        # timm's normalisations carry the activation that follows; others have nothing in them.
+        network.set_submodule(normalisation, nn.Sequential(*norm.children()))
     return network
 
 

@@ -7,6 +7,7 @@ notebooks, scripts and threads alike.
 import os
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,12 +15,27 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle as Patch
 from PIL import Image
 
+from rmaclib.errors import InputError
+from rmaclib.files import whole_file
 from rmaclib.images import Box, ImageError, read_image, resize_longer
 from rmaclib.regions import as_rectangle
 
 # Colours that stay apart for readers with colour-blindness (Wong 2011).
 RIGHT, WRONG, JUNK, QUERY, NEUTRAL = "#009e73", "#d55e00", "#999999", "#0072b2", "#666666"
 VERDICTS: Mapping[str, str] = {"right": RIGHT, "wrong": WRONG, "junk": JUNK, "": NEUTRAL}
+
+
+def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 130) -> None:
+    """Write a figure whole, in the format that the file's name ends with; an older file stays until then.
+
+    raises InputError: another format; OutputError: it can't be written
+    """
+    formats = figure.canvas.get_supported_filetypes()
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in formats:
+        raise InputError(f"{os.fspath(path)}: expected a picture that ends with .{', .'.join(formats)}")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=dpi)
 
 
 def regions_on(axes: Axes, picture: Image.Image | np.ndarray, map_size: tuple[int, int],

@@ -1,48 +1,98 @@
-"""What the commands share: messages, settings files, options with choices."""
+"""What the commands tell their user, and how they are made. Standard error has the messages: standard output is the
+result."""
 
-from collections.abc import Iterable
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
 import typer
-import yaml
 from rich.console import Console
-from rich.markup import escape
 
-# Messages go to standard error: standard output is the result.
-messages = Console(stderr=True, highlight=False)
+# File names and texts of others are printed as they are: ":x:" is no emoji and "[red]" no colour.
+_PLAIN = {"emoji": False, "markup": False, "highlight": False}
+messages = Console(stderr=True, soft_wrap=True, **_PLAIN)
+results = Console(**_PLAIN)
+_SHOWN = 3  # names listed of many
+_PATIENCE = 1.5  # seconds after which something that goes on is told
 
 
 def command_group() -> typer.Typer:
+    """What a module of rmaclib.commands calls `app` and puts its command into."""
     return typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 
 
 def choice(name: str, values: Iterable[str]) -> type[StrEnum]:
+    """A type for an option that takes one of several words."""
     return StrEnum(name, {value: value for value in values})
 
 
-def read_yaml(file: Path | None, form: str = "`name: value`") -> dict:
-    """The settings in a YAML file, empty without one; form: how they are written, for the error."""
-    if file is None:
-        return {}
+def say(text: str) -> None:
+    """A line for people."""
+    messages.print(_printable(text))
+
+
+def note(text: str) -> None:
+    """Something unexpected that doesn't stop the command."""
+    messages.print("note:", style="yellow", end=" ")
+    say(text)
+
+
+def fail(error: Exception) -> None:
+    """One line that says why the command ends."""
+    messages.print("error:", style="red", end=" ")
+    say(re.sub(r"\s*\n\s*", " ", str(error)))
+
+
+def _printable(text: str) -> str:
+    """Without what would move the cursor or can't be printed: file names may contain anything."""
+    return "".join(character if character.isprintable() or character == "\n" else repr(character)[1:-1]
+                   for character in text)
+
+
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Says what is being done when the block takes longer than a moment."""
+    timer = threading.Timer(_PATIENCE, say, [f"{what} …"])
+    timer.daemon = True
+    timer.start()
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: expected settings in YAML, {form}, found {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: expected settings in YAML, {form}, found {type(found).__name__}")
-    return found
+        yield
+    finally:
+        timer.cancel()
 
 
-def tell_missing(missing) -> None:
+def duration(seconds: float) -> str:
+    """A time that is expected, as people say it."""
+    if seconds < 10:
+        return "a few seconds"
+    if seconds < 90:
+        return f"about {round(seconds, -1):.0f} s"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"
+
+
+def tell_missing(missing: Sequence[str]) -> None:
+    """Images that a list names and that can't be used."""
     if missing:
-        messages.print(f"[yellow]note:[/] {len(missing)} listed images are not there or known to be corrupt, "
-                        f"left out: {escape(', '.join(missing[:3]))}{' …' if len(missing) > 3 else ''}")
+        note(f"{len(missing):,} listed images are not there or known to be corrupt, left out: {_first(missing)}")
 
 
-def tell_bad(bad, report: Path | None) -> None:
-    if bad:
-        messages.print(f"[yellow]note:[/] {len(bad)} images can't be read, left out"
-                        + (f" (see {report})" if report else ":"))
-        for _, reason in bad[:3 if report else None]:
-            messages.print(f"  {reason}", markup=False)
+def tell_bad(bad: Iterable[tuple[str, str]], report: Path | None) -> None:
+    """Files that were left out, each (name, reason); report: where all of them are listed, None: nowhere."""
+    bad = list(bad)
+    if not bad:
+        return
+    note(f"{len(bad):,} images can't be read, left out" + (f"; all are listed in {report}" if report else ""))
+    for name, reason in bad[:_SHOWN]:
+        reason = " ".join(reason.split())
+        say(f"  {reason if name in reason else f'{name}: {reason}'}")
+    if len(bad) > _SHOWN:
+        say("  …")
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")

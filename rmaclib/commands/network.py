@@ -1,0 +1,161 @@
+"""The network of a command: opened as the options say, whitened, and how fast it is. What is heavy is imported inside
+the functions, so that options are checked before it."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from rmaclib.commands.common import duration, note, say, telling
+from rmaclib.commands.options import WHITENING_SETS
+from rmaclib.datasets import LabelledImages, open_collection
+from rmaclib.datasets.types import DatasetError
+from rmaclib.errors import InputError
+from rmaclib.files import need_space
+
+if TYPE_CHECKING:
+    from rmaclib.rmac import RMAC
+    from rmaclib.search.descriptors import DescribeSettings
+
+_MEASURED = 8  # images whose time is measured, at most an eighth of all
+
+
+class NetworkOptions(NamedTuple):
+    """The options of a command that say which network describes images, under their names."""
+
+    network: str
+    levels: int | None
+    grid: str | None
+    pooling: str | None
+    regions: str | None
+    proposals: int | None
+    dim: int | None
+    whiten_on: str | None
+    whiten_images: int
+    shrinkage: float
+    seed: int
+
+    @classmethod
+    def of(cls, context: typer.Context) -> "NetworkOptions":
+        """Those that a command was given."""
+        return cls(**{name: context.params[name] for name in cls._fields})
+
+    @property
+    def settings(self) -> dict:
+        """Settings of the network that the options give."""
+        given = {name: getattr(self, name) for name in ("levels", "grid", "pooling", "regions", "proposals")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def check_device(device: str) -> None:
+    """raises InputError when this machine has no such device"""
+    from rmaclib.search.descriptors import pick_device
+
+    try:
+        pick_device(device)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
+
+
+def describing(context: typer.Context, sizes: Sequence[int] | None = None) -> "DescribeSettings":
+    """How images are described, from the options of a command; sizes: in place of --size.
+
+    raises InputError: a device that isn't there
+    """
+    options = context.params
+    with telling("loading what computes"):
+        from rmaclib.search.descriptors import DescribeSettings
+
+        check_device(options["device"])
+    given = {name: options[name] for name in ("enlarge", "precision", "crop_order") if name in options}
+    return DescribeSettings(tuple(options["size"] if sizes is None else sizes), device=options["device"], **given)
+
+
+def open_unwhitened(network: str, dim: int | None = None, **settings) -> "RMAC":
+    """A checkpoint, or a backbone as it comes; dim: dimensions it is going to have. Settings that are not None are put
+    over its own.
+
+    raises InputError: more dimensions than it has, or others than it was saved with
+    """
+    with telling(f"opening {network}"):
+        from rmaclib.checkpoints import open_network
+
+        model = open_network(network, **{name: value for name, value in settings.items() if value is not None})
+    saved, most = model.settings.dim, model.backbone.channels
+    if dim is not None and saved is not None and dim != saved:
+        raise InputError(f"--dim: expected {saved}, with which {network} was saved, got {dim}")
+    if dim is not None and dim > most:
+        raise InputError(f"--dim: expected at most {most}, the channels of {network}, got {dim}")
+    return model
+
+
+def is_to_be_whitened(model: "RMAC", options: NetworkOptions) -> bool:
+    """Whether the options ask for a whitening that the network doesn't have."""
+    return model.fc is None and (options.dim is not None or options.whiten_on is not None)
+
+
+def whiten(model: "RMAC", training: LabelledImages, settings: "DescribeSettings", options: NetworkOptions,
+           pace: float | None = None) -> None:
+    """Gives the network a whitening learned on some of the training images; pace: seconds an image, for the message."""
+    from rmaclib.search.descriptors import learn_whitening
+    from rmaclib.search.retrieval import training_sample
+
+    sample = training_sample(training, options.whiten_images, options.seed)
+    say(f"whitening learned on {len(sample)} images of {training.name}" + expected(len(sample), pace))
+    model.set_whitening(learn_whitening(model, sample, settings, dim=options.dim, shrinkage=options.shrinkage))
+
+
+def prepare(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings", options: NetworkOptions,
+            out: Path | None) -> None:
+    """All that comes before images are described: space on the disk, the time it will take, and the whitening.
+
+    raises OutputError: too little space in `out`
+    """
+    dim = options.dim or model.dim
+    if out is not None:
+        # Descriptors are written twice, in parts and joined; the network beside them.
+        weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+        need_space(out, 2 * 4 * dim * len(paths) + weights, f"descriptors of {len(paths):,} images")
+    training = whitening_collection(options.whiten_on) if is_to_be_whitened(model, options) else None
+    pace = seconds_per_image(model, paths, settings)
+    if training is not None:
+        whiten(model, training, settings, options, pace)
+    say(f"describing {len(paths):,} images at {' + '.join(map(str, settings.sizes))} px" + expected(len(paths), pace))
+
+
+def seconds_per_image(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings") -> float | None:
+    """Measured on a few of the images; None where there are too few for that."""
+    from dataclasses import replace
+
+    from rmaclib.search.descriptors import describe
+
+    count = min(_MEASURED, len(paths) // 8)
+    if not count:
+        return None
+    sample = [paths[number * len(paths) // count] for number in range(count)]
+    # "auto" would compare two precisions on them first.
+    precision = "float32" if settings.precision == "auto" else settings.precision
+    with telling("measuring how fast images are described"):
+        started = time.monotonic()
+        describe(model, sample, replace(settings, precision=precision), progress=False)
+    return (time.monotonic() - started) / count
+
+
+def expected(count: int, pace: float | None) -> str:
+    """The time for `count` images at `pace` seconds each, to be put behind what is done; "" when it isn't known."""
+    return "" if pace is None else f": {duration(count * pace)}"
+
+
+def whitening_collection(whiten_on: str | None) -> LabelledImages:
+    """The images that whitening and codes are learned on."""
+    if whiten_on is not None:
+        return open_collection(whiten_on)
+    photographs, rendered = WHITENING_SETS
+    try:
+        return open_collection(photographs)
+    except DatasetError:
+        note(f"no {photographs} under RMACLIB_DATA: the whitening is learned on the rendered {rendered}. Photographs "
+             "are better: --whiten-on FOLDER")
+        return open_collection(rendered)

