@@ -26,7 +26,8 @@ SMALL = ("--size", "64", "--device", "cpu")
 
 def make(folder: str) -> None:
     """photos/: 5 landmarks in sub-folders, 4 pictures each, and a file that is none; more/: 4 pictures;
-    network.safetensors: random weights, whitened to 8 dimensions; training.yml."""
+    network.safetensors: random weights, whitened to 8 dimensions; proposing.safetensors: it, with a proposal network;
+    training.yml."""
     root = Path(folder)
     for landmark in range(LANDMARKS):
         for number in range(EACH):
@@ -45,8 +46,8 @@ def picture(path: Path, landmark: int, number: int) -> None:
     Image.fromarray(cv2.resize(grey, (160, 120), interpolation=cv2.INTER_AREA)).convert("RGB").save(path)
 
 
-def network(path: Path):
-    """A network of 1.4 MB, saved."""
+def network(path: Path) -> None:
+    """Saves a network of 1.4 MB, and beside it proposing.safetensors."""
     import torch
 
     from rmaclib.checkpoints import save_checkpoint
@@ -58,6 +59,8 @@ def network(path: Path):
     vectors = np.random.default_rng(3).standard_normal((4 * channels, channels)).astype(np.float32)
     made.set_whitening(fit_whitening([vectors], 8, 0.1))
     save_checkpoint(path, made)
+    made.add_proposer(((0.4, 0.4), (0.7, 0.5)), 8)
+    save_checkpoint(path.with_name("proposing.safetensors"), made)
 
 
 def commands(root: Path, out: Path) -> dict[str, tuple]:

@@ -6,6 +6,7 @@ itself, so that its children inherit no threads. See attack_forks for what is as
 
 import json
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -23,9 +24,11 @@ def main() -> None:
     import faiss  # noqa: F401
     import timm  # noqa: F401
 
-    import rmaclib.commands.cleaning
-    import rmaclib.commands.networks  # noqa: F401
+    import rmaclib.commands
     from rmaclib.search import descriptors
+
+    for module in pkgutil.iter_modules(rmaclib.commands.__path__):
+        import_module(f"rmaclib.commands.{module.name}")
 
     descriptors.CHUNK = 4  # so that a dozen pictures are several chunks
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
