@@ -84,7 +84,7 @@ def _told(place: Path) -> dict:
 
 def _orphans(session: int) -> int:
     """Processes that a child has left behind and that don't end by themselves within some seconds; they are ended."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 6
     while (count := len(_session(session))) and time.monotonic() < end:
         time.sleep(0.02)
     if count:

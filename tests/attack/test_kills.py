@@ -5,29 +5,9 @@ import shutil
 import attack_compare
 import attack_material
 import pytest
+from attack_runs import state, whole_run
 
 SAMPLE = {"describe": 5, "index": 4, "add": 4, "clean": 3, "train": 4}  # kills in the small form
-
-
-def whole_run(forks, material, name):
-    """What an uninterrupted run gives: its changes, and what it leaves."""
-    if name == "add" and not (material / "whole" / "index").exists():
-        whole_run(forks, material, "index")
-    out = material / "whole" / name / "out"
-    if out.parent.exists():
-        shutil.rmtree(out.parent)
-    arguments = attack_material.begin(material, name, out)
-    outcome = forks.rmac(*arguments, watched=str(material), one_core=True)
-    assert outcome.problem(0) == "", outcome.stderr
-    return outcome.changes, state(forks, name, out), attack_compare.left_over(out)
-
-
-def state(forks, name, out):
-    """What a run left, as far as it doesn't depend on when it ran."""
-    if name not in ("index", "add"):
-        return attack_compare.contents(out)
-    outcome = forks.call("attack_compare:index_contents", str(out))
-    return outcome.value if outcome.code == 0 else {"index can't be read": outcome.last_line()}
 
 
 def moments(total, count):
@@ -43,7 +23,7 @@ def kill_and_go_on(forks, material, name, number, after, expected):
     arguments = attack_material.begin(material, name, out)
     killed = forks.rmac(*arguments, watched=str(material), kill=number, after=after, one_core=True)
     if killed.orphans:
-        return f"{killed.orphans} workers of a killed process were still alive ten seconds later"
+        return f"{killed.orphans} workers of a killed process were still alive six seconds later"
     again = forks.rmac(*arguments, one_core=True)
     problem = again.problem(0) or attack_compare.difference(state(forks, name, out), expected)
     shutil.rmtree(out.parent)
