@@ -95,6 +95,35 @@ def _read_training(folder: Path):
     return [fingerprint(trained.network), trained.best_update, rows, sorted(trained.bad)]
 
 
+def _make_log(material: Path, folder: Path) -> None:
+    """As _make_training, with what a whole run gives."""
+    _make_training(material, folder)
+    shutil.copytree(folder / "out", folder / "whole" / "out")
+    shutil.copy(folder / "material", folder / "whole")
+    (folder / "whole.json").write_text(json.dumps(_read_training(folder / "whole")))
+    shutil.rmtree(folder / "whole")
+
+
+def _expected_log(folder: Path):
+    """A whole run's, with the rows as far as the run had come as they are in the file now: numbers are not signed."""
+    reading = json.loads((folder / "whole.json").read_text())
+    columns = [*reading[2][0], "seconds"]
+    try:
+        header, *lines = (folder / "out" / "log.csv").read_bytes().decode().split("\n")[:-1]
+        rows = [[float(value) if value else None for value in line.split(",")] for line in lines]
+        rows = [dict(zip(columns, row, strict=True)) for row in rows]
+    except ValueError:
+        return None
+    if header != ",".join(columns) or [row["update"] for row in rows] != list(range(_STOPPED_AFTER + 1)):
+        return None
+    if not all(math.isfinite(value) for row in rows for value in row.values() if value is not None):
+        return None
+    for row in rows:
+        del row["seconds"]
+    reading[2][:len(rows)] = rows
+    return reading
+
+
 def _material(folder: Path) -> Path:
     return Path((folder / "material").read_text())
 
@@ -550,7 +579,7 @@ FORMATS: dict[str, Format] = {
     "state of training": Format(_make_training, {"out/state.safetensors": "safetensors"}, _read_training, cases=60,
                                 cost=6),
     "run of training": Format(_make_training, {"out/run.json": "json"}, _read_training, cases=50, cost=6),
-    "log of training": Format(_make_training, {"out/log.csv": "text"}, _read_training, cases=50, cost=6),
+    "log of training": Format(_make_log, {"out/log.csv": "text"}, _read_training, _expected_log, 50, 6),
     "best network of training": Format(_make_training, {"out/best.safetensors": "safetensors"}, _read_training,
                                        cases=40, cost=6),
     "match graph": Format(_make_graph, {"graph.npz": "npz"}, _read_graph, cases=200),

@@ -33,22 +33,24 @@ def material(forks, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def count(record_property):
-    """count(what, number): how much was tried, for the summary."""
-    def add(what: str, number: int = 1) -> None:
-        record_property("attack", json.dumps([what, number]))
+    """count(what, tried=1, …): how much was tried, and how it ended, for the summary."""
+    def add(what: str, **numbers: int) -> None:
+        record_property("attack", json.dumps([what, numbers or {"tried": 1}]))
     return add
 
 
 def pytest_terminal_summary(terminalreporter):
-    totals = Counter()
+    totals: dict[str, Counter] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
             if getattr(report, "when", None) == "call":
                 for name, value in report.user_properties:
                     if name == "attack":
-                        what, number = json.loads(value)
-                        totals[what] += number
-    if totals:
-        terminalreporter.section(f"attack ({'whole' if WHOLE else 'small form, whole with make attack'})")
-        for what in sorted(totals):
-            terminalreporter.line(f"{what}: {totals[what]:,}")
+                        what, numbers = json.loads(value)
+                        totals.setdefault(what, Counter()).update(numbers)
+    if not totals:
+        return
+    terminalreporter.section(f"attack ({'whole' if WHOLE else 'small form; whole: make attack'})")
+    mutations = sum((counts for what, counts in totals.items() if what.startswith("mutations")), Counter())
+    for what, counts in [*sorted(totals.items()), *([("mutations in all", mutations)] if mutations else [])]:
+        terminalreporter.line(f"{what}: " + ", ".join(f"{number:,} {how}" for how, number in counts.items()))

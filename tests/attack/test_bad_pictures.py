@@ -53,7 +53,7 @@ def listed(folder):
 
 
 def check(count, photos, problems, name):
-    count(f"bad pictures through {name}", len(photos[2]))
+    count(f"bad pictures through {name}", tried=len(photos[2]))
     assert not problems, "\n".join(problems)
 
 

@@ -25,7 +25,5 @@ def test_damaged_files(name, forks, material, whole, count, tmp_path):
         problems.append(f"case {begun[-1]}: the process ended by {outcome.code}")
         start = begun[-1] + 1
     problems += [f"case {case}: {problem}" for kind, case, *rest in notes if kind == "problem" for problem in rest]
-    for verdict, number in counts.items():
-        count(f"mutations {verdict}: {name}", number)
-    count(f"mutations wrong: {name}", len(problems))
+    count(f"mutations of {name}", **counts, wrong=len(problems))
     assert not problems, f"{len(problems)} of {total}:\n" + "\n".join(problems[:25])

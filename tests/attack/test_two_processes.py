@@ -76,9 +76,8 @@ def test_every_addition_that_said_saved_is_there(forks, whole, count, tmp_path):
         if len(problems) > 4:
             break
     missing = forks.call("attack_rounds:wrong", folder, saved)
-    count("rounds of two additions at a barrier", rounds)
-    count("additions that said saved", len(saved) - 1)
-    count("additions refused", refused)
+    count("additions by two processes at a barrier", rounds=rounds, saved=len(saved) - 1, refused=refused,
+          missing=len(missing.value or []))
     if missing.code != 0:
         problems.append(f"the index can't be read any more: {missing.last_line()}")
     elif missing.value:
@@ -94,6 +93,5 @@ def test_a_reader_beside_a_writer(forks, whole, count, tmp_path):
              for what in ("write", "read", "read")]
     outcomes = forks.together(*tasks)
     assert [outcome.code for outcome in outcomes] == [0, 0, 0], json.dumps([one.last_line() for one in outcomes])
-    count("states written beside readers", outcomes[0].value)
-    count("states read beside a writer", outcomes[1].value + outcomes[2].value)
+    count("two readers beside a writer", written=outcomes[0].value, read=outcomes[1].value + outcomes[2].value)
     assert min(outcome.value for outcome in outcomes) > 3
