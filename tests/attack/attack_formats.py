@@ -149,8 +149,9 @@ def _read_graph(folder: Path):
 
     graph = load_graph(folder / "graph.npz")
     selection = select(graph, CleanSettings())
-    return [graph.names, graph.reasons, digest(graph.sizes, graph.pairs, graph.inliers, graph.affines,
-                                               graph.rectangles),
+    # Texts may be others: an archive that is whole says of itself what they are.
+    texts = [[type(text).__name__ for text in part] for part in (graph.names, graph.reasons)]
+    return [texts, digest(graph.sizes, graph.pairs, graph.inliers, graph.affines, graph.rectangles),
             digest(selection.component, selection.boxes)]
 
 
