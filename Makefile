@@ -21,7 +21,7 @@ PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: book test lab serve record clean help
+.PHONY: book test attack lab serve record clean help
 .DEFAULT_GOAL := book
 
 book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), full (all seeds), smoke (quick) or photos
@@ -31,6 +31,9 @@ book: $(READY)  ## build the book; PROFILE=embedded (the data set in the reposit
 test: $(READY)  ## run the tests
 	$(BIN)/ruff check --quiet .
 	$(BIN)/pytest -q
+
+attack: $(READY)  ## kill, damage and crowd everything that writes or reads files, for at most 20 minutes
+	RMAC_ATTACK=whole timeout 1200 $(BIN)/pytest -q -n 2 tests/attack
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=.

@@ -1,0 +1,73 @@
+"""What a run left in its folder: its contents, to be compared with another run's, and what doesn't belong there."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+MARKER, LOCK = ".rmac.json", ".rmac.lock"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Path from the folder -> digest, of every file that two equal runs write alike."""
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != LOCK}
+
+
+def _digest(path: Path) -> str:
+    data = path.read_bytes()
+    if path.suffix == ".safetensors":
+        data = _sorted_header(data)
+    if path.name == "log.csv":
+        data = _without_seconds(data.decode())
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """A .safetensors file with its header's keys in order: those of its metadata come in any."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.dumps(json.loads(data[8:end]), sort_keys=True).encode() + data[end:]
+
+
+def _without_seconds(text: str) -> bytes:
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(io.StringIO(text))]
+    return json.dumps(rows).encode()
+
+
+def difference(found: dict[str, str], expected: dict[str, str]) -> str:
+    """How contents differ from those expected, "" when they don't."""
+    missing, more = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    other = sorted(name for name in expected.keys() & found.keys() if found[name] != expected[name])
+    parts = [f"{what}: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
+             for what, names in (("missing", missing), ("left over", more), ("other content", other)) if names]
+    return "; ".join(parts)
+
+
+def left_over(folder: Path) -> str:
+    """Files that the marker of a folder doesn't list, and empty folders; "" without any."""
+    if not (folder / MARKER).is_file():
+        return f"everything: no {MARKER}"
+    listed = set(json.loads((folder / MARKER).read_text())["files"])
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    others = sorted(names - listed - {MARKER, LOCK})
+    empty = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")
+                   if path.is_dir() and not any(path.iterdir()))
+    return ", ".join((others + empty)[:5])
+
+
+def index_contents(folder: str) -> dict[str, str]:
+    """What an index holds, as search gives it: its files' numbers depend on how it came to be. Runs in the server."""
+    import numpy as np
+
+    from rmaclib.search.vector_index import VectorIndex
+
+    index = VectorIndex.load(folder)
+    queries = np.random.default_rng(0).standard_normal((3, index.dim)).astype(np.float32)
+    answers = index.search(queries, max(1, len(index)))
+    text = json.dumps([index.names, index.about, answers])
+    files = Counter(re.sub("[0-9]{6}", "NUMBER", name) for name in contents(Path(folder)))
+    return {"what it answers": hashlib.sha256(text.encode()).hexdigest(), "vectors": f"{len(index)}",
+            **{name: f"{count} files" for name, count in files.items()}}
