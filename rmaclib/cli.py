@@ -1,4 +1,4 @@
-"""The command line: rmac clean, train, propose, describe, index, search, evaluate, data render."""
+"""The command line: rmac clean, train, propose, describe, index, search, evaluate."""
 
 import sys
 from importlib import import_module
@@ -13,7 +13,7 @@ from rmaclib.commands.common import messages
 # Command -> module of rmaclib.commands. It is imported when the command is asked for: what a network needs takes 700 MB
 # of memory, more than all that cleaning a class holds.
 _MODULES = {"clean": "cleaning", **dict.fromkeys(("train", "propose", "describe", "index", "search", "evaluate"),
-                                                "networks"), "data": "data"}
+                                                "networks")}
 
 
 class _Commands(TyperGroup):
