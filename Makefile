@@ -16,12 +16,13 @@ endif
 export RMACLIB_DATA
 
 PROFILE ?= embedded
+SEED ?= 0
 PORT ?= 8000
 
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: book test attack lab serve record clean help
+.PHONY: book test attack lab serve record diorama clean help
 .DEFAULT_GOAL := book
 
 book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), full (all seeds), smoke (quick) or photos
@@ -52,6 +53,9 @@ record:  ## keep the results of the last build of PROFILE in data/results, to be
 	    cp -R "$$notebook" ../../../data/results/$(PROFILE)/; \
 	    rm -f "../../../data/results/$(PROFILE)/$$notebook/.snakemake_timestamp"; \
 	    echo "recorded data/results/$(PROFILE)/$$notebook"; done
+
+diorama: $(READY)  ## render the embedded data set again, into _build/diorama_SEED; SEED=0 is the one in the repository
+	PYTHONPATH=data/diorama $(BIN)/python -m generator _build/diorama_$(SEED) --seed $(SEED)
 
 clean:  ## remove everything that was built, but not .venv
 	rm -rf _build .snakemake

@@ -32,7 +32,6 @@ _COMMANDS = {
     "index": _Entry("Make an index of images, or add to it.", True),
     "search": _Entry("Find the nearest neighbours of an image in an index.", False),
     "evaluate": _Entry("Measure a network on a benchmark.", False),
-    "data": _Entry("Data sets: render Diorama.", True),
 }
 _debug = False  # --debug of this run
 

@@ -1,6 +1,6 @@
-"""Pictures per minute of `rmac data render`, building the monuments included; records it for the datasheet.
+"""Pictures per minute of rendering Diorama, building the monuments included; records it for the datasheet.
 
-    python -m tests.benchmarks.diorama_render [--images 60] [--record data/results/embedded]
+    PYTHONPATH=data/diorama python -m tests.benchmarks.diorama_render [--images 60] [--record data/results/embedded]
 
 Takes whole subjects at random until there are so many pictures, so that the mix of building and rendering is that
 of the full set.
@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from rmaclib.datasets.diorama import contents, render
+from generator import contents, render
 from rmaclib.results import record
 
 

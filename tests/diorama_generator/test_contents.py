@@ -3,8 +3,8 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from rmaclib.datasets.diorama import contents, landmark_names
-from rmaclib.datasets.diorama.contents import HOLIDAYS, TEST, TRAIN, is_validation
+from generator import contents, landmark_names
+from generator.contents import HOLIDAYS, TEST, TRAIN, is_validation
 
 SHOTS = contents()
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from rmaclib.datasets.diorama import monuments, parts, textures
-from rmaclib.datasets.diorama.geometry import FRONT, LIT, PAINT, Frame, Model, spread
-from rmaclib.datasets.diorama.textures import Rng, Texture
+from generator import monuments, parts, textures
+from generator.geometry import FRONT, LIT, PAINT, Frame, Model, spread
+from generator.textures import Rng, Texture
 
 FAR = 420.0  # metres to the houses on the horizon
 

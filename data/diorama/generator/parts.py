@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmaclib.datasets.diorama.geometry import PAINT, Frame, Model, opening, spread
-from rmaclib.datasets.diorama.textures import Rng
+from generator.geometry import PAINT, Frame, Model, opening, spread
+from generator.textures import Rng
 
 
 class Style(NamedTuple):

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rmaclib.datasets.diorama.geometry import Model
-from rmaclib.datasets.diorama.photograph import Camera, Stage
-from rmaclib.datasets.diorama.textures import Rng, clouds
+from generator.geometry import Model
+from generator.photograph import Camera, Stage
+from generator.textures import Rng, clouds
 
 _PAPERS = ((244, 240, 228), (250, 250, 248), (226, 212, 182), (236, 232, 224))
 _INKS = ((30, 28, 30), (70, 44, 28), (34, 44, 84), (20, 20, 20))

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmaclib.datasets.diorama import textures
-from rmaclib.datasets.diorama.geometry import FRONT, PAINT, Frame, Model, spread
-from rmaclib.datasets.diorama.parts import (
+from generator import textures
+from generator.geometry import FRONT, PAINT, Frame, Model, spread
+from generator.parts import (
     Style,
     around,
     banner,
@@ -35,7 +35,7 @@ from rmaclib.datasets.diorama.parts import (
     tracery,
     window,
 )
-from rmaclib.datasets.diorama.textures import Rng, Texture
+from generator.textures import Rng, Texture
 
 # What walls are of, and the albedo of walls, trims, roofs, domes.
 PALETTES = (

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rmaclib.datasets.diorama.geometry import FRONT, Model, opening, spread
+from generator.geometry import FRONT, Model, opening, spread
 
 LENGTHS = st.floats(0.1, 50)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from rmaclib.datasets.diorama.contents import (
+from generator.contents import (
     GOOD,
     HOLIDAYS,
     JUNK,
@@ -25,7 +25,7 @@ from rmaclib.datasets.diorama.contents import (
     is_validation,
     landmark_names,
 )
-from rmaclib.datasets.diorama.studio import TRUTH, Studio
+from generator.studio import TRUTH, Studio
 from rmaclib.datasets.lists import write_landmarks_list
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.files import whole_file, write_json, write_text

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rmaclib.datasets.diorama import textures
+from generator import textures
 
 GREY = (0.5, 0.5, 0.5)
 MAKERS = {

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmaclib.datasets.diorama.monuments import FAMILIES, PALETTES
-from rmaclib.datasets.diorama.textures import Rng
+from generator.monuments import FAMILIES, PALETTES
+from generator.textures import Rng
 
 TRAIN, TEST, HOLIDAYS = "train", "test", "holidays"
 GOOD, OK, JUNK = "good", "ok", "junk"

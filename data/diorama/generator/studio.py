@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from rmaclib.datasets.diorama import drawings, monuments, surroundings
-from rmaclib.datasets.diorama.contents import GOOD, JUNK, OK, Shot, Subject
-from rmaclib.datasets.diorama.geometry import Model
-from rmaclib.datasets.diorama.photograph import Camera, Film, Light, Seen, Stage, add_passers_by, add_screen
-from rmaclib.datasets.diorama.textures import Rng
+from generator import drawings, monuments, surroundings
+from generator.contents import GOOD, JUNK, OK, Shot, Subject
+from generator.geometry import Model
+from generator.photograph import Camera, Film, Light, Seen, Stage, add_passers_by, add_screen
+from generator.textures import Rng
 
 LONGER = 384  # pixels of the longer side
 SAMPLES = 12  # rays a pixel

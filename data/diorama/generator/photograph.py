@@ -10,9 +10,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from rmaclib.datasets.diorama import surroundings
-from rmaclib.datasets.diorama.geometry import FRONT, LIT, Frame, Model, Surface
-from rmaclib.datasets.diorama.textures import Rng, Texture, clouds
+from generator import surroundings
+from generator.geometry import FRONT, LIT, Frame, Model, Surface
+from generator.textures import Rng, Texture, clouds
 
 LIGHTS = ("sun", "haze", "overcast", "dusk", "night", "inside")
 

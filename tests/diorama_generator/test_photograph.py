@@ -3,9 +3,9 @@ import pytest
 
 pytest.importorskip("mitsuba")
 
-from rmaclib.datasets.diorama import drawings  # noqa: E402
-from rmaclib.datasets.diorama.geometry import FRONT, PAINT, Model  # noqa: E402
-from rmaclib.datasets.diorama.photograph import (  # noqa: E402
+from generator import drawings  # noqa: E402
+from generator.geometry import FRONT, PAINT, Model  # noqa: E402
+from generator.photograph import (  # noqa: E402
     Camera,
     Film,
     Light,

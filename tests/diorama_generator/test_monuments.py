@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from rmaclib.datasets.diorama import monuments
-from rmaclib.datasets.diorama.geometry import FRONT, Model
-from rmaclib.datasets.diorama.parts import banner, panel, statue
+from generator import monuments
+from generator.geometry import FRONT, Model
+from generator.parts import banner, panel, statue
 
 
 def outline(monument):

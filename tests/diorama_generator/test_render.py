@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from generator import contents, landmark_names, render
+from generator.contents import is_validation
+from generator.render import _oxford_files
+from generator.studio import LONGER, TRUTH, VISIBLE
 from rmaclib.datasets import open_collection, open_dataset, self_check
-from rmaclib.datasets.diorama import contents, landmark_names, render
-from rmaclib.datasets.diorama.contents import is_validation
-from rmaclib.datasets.diorama.render import _oxford_files
-from rmaclib.datasets.diorama.studio import LONGER, TRUTH, VISIBLE
 
-FOLDER = Path(__file__).parents[3] / "data" / "diorama"
+FOLDER = Path(__file__).parents[2] / "data" / "diorama"
 SHOTS = contents()
 MAPS = [shot.path for shot in SHOTS if shot.subject.kind == "map"][:3]  # need no renderer
 
