@@ -5,13 +5,15 @@ PCA. Of a query and a coded vector the dot product with the decoded vector is ta
 of what shares its code, so that this is the expected cosine. It is not normalised, which would spoil that.
 """
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import faiss
 import numpy as np
 
+from rmaclib.errors import InputError
 from rmaclib.rmac import Whitening, fit_whitening
 from rmaclib.search.ranking import unit_rows
+from rmaclib.settings import Field, settings
 
 KINDS = ("pq", "opq", "pq-fast", "scalar", "binary")
 _SCALARS = {4: faiss.ScalarQuantizer.QT_4bit, 6: faiss.ScalarQuantizer.QT_6bit, 8: faiss.ScalarQuantizer.QT_8bit,
@@ -40,7 +42,7 @@ def _of_unit_length(rows: np.ndarray) -> np.ndarray:
 def project(vectors: np.ndarray, pca: Whitening) -> np.ndarray:
     """Descriptors (N, D) in the directions of a PCA: (N, dim) float32, of unit length again."""
     if vectors.ndim != 2 or vectors.shape[1] != len(pca.shift):
-        raise ValueError(f"vectors: expected (N, {len(pca.shift)}), got shape {vectors.shape}")
+        raise InputError(f"vectors: expected (N, {len(pca.shift)}), got shape {vectors.shape}")
     found = np.empty((len(vectors), len(pca.weight)), np.float32)
     for start in range(0, len(vectors), _ROWS):
         block = np.asarray(vectors[start:start + _ROWS], np.float64)
@@ -48,7 +50,7 @@ def project(vectors: np.ndarray, pca: Whitening) -> np.ndarray:
     return found
 
 
-@dataclass(frozen=True)
+@settings
 class CodeSettings:
     """How a descriptor is made a code.
 
@@ -62,15 +64,9 @@ class CodeSettings:
     dim: dimensions kept by a PCA before; None for all
     """
 
-    kind: str = "pq"
-    size: int = 64
-    dim: int | None = None
-
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"kind: expected one of {KINDS}, got {self.kind!r}")
-        if self.size < 1 or (self.dim is not None and self.dim < 1):
-            raise ValueError(f"size and dim: expected at least 1, got {self.size} and {self.dim}")
+    kind: Literal["pq", "opq", "pq-fast", "scalar", "binary"] = "pq"
+    size: Annotated[int, Field(ge=1)] = 64
+    dim: Annotated[int, Field(ge=1)] | None = None
 
 
 def train_codes(vectors: np.ndarray, settings: CodeSettings) -> faiss.Index:
@@ -79,7 +75,7 @@ def train_codes(vectors: np.ndarray, settings: CodeSettings) -> faiss.Index:
     vectors: (N, D) training descriptors of any length; at least as many as a codebook has words (256, or 16 with
       "pq-fast"), better forty times as many; more than 65,536 are thinned out evenly
     returns an empty faiss index of codes; fill() and rank_codes() use it, and give it unit vectors only
-    raises ValueError: too few vectors, a size or dim that the descriptor's dimension does not allow
+    raises InputError: too few vectors, a size or dim that the descriptor's dimension does not allow
     """
     chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), _LARGEST)).astype(np.int64)
     vectors = unit_rows(vectors[chosen])
@@ -87,7 +83,7 @@ def train_codes(vectors: np.ndarray, settings: CodeSettings) -> faiss.Index:
     steps = []
     if settings.dim is not None:
         if settings.dim > dim:
-            raise ValueError(f"dim: expected at most {dim} (the vectors' dimension), got {settings.dim}")
+            raise InputError(f"dim: expected at most {dim} (the vectors' dimension), got {settings.dim}")
         pca = fit_pca(vectors, settings.dim)
         vectors, dim = project(vectors, pca), settings.dim
         steps = [_as_transform(pca), faiss.NormalizationTransform(dim, 2.0)]
@@ -106,19 +102,19 @@ def _empty_codes(settings: CodeSettings, dim: int, count: int) -> faiss.Index:
     pieces = 2 * size if kind == "pq-fast" else size
     words = {"pq": 256, "opq": 256, "pq-fast": 16}.get(kind, 2)
     if count < words:
-        raise ValueError(f"vectors: expected at least {words} to learn {kind!r} codes, got {count}")
+        raise InputError(f"vectors: expected at least {words} to learn {kind!r} codes, got {count}")
     if kind == "scalar":
         if 8 * size % dim or 8 * size // dim not in _SCALARS:
-            raise ValueError(f"size: expected {', '.join(f'{dim * bits / 8:g}' for bits in _SCALARS)} bytes for "
+            raise InputError(f"size: expected {', '.join(f'{dim * bits / 8:g}' for bits in _SCALARS)} bytes for "
                              f"{dim} numbers of {', '.join(map(str, _SCALARS))} bits, got {size}")
         return faiss.IndexScalarQuantizer(dim, _SCALARS[8 * size // dim], faiss.METRIC_INNER_PRODUCT)
     if kind == "binary":
         if 8 * size > dim:
-            raise ValueError(f"size: expected at most {dim // 8} bytes, a bit for each of {dim} numbers, got {size}")
+            raise InputError(f"size: expected at most {dim // 8} bytes, a bit for each of {dim} numbers, got {size}")
         rotation = faiss.ITQTransform(dim, 8 * size, 8 * size < dim)
         return faiss.IndexPreTransform(rotation, faiss.IndexLSH(8 * size, 8 * size, False, False))
     if dim % pieces:
-        raise ValueError(f"size: expected {dim} numbers to fall into {pieces} equal pieces, got {size} bytes")
+        raise InputError(f"size: expected {dim} numbers to fall into {pieces} equal pieces, got {size} bytes")
     if kind == "pq-fast":
         index = faiss.IndexPQFastScan(dim, pieces, 4, faiss.METRIC_INNER_PRODUCT)
     else:
@@ -150,7 +146,7 @@ def _as_transform(pca: Whitening) -> faiss.LinearTransform:
 def fill(codes: faiss.Index, vectors: np.ndarray) -> faiss.Index:
     """A copy of trained codes that holds (N, D) vectors, any length, as its rows 0..N-1."""
     if vectors.ndim != 2 or vectors.shape[1] != codes.d:
-        raise ValueError(f"vectors: expected (N, {codes.d}), got shape {vectors.shape}")
+        raise InputError(f"vectors: expected (N, {codes.d}), got shape {vectors.shape}")
     filled = faiss.deserialize_index(faiss.serialize_index(codes))  # faiss can't copy all of its transforms
     for start in range(0, len(vectors), _ROWS):
         filled.add(unit_rows(vectors[start:start + _ROWS]))

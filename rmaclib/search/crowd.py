@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rmaclib.errors import InputError
 from rmaclib.search.ranking import unit_rows
 
 # Parts of a difference that are added: cosines of 0.92 to 0.58 to the original, as between pictures of one building.
@@ -20,7 +21,7 @@ def crowd(vectors: np.ndarray, count: int, seed: int = 0, rows: int = 16384) -> 
     blocks follow from the seed.
     """
     if len(vectors) < 3 or count < 0:
-        raise ValueError(f"expected at least 3 vectors and a count of at least 0, got {len(vectors)} and {count}")
+        raise InputError(f"expected at least 3 vectors and a count of at least 0, got {len(vectors)} and {count}")
     rng = np.random.default_rng(seed)
     for start in range(0, count, rows):
         size = min(rows, count - start)

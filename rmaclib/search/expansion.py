@@ -6,6 +6,7 @@ dot product, which is the cosine for descriptors of unit length.
 
 import numpy as np
 
+from rmaclib.errors import InputError
 from rmaclib.search.ranking import rank, rank_others, unit_rows
 
 _BLOCK = 2**24  # numbers of gathered neighbours held at a time
@@ -28,7 +29,7 @@ def expand_queries(queries: np.ndarray, database: np.ndarray, k: int = 1, alpha:
     alpha: a neighbour of similarity s counts s^alpha against the query's 1, negative s as 0; with 0, the
       paper's, all count alike
     returns (Q, D) float32
-    raises ValueError: k under 1, alpha under 0, and as rank() does
+    raises InputError: k under 1, alpha under 0, and as rank() does
     """
     _check(k, alpha)
     return _averaged(queries, database, rank(queries, database, k, similarity="dot"), alpha)
@@ -45,14 +46,14 @@ def augment(database: np.ndarray, k: int = 20, alpha: float | None = None,
     neighbours: (N, k) indices, nearest first, none its own row's. They are found exactly when not given, which
       takes N² D multiplications; from an index (vector_index) they come sooner
     returns (N, D) float32
-    raises ValueError: k under 1, alpha under 0, neighbours of another shape or range, and as rank() does
+    raises InputError: k under 1, alpha under 0, neighbours of another shape or range, and as rank() does
     """
     _check(k, alpha or 0.0)
     if neighbours is None:
         neighbours = rank_others(database, k)
     elif (neighbours.ndim != 2 or len(neighbours) != len(database)
           or (neighbours.size and not 0 <= neighbours.min() <= neighbours.max() < len(database))):
-        raise ValueError(f"neighbours: expected ({len(database)}, k) indices 0..{len(database) - 1}, got shape "
+        raise InputError(f"neighbours: expected ({len(database)}, k) indices 0..{len(database) - 1}, got shape "
                          f"{neighbours.shape}")
     return _averaged(database, database, neighbours[:, :k], alpha)
 
@@ -76,4 +77,4 @@ def _averaged(vectors: np.ndarray, database: np.ndarray, neighbours: np.ndarray,
 
 def _check(k: int, alpha: float) -> None:
     if k < 1 or not alpha >= 0:
-        raise ValueError(f"expected k of at least 1 and alpha of at least 0, got {k} and {alpha}")
+        raise InputError(f"expected k of at least 1 and alpha of at least 0, got {k} and {alpha}")

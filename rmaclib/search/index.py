@@ -7,10 +7,8 @@ A network describes the images, a vector_index finds the nearest, and one folder
 """
 
 import os
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,10 +19,10 @@ from rmaclib.datasets import EXTENSIONS, open_collection
 from rmaclib.datasets.folders import read_images
 from rmaclib.errors import InputError
 from rmaclib.files import as_line, differences, is_line
-from rmaclib.folders import MARKER, OutputFolder, output_folder, refuse_inside
+from rmaclib.folders import MARKER, OutputFolder, refuse_inside
 from rmaclib.images import Box, read_image
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
-from rmaclib.search.descriptor_folder import descriptor_files, remove_descriptors, tell_repeated
+from rmaclib.search.descriptor_folder import tell_repeated
 from rmaclib.search.descriptors import (
     UNFIT_NAME,
     DescribeSettings,
@@ -34,25 +32,22 @@ from rmaclib.search.descriptors import (
     on_device,
     pick_device,
 )
+from rmaclib.search.index_folder import (
+    CHECKPOINT,
+    META,
+    SearchIndexError,
+    describing_folder,
+    index_folder,
+    remove_descriptions,
+)
 from rmaclib.search.reranking import rerank as rerank_paths
-from rmaclib.search.vector_index import META, Neighbour, SearchIndexError, VectorIndex, check_count, index_files
+from rmaclib.search.vector_index import Neighbour, VectorIndex, check_count
 from rmaclib.settings import from_mapping
 
 NETWORK = NetworkSettings("efficientnet_lite0", levels=3)
 DESCRIBE = DescribeSettings((512,))
-CHECKPOINT = "network.safetensors"
-# Folders in that of the index, of descriptors that aren't in it yet; each is named after its images.
-_DESCRIBING = re.compile(r"describing-[0-9a-f]{16}")
 
 Images = str | os.PathLike | Sequence[str | os.PathLike]
-
-
-@contextmanager
-def index_folder(folder: str | os.PathLike) -> Iterator[OutputFolder]:
-    """The folder locked for writing an index; see folders.output_folder. Who looks whether it has an index already and
-    builds one or adds to it then does both inside."""
-    with output_folder(folder, "index", recognise=_index_files) as out:
-        yield out
 
 
 class Index:
@@ -140,7 +135,7 @@ class Index:
         place = None
         if folder is not None:
             # Named after the images, so that what is left of another addition isn't in the way.
-            place = Path(folder) / f"describing-{images_fingerprint([(file, None) for file in files], names)[:16]}"
+            place = Path(folder) / describing_folder(images_fingerprint([(file, None) for file in files], names))
             with index_folder(folder) as out:
                 out.will_write([f"{place.name}/{MARKER}"])
         found = describe(self.network, files, self.settings, names=names, out=place, progress=progress)
@@ -190,7 +185,7 @@ class Index:
             if not (out / META).exists():
                 self._save_network(out)
             self.vectors.save(folder)
-            _remove_left_overs(out)
+            remove_descriptions(out)
 
     def _save_network(self, out: OutputFolder) -> None:
         out.will_write([CHECKPOINT])
@@ -217,26 +212,6 @@ def _expect_made_by(about: dict, vectors: VectorIndex) -> None:
     if different := differences(vectors.about, about):
         raise SearchIndexError(f"{vectors.home}: was made otherwise than this network and these settings would: "
                                f"{', '.join(different)}; leave them out, or make another index")
-
-
-def _index_files(folder: Path) -> list[str] | None:
-    """As vector_index.index_files, with the network, and what a killed run of an older version left."""
-    names = os.listdir(folder)
-    left_over = {name: descriptor_files(folder / name) for name in names if _DESCRIBING.fullmatch(name)}
-    files = index_files(folder)
-    others = [name for name in names if left_over.get(name) is None and name != CHECKPOINT]
-    if files is None and (others or not left_over):
-        return None
-    describing = [f"{name}/{file}" for name, listed in left_over.items() for file in listed or ()]
-    return [*(files or ()), *describing, *(name for name in names if name == CHECKPOINT)]
-
-
-def _remove_left_overs(out: OutputFolder) -> None:
-    """Remove descriptors that are in the index now, or of runs that were killed: nobody else is writing here."""
-    for name in {listed.split("/")[0] for listed in out.listed() if "/" in listed}:
-        if (out / name / MARKER).is_file():
-            remove_descriptors(out / name)
-        out.remove(out.listed(name))
 
 
 def _paths(images: Images) -> list[str | os.PathLike]:

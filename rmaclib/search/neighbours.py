@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from rmaclib.environment import environment
 from rmaclib.errors import RmacError
+from rmaclib.settings import whole_number
+from rmaclib.workers import end_with_parent
 
 # glibc gives memory back that it would keep for the next image, and oneDNN keeps what it made for few shapes of images
 # only: a quarter of what describing takes beside the libraries.
@@ -28,14 +31,18 @@ class DescriptorNeighbours:
 
     network: a backbone's name or a checkpoint, see rmaclib.checkpoints.open_network; size: longer side in pixels
     A process of its own does it, on the CPU: with what it loads, describing takes more memory than cleaning a class.
-    raises CheckpointError, BackboneError; NeighboursError when the process was killed
+    name: what it does, for people to read; identity: all that changes a shortlist, for JSON: the settings and weights
+      of the network, and how images are brought to it
+    raises InputError, CheckpointError, BackboneError; NeighboursError when the process was killed
     """
 
     def __init__(self, network: str, size: int = 320):
+        whole_number("size", size, 1)
         self._ask = network, size
-        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent)
         with environment({name: value for name, value in _SPARING.items() if name not in os.environ}):
-            self.name = self._process.submit(_name, *self._ask).result()  # it starts with its first task
+            # It starts with its first task.
+            self.name, self.identity = self._process.submit(_name_and_identity, *self._ask).result()
 
     def __call__(self, paths: Sequence[Path], count: int) -> np.ndarray:
         """(N, min(count, M - 1)) int64, nearest first, M the images that can be read; rows of those that can't
@@ -61,17 +68,26 @@ def _opened(network: str):
     return open_network(network)
 
 
-def _name(network: str, size: int) -> str:
-    settings = _opened(network).settings
-    return f"{settings.backbone}, R-MAC L={settings.levels}, sizes {[size]}"
+def _settings(size: int):
+    from rmaclib.search.descriptors import DescribeSettings
+
+    return DescribeSettings((size,), precision="float32", device="cpu")
+
+
+def _name_and_identity(network: str, size: int) -> tuple[str, dict]:
+    from rmaclib.checkpoints import fingerprint
+
+    opened = _opened(network)
+    return (f"{opened.settings.backbone}, R-MAC L={opened.settings.levels}, sizes {[size]}",
+            {"network": asdict(opened.settings), "weights": fingerprint(opened), "settings": asdict(_settings(size))})
 
 
 def _nearest(network: str, size: int, paths: Sequence[Path], count: int) -> np.ndarray:
-    from rmaclib.search.descriptors import DescribeSettings, describe
+    from rmaclib.search.descriptors import describe
     from rmaclib.search.ranking import rank_others
 
-    settings = DescribeSettings((size,), precision="float32", device="cpu")
-    found = describe(_opened(network), paths, settings, names=[str(n) for n in range(len(paths))], progress=False)
+    names = [str(number) for number in range(len(paths))]  # different ones: of a path given twice both have a row
+    found = describe(_opened(network), paths, _settings(size), names=names, progress=False)
     good = np.array([int(name) for name in found.names], np.int64)
     nearest = np.full((len(paths), max(0, min(count, len(good) - 1))), -1, np.int64)
     if nearest.shape[1]:

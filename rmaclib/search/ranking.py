@@ -2,17 +2,19 @@
 
 import numpy as np
 
+from rmaclib.errors import InputError
+
 SIMILARITIES = ("cosine", "dot")
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     """Rows of an (N, D) array brought to unit length, float32; a zero row stays zero.
 
-    raises ValueError: another shape, a row that isn't finite
+    raises InputError: another shape, a row that isn't finite
     """
     vectors = _floats(vectors)
     if vectors.ndim != 2:
-        raise ValueError(f"vectors: expected (N, D), got shape {vectors.shape}")
+        raise InputError(f"vectors: expected (N, D), got shape {vectors.shape}")
     norms = _norms("vectors", vectors)
     return (vectors / np.where(norms == 0, 1, norms)[:, None]).astype(np.float32)
 
@@ -35,16 +37,16 @@ def rank(query_vectors: np.ndarray, database_vectors: np.ndarray, top: int | Non
     block: scores held in memory at a time (2^24 float32 are 64 MiB); at least one query's N
     similarity: "cosine", or "dot": the product as it is, for databases whose lengths count (expansion.augment)
     returns (Q, min(top, N)) int64; equal scores rank by index. A zero vector has similarity 0 to everything.
-    raises ValueError: other shapes, an empty database, top or block under 1, a vector that isn't finite
+    raises InputError: other shapes, an empty database, top or block under 1, a vector that isn't finite
     """
     if similarity not in SIMILARITIES:
-        raise ValueError(f"similarity: expected one of {SIMILARITIES}, got {similarity!r}")
+        raise InputError(f"similarity: expected one of {SIMILARITIES}, got {similarity!r}")
     queries, database = _floats(query_vectors), _floats(database_vectors)
     if queries.ndim != 2 or database.ndim != 2 or queries.shape[1] != database.shape[1] or not len(database):
-        raise ValueError(f"expected vectors of shapes (Q, D) and (N, D) with N > 0, "
+        raise InputError(f"expected vectors of shapes (Q, D) and (N, D) with N > 0, "
                          f"got {queries.shape} and {database.shape}")
     if block < 1 or (top is not None and top < 1):
-        raise ValueError(f"expected top and block of at least 1, got {top} and {block}")
+        raise InputError(f"expected top and block of at least 1, got {top} and {block}")
     _norms("query vectors", queries)
     norms = _norms("database vectors", database).astype(database.dtype)
     norms[norms == 0] = 1
@@ -71,7 +73,7 @@ def _best(scores: np.ndarray, count: int) -> np.ndarray:
 def _floats(vectors: np.ndarray) -> np.ndarray:
     vectors = np.asarray(vectors)
     if vectors.dtype.kind not in "fiub":
-        raise ValueError(f"vectors: expected real numbers, got {vectors.dtype}")
+        raise InputError(f"vectors: expected real numbers, got {vectors.dtype}")
     return vectors.astype(np.result_type(vectors.dtype, np.float32), copy=False)
 
 
@@ -79,6 +81,6 @@ def _norms(what: str, vectors: np.ndarray) -> np.ndarray:
     """Length of each row in float64: a rounded length would move near ties, a huge one would overflow."""
     norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
     if not np.isfinite(norms).all():
-        raise ValueError(f"expected finite {what}, found NaN or infinity in row "
+        raise InputError(f"expected finite {what}, found NaN or infinity in row "
                          f"{np.flatnonzero(~np.isfinite(norms))[0]}")
     return norms

@@ -2,8 +2,8 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import faiss
 import numpy as np
@@ -16,9 +16,10 @@ from rmaclib.search.compression import decode, fill, rank_codes
 from rmaclib.search.descriptors import DescribeSettings, Descriptors, describe
 from rmaclib.search.expansion import augment, expand_queries
 from rmaclib.search.ranking import rank
+from rmaclib.settings import Field, settings
 
 
-@dataclass(frozen=True)
+@settings
 class SearchSettings:
     """What is done to descriptors before they are ranked (Section 5); nothing by default, the paper's best: 1 and 20.
 
@@ -26,14 +27,10 @@ class SearchSettings:
     dba: neighbours that a database vector is averaged with, 0 for none; dba_alpha: see expansion.augment
     """
 
-    qe: int = 0
-    dba: int = 0
-    qe_alpha: float = 0.0
-    dba_alpha: float | None = None
-
-    def __post_init__(self):
-        if self.qe < 0 or self.dba < 0:
-            raise ValueError(f"qe and dba: expected at least 0, got {self.qe} and {self.dba}")
+    qe: Annotated[int, Field(ge=0)] = 0
+    dba: Annotated[int, Field(ge=0)] = 0
+    qe_alpha: Annotated[float, Field(ge=0)] = 0.0
+    dba_alpha: Annotated[float, Field(ge=0)] | None = None
 
 
 def search_order(queries: np.ndarray, database: np.ndarray, settings: SearchSettings | None = None,

@@ -4,7 +4,6 @@ A segment's structure says how it is searched: "flat" compares every vector, "hn
 "ivf-pq" looks into some cells of short codes and compares the best again in 8 bits a number.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Annotated, NamedTuple
 import faiss
 import numpy as np
 
-from rmaclib.errors import OutputError, RmacError
+from rmaclib.errors import OutputError
 from rmaclib.files import checksum, whole_file, write_text
+from rmaclib.search.index_folder import SearchIndexError, segment_files
 from rmaclib.search.ranking import unit_rows
 from rmaclib.settings import Field, as_tuple, settings
 
@@ -23,11 +23,6 @@ PROBES = 32  # IVF-PQ: cells that are looked into
 _LINKS, _CONSTRUCTION, _VISITED = 32, 80, 128  # HNSW: links of a vector; candidates when building, when searching
 _REFINED = 20  # IVF-PQ: candidates that are compared again, for each neighbour asked for
 _EXAMPLES = 40  # IVF-PQ: training vectors for each cell
-_FILE = re.compile(r"([0-9]{6,})\.(faiss|txt)")
-
-
-class SearchIndexError(RmacError, RuntimeError):
-    """A folder that is no index, not a whole one, or one of another network; the text names it."""
 
 
 class Structure(NamedTuple):
@@ -156,23 +151,12 @@ def _sample(taken: Sequence[Segment], vectors: np.ndarray, rows: np.ndarray) -> 
 # --- on disk ------------------------------------------------------------------------------------------------------
 
 
-def file_names(number: int) -> tuple[str, str]:
-    """Names of a segment's files: vectors, names."""
-    return f"{number:06d}.faiss", f"{number:06d}.txt"
-
-
-def number_of(file_name: str) -> int | None:
-    """The number of the segment that a file belongs to, None for another file."""
-    match = _FILE.fullmatch(file_name)
-    return int(match[1]) if match else None
-
-
 def write_segment(folder: Path, number: int, segment: Segment) -> SegmentEntry:
     """Write a segment's two files; returns what they are, without the rows removed.
 
     raises OutputError when they can't be written
     """
-    vectors, names = (folder / name for name in file_names(number))
+    vectors, names = (folder / name for name in segment_files(number))
     with whole_file(vectors) as temporary:
         try:
             faiss.write_index(segment.index, str(temporary))
@@ -189,7 +173,7 @@ def read_segment(folder: Path, entry: SegmentEntry, dim: int) -> Segment:
 
     raises SearchIndexError naming the file that is missing, damaged, changed, or no segment of this library
     """
-    vectors, names = (folder / name for name in file_names(entry.number))
+    vectors, names = (folder / name for name in segment_files(entry.number))
     for number, path in enumerate((vectors, names)):
         _check_file(path, entry.bytes[number], entry.checksums[number] if entry.checksums else None)
     try:

@@ -30,29 +30,33 @@ import numpy as np
 from tqdm import tqdm
 
 from rmaclib.errors import InputError
-from rmaclib.files import differences, is_line, read_json, write_json
-from rmaclib.folders import OutputFolder, output_folder
+from rmaclib.files import differences, is_line, write_json
+from rmaclib.folders import OutputFolder
+from rmaclib.search.index_folder import (
+    FORMAT,
+    META,
+    VERSION,
+    SearchIndexError,
+    index_folder,
+    read_meta,
+    segment_files,
+    segment_number,
+)
 from rmaclib.search.ranking import unit_rows
 from rmaclib.search.segments import (
     PROBES,
-    SearchIndexError,
     Segment,
     SegmentEntry,
     Structure,
     cells,
-    file_names,
     merged,
-    number_of,
     read_segment,
     write_segment,
 )
 from rmaclib.settings import from_mapping, whole_number
 
 __all__ = ["META", "Neighbour", "SearchIndexError", "Structure", "VectorIndex", "cells", "check_count",
-           "choose_structure", "index_files"]
-
-FORMAT, VERSION = "rmaclib-index", 2
-META = "meta.json"
+           "choose_structure"]
 
 FLAT_UP_TO = 50_000  # vectors compared one by one in some milliseconds
 HNSW_UP_TO = 200_000  # vectors whose graph is built in minutes and, with them, fits in memory
@@ -201,7 +205,7 @@ class VectorIndex:
         try:
             return segment.search(queries, k)
         except (RuntimeError, MemoryError) as error:
-            place = "the index" if segment.entry is None else self.home / file_names(segment.entry.number)[0]
+            place = "the index" if segment.entry is None else self.home / segment_files(segment.entry.number)[0]
             raise SearchIndexError(f"{place}: can't be searched ({type(error).__name__}: "
                                    f"{' '.join(str(error).split())})") from error
 
@@ -213,7 +217,7 @@ class VectorIndex:
         What others saved in the folder since this index was loaded is kept, and taken over: see catch_up.
         raises SearchIndexError: the folder has another index; OutputError: it is not ours, or can't be written
         """
-        with output_folder(folder, "index", recognise=index_files) as out:
+        with index_folder(folder) as out:
             path = Path(folder).resolve()
             at_home = path == self.home and (path / META).exists()
             if not at_home and (path / META).exists():
@@ -224,10 +228,10 @@ class VectorIndex:
 
     def _write(self, out: OutputFolder, path: Path, at_home: bool) -> None:
         # Numbers of left-overs are not used again: a reader may still have them open.
-        last = max((number_of(name) or 0 for name in os.listdir(path)), default=0)
+        last = max((segment_number(name) or 0 for name in os.listdir(path)), default=0)
         new = [segment for segment in self._segments if not at_home or segment.entry is None]
         numbers = range(last + 1, last + 1 + len(new))
-        names = [name for number in numbers for name in file_names(number)]
+        names = [name for number in numbers for name in segment_files(number)]
         out.will_write([META, *names])
         try:
             written = {id(segment): write_segment(path, number, segment)
@@ -246,8 +250,8 @@ class VectorIndex:
             segment.entry = entry
         self.home, self._state = path, json.loads(json.dumps(state))
         self._added, self._removed = set(), set()
-        current = {name for entry in entries for name in file_names(entry.number)}
-        out.remove(name for name in out.listed() if number_of(name) is not None and name not in current)
+        current = {name for entry in entries for name in segment_files(entry.number)}
+        out.remove(name for name in out.listed() if segment_number(name) is not None and name not in current)
 
     def catch_up(self) -> None:
         """Take over what others saved in the home of this index since it was loaded, and apply to it what was added
@@ -257,7 +261,7 @@ class VectorIndex:
         brings the segment's files along, with the other rows removed.
         raises SearchIndexError: the folder has another index now, or a damaged one
         """
-        if self.home is None or not (self.home / META).exists() or _read_meta(self.home) == self._state:
+        if self.home is None or not (self.home / META).exists() or read_meta(self.home) == self._state:
             return
         theirs = VectorIndex.load(self.home)
         different = differences({"dim": theirs.dim, **theirs.about}, {"dim": self.dim, **self.about})
@@ -286,13 +290,13 @@ class VectorIndex:
         raises SearchIndexError: no index, a part missing, damaged or changed since, a newer version
         """
         folder = Path(folder).resolve()
-        meta = _read_meta(folder)
+        meta = read_meta(folder)
         while True:
             try:
                 return cls._from_meta(folder, meta)
             except SearchIndexError:
                 # A writer may have replaced the state between reading meta.json and opening what it names.
-                before, meta = meta, _read_meta(folder)
+                before, meta = meta, read_meta(folder)
                 if meta == before:
                     raise
 
@@ -332,30 +336,3 @@ class VectorIndex:
 def check_count(what: str, value: int, least: int) -> None:
     """raises InputError when a value is no whole number, or less than `least`."""
     whole_number(what, value, least, int | np.integer)
-
-
-def index_files(folder: Path) -> list[str] | None:
-    """The files of an index that was written by a version without markers; None where there is none."""
-    try:
-        segments = _read_meta(folder)["segments"]
-        return [META, *(name for fields in segments for name in file_names(fields["number"]))]
-    except (SearchIndexError, KeyError, TypeError, ValueError):
-        return None
-
-
-def _read_meta(folder: Path) -> dict:
-    path, what = folder / META, "an index (rmac index)"
-    meta = read_json(path, SearchIndexError, what)
-    if meta.get("format") != FORMAT:
-        raise SearchIndexError(f"{path}: expected format {FORMAT!r}, found {meta.get('format')!r}")
-    version = meta.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
-        raise SearchIndexError(f"{path}: version {version}, this rmaclib reads up to {VERSION}")
-    if version > 1:
-        meta = read_json(path, SearchIndexError, what, checksum=True)
-    for field, kind in (("generation", int), ("dim", int), ("about", dict), ("segments", list)):
-        if not isinstance(meta.get(field), kind) or isinstance(meta[field], bool):
-            raise SearchIndexError(f"{path}: damaged ({field}: expected {kind.__name__}, got {meta.get(field)!r})")
-    if meta["dim"] < 1:
-        raise SearchIndexError(f"{path}: damaged (dim: expected at least 1, got {meta['dim']})")
-    return meta

@@ -1,15 +1,21 @@
+import copy
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rmaclib.backbones import BackboneError
 from rmaclib.checkpoints import save_checkpoint
+from rmaclib.errors import InputError
 from rmaclib.search.descriptors import DescribeSettings, describe
 from rmaclib.search.neighbours import DescriptorNeighbours, NeighboursError
 
@@ -72,3 +78,45 @@ def test_cleaning_does_not_load_torch():
     code = ("import sys, rmaclib.cli, rmaclib.commands.cleaning, rmaclib.search.neighbours; "
             "sys.exit('torch' in sys.modules or 'faiss' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_identity_is_what_makes_the_descriptors(lite0, neighbours, tmp_path):
+    """Two checkpoints of one name and size, other weights or levels: not the same shortlists."""
+    other = copy.deepcopy(lite0)
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    identities = [neighbours.identity]
+    for network in (other, copy.deepcopy(lite0).change(levels=2)):
+        save_checkpoint(tmp_path / "other.safetensors", network)
+        with closing(DescriptorNeighbours(str(tmp_path / "other.safetensors"), 64)) as more:
+            identities.append(more.identity)
+    assert identities[0]["weights"] != identities[1]["weights"]
+    assert identities[0]["network"]["levels"] == 3 and identities[2]["network"]["levels"] == 2
+    assert identities[0]["settings"]["sizes"] == (64,) and json.loads(json.dumps(identities))
+    with pytest.raises(InputError, match="size: expected"):
+        DescriptorNeighbours("efficientnet_lite0", 0)
+
+
+STARTED = """
+import sys, time
+from rmaclib.search.neighbours import DescriptorNeighbours
+if __name__ == "__main__":
+    neighbours = DescriptorNeighbours(sys.argv[1], 64)
+    print(*neighbours._process._processes, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_process_ends_with_the_one_that_started_it(lite0, tmp_path):
+    save_checkpoint(tmp_path / "lite0.safetensors", lite0)
+    (tmp_path / "started.py").write_text(STARTED)
+    parent = subprocess.Popen([sys.executable, tmp_path / "started.py", tmp_path / "lite0.safetensors"],
+                              stdout=subprocess.PIPE, text=True)
+    worker = Path(f"/proc/{parent.stdout.readline().strip()}/stat")
+    assert worker.exists()
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while worker.exists() and worker.read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline, "the worker lives on"
+        time.sleep(0.05)

@@ -163,7 +163,7 @@ def test_two_writers_do_not_overwrite_each_other(tmp_path):
 def test_a_reader_that_a_writer_overtakes_reads_again(tmp_path, monkeypatch):
     index = built(5)
     index.save(tmp_path)
-    read_meta, calls = vector_index._read_meta, []
+    read_meta, calls = vector_index.read_meta, []
 
     def overtaken(folder):
         meta = read_meta(folder)
@@ -173,7 +173,7 @@ def test_a_reader_that_a_writer_overtakes_reads_again(tmp_path, monkeypatch):
             index.save(tmp_path)
         return meta
 
-    monkeypatch.setattr(vector_index, "_read_meta", overtaken)
+    monkeypatch.setattr(vector_index, "read_meta", overtaken)
     assert len(VectorIndex.load(tmp_path)) == 14
 
 
