@@ -246,7 +246,7 @@ def _check_meta(meta: object) -> None:
 
 def _check_arrays(arrays: Mapping[str, np.ndarray], meta: Mapping) -> None:
     """raises ValueError when the arrays don't fit to each other, or to the names"""
-    counts = {"N": len(meta["names"]), "E": len(arrays["pairs"])}
+    counts = {"N": len(meta["names"]), "E": arrays["pairs"].shape[0] if arrays["pairs"].ndim else 0}
     for name, (counted, rest, kind) in _ARRAYS.items():
         shape = (counts[counted], *rest)
         if arrays[name].shape != shape or arrays[name].dtype != kind:

@@ -87,7 +87,7 @@ def clean_command(
             refuse_inside(out, collection.root)
         for note in collection.notes:
             _tell_note(note)
-        with (cleaning_folder(out), _dask(scheduler) as executor,
+        with (_dask(scheduler) as executor, cleaning_folder(out),
               _shortlists(collection, chosen, network) as neighbours):
             cleaned = clean(collection, chosen, out=out, executor=executor, ahead=ahead, neighbours=neighbours,
                             tell=_tell)

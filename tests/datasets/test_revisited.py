@@ -146,9 +146,8 @@ def numpys(name, *arguments, state=None, module="numpy"):
 _ARRAY = "cnumpy\nndarray\n"
 _OBJECTS = "cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR"
 _FLOATS = "cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR"
-# A tuple of a tuple of …, each twice: its hash takes 2 ** 60 steps.
-_NESTED = b"\x80\x02)q\x00" + b"".join(b"h" + bytes([n]) + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1])
-                                       for n in range(60))
+# Remembers, as number 60, a tuple of a tuple of …, each twice: its hash takes 2 ** 60 steps.
+_NESTED = b")q\x000" + b"".join(bytes([*b"h", n, *b"h", n, *b"\x86q", n + 1, *b"0"]) for n in range(60))
 BOMBS = {
     "an array of 80 GB": numpys("ndarray", "(I10000000000\nt", "S'O'\n"),
     "an array of 80 GB, rebuilt": numpys("_reconstruct", _ARRAY, "(I10000000000\nt", "S'O'\n",
@@ -157,13 +156,13 @@ BOMBS = {
                                state="I1\n(I10000000000\nt" + _OBJECTS + "I00\n(l"),
     "more numbers than bytes": numpys("_reconstruct", _ARRAY, "(I0\nt", "S'b'\n", module="numpy.core.multiarray",
                                       state="I1\n(I10000000000\nt" + _FLOATS + "I00\nS''\n"),
-    "a set with a slow hash": b"\x80\x02cbuiltins\nset\n(" + _NESTED[2:] + b"\x85tR.",
-    "a key with a slow hash": b"\x80\x02}" + _NESTED[2:] + b"N\x73.",
+    "a set with a slow hash": b"\x80\x02" + _NESTED + b"cbuiltins\nset\n]h\x3ca\x85R.",
+    "a key with a slow hash": b"\x80\x02" + _NESTED + b"}h\x3cNs.",
     "a memo of 32 GB": b"\x80\x02]r\xff\xff\xff\xff.",
     "a bytearray of 32 GB": b"\x80\x05\x96" + (2**35).to_bytes(8, "little") + b".",
     "text of 32 GB": b"\x80\x04\x8d" + (2**35).to_bytes(8, "little") + b".",
-    "a changed function": b"c_codecs\nencode\n(N(S'__kwdefaults__'\nNdtb.",
-    "deeper than any stack": b"(l" * 200_000 + b"(" + b"a" * 200_000 + b".",
+    "a changed function": b"cnumpy.core.numeric\n_frombuffer\n(N(S'__doc__'\nNdtb.",
+    "deeper than any stack": b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".",
     "an endless codec": b"c_codecs\nencode\n(V" + b"x" * 100 + b"\nS'punycode'\ntR.",
     "an object": b"\x80\x02cnumpy\nndarray\n)\x81.",
 }
@@ -173,10 +172,11 @@ BOMBS = {
 def test_a_pickle_takes_no_more_memory_or_time_than_its_size(tmp_path, bomb):
     (tmp_path / "x.pkl").write_bytes(BOMBS[bomb])
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    try:
-        load_restricted_pickle(tmp_path / "x.pkl")
-    except DatasetError as error:
-        assert "x.pkl: expected a pickle" in str(error)
+    if bomb in ("a memo of 32 GB", "deeper than any stack"):
+        assert isinstance(load_restricted_pickle(tmp_path / "x.pkl"), list)
+    else:
+        with pytest.raises(DatasetError, match="x.pkl: expected a pickle"):
+            load_restricted_pickle(tmp_path / "x.pkl")
     assert time.monotonic() - started < 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
