@@ -1,7 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -76,7 +74,7 @@ def test_evaluate_with_everything(little, tmp_path):
     assert json.loads(coded.stdout)["pq"] == 80 and 0.2 < json.loads(coded.stdout)["scores"]["mAP"] <= 1
     assert "codes learned on 875 images of diorama_train" in coded.stderr
     twice = run(*arguments, "--size", 128)
-    assert isinstance(twice.exception, ValueError) and "--multires" in str(twice.exception)
+    assert twice.exit_code == 2 and "--multires" in twice.stderr and "96, 128" in twice.stderr
 
 
 def test_describe(little, tmp_path):
@@ -87,8 +85,7 @@ def test_describe(little, tmp_path):
     assert found.vectors.shape == (len(found.names), 1280)
 
 
-def test_index_then_search(little, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")  # names are not cut
+def test_index_then_search(little, tmp_path):
     photos = shutil.copytree(little / "jpg", tmp_path / "photos")
     (photos / "broken.jpg").write_text("no picture")
     result = run("index", photos, "--out", tmp_path / "i", "--size", 160)
@@ -102,51 +99,23 @@ def test_index_then_search(little, tmp_path, monkeypatch):
     assert Image.open(tmp_path / "found.png").width > 500 and "inliers" not in result.stdout
     result = run("search", tmp_path / "i", query, "--k", 3, "--rerank", 3, "--out", tmp_path / "one.png")
     assert result.exit_code == 0, result.output
-    lines = [line for line in result.stdout.splitlines() if str(photos) in line]
-    assert len(lines) == 3 and str(query) in lines[0] and "1.000" in lines[0] and "inliers" in result.stdout
+    assert "inliers" in result.stdout and "1.000" in result.stdout
+    listed = "".join(line.split("│")[-2].strip() for line in result.stdout.splitlines() if "│" in line)
+    assert listed.count(str(photos)) == 3 and listed.startswith(str(query))  # whole, on however many lines
     (photos / "broken.jpg").unlink()
     shutil.copy(query, photos / "again.jpg")
     result = run("index", photos, "--out", tmp_path / "i")
     assert result.exit_code == 0, result.output
     assert "1 images added" in result.stderr and f"{count + 1:,} vectors" in result.stderr
-    refused = run("index", photos, "--out", tmp_path / "i", "--whiten-images", 9)
-    assert isinstance(refused.exception, ValueError) and "--whiten-images" in str(refused.exception)
+    assert (tmp_path / "i" / "bad.txt").read_text() == ""
 
 
 def test_searching_in_an_empty_index(tmp_path, lite0, little):
     Index.build([], lite0, DescribeSettings((64,)), out=tmp_path / "i")
-    result = run("search", tmp_path / "i", sorted((little / "jpg").iterdir())[0], "--out", tmp_path / "x.png")
+    result = run("search", tmp_path / "i", min((little / "jpg").iterdir()), "--out", tmp_path / "x.png")
     assert isinstance(result.exception, SearchIndexError) and "holds no images" in str(result.exception)
-
-
-@pytest.mark.parametrize("arguments, message", [
-    (("evaluate", "no_such_set"), "no_such_set"),
-    (("search", "nowhere", "query.jpg"), "nowhere"),
-    (("index", "nowhere", "--out", "out"), "nowhere"),
-    (("evaluate", "{little}", "--qe", "-1"), "qe"),
-    (("describe", "nowhere", "--out", "out"), "nowhere"),
-    (("evaluate", "{little}", "--network", "resnet0"), "resnet0"),
-    (("clean", "no[/x]such", "--out", "out"), "no[/x]such"),  # no markup
-    (("clean", "{little}", "--out", "out", "--conductance", "2"), "conductance"),
-    (("evaluate", "{little}", "--network", "missing.safetensors"), "missing.safetensors"),
-])
-def test_errors_are_one_line(little, arguments, message):
-    arguments = [argument.format(little=little) for argument in arguments]
-    done = subprocess.run([sys.executable, "-c", "from rmaclib.cli import main; main()", *arguments],
-                          capture_output=True, text=True)
-    assert done.returncode == 2 and "error:" in done.stderr and message in done.stderr
-    assert "Traceback" not in done.stderr and done.stdout == ""
 
 
 def test_a_mistyped_command():
     found = run("clen")
     assert found.exit_code == 2 and "clean" in found.output
-
-
-def test_workers_of_cleaning_do_not_load_torch():
-    """They import the module that was started, and the tasks they are sent: a few hundred MB less for each."""
-    code = ("import sys, rmaclib.__main__, rmaclib.cleaning.pipeline; "
-            "sys.exit(any(name in sys.modules for name in ('torch', 'faiss', 'matplotlib')))")
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    done = subprocess.run([sys.executable, "-m", "rmaclib", "propose", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "--picture" in done.stdout

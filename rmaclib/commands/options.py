@@ -170,7 +170,8 @@ Proposals = Annotated[int | None, typer.Option(
     callback=whole(1), help="Proposed regions of an image, at most.  [default: 32, or the checkpoint's]")]
 Enlarge = Annotated[bool, typer.Option("--enlarge", help="Also enlarge images that are smaller than the size.")]
 Device = Annotated[str, typer.Option(callback=_device, help=f"{_DEVICES} …")]
-Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(help="auto takes bfloat16 where it is safe.")]
+Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(
+    help="auto takes bfloat16 where it is safe.")]
 CropOrder = Annotated[Literal["resize-then-crop", "crop-then-resize"], typer.Option(
     help="How a box of a query is cut; the first is the paper's.")]
 Seed = Annotated[int, typer.Option(callback=whole(0, _MOST_SEED), help="Chooses the whitening's images.")]

@@ -26,7 +26,8 @@ def search_command(
     rerank: Annotated[int, typer.Option(
         callback=whole(0), help="Compare so many of the nearest in detail and put them in order.")] = 0,
     out: Annotated[Path, typer.Option(
-        parser=output_sheet, metavar="FILE", help=f"Picture to write ({', '.join(FORMATS)}).")] = Path("neighbours.png"),
+        parser=output_sheet, metavar="FILE",
+        help=f"Picture to write ({', '.join(FORMATS)}).")] = Path("neighbours.png"),
     crop_order: CropOrder = "resize-then-crop",
     device: Device = "auto",
 ) -> None:

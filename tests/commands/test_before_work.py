@@ -1,0 +1,297 @@
+"""What is refused before anything is computed, and what the user's files are worth."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from rmaclib import checkpoints, cli, files
+from rmaclib.commands import common
+from rmaclib.commands.common import tell_bad, telling
+from rmaclib.errors import InputError, OutputError
+from rmaclib.images import ImageError
+from rmaclib.rmac import NetworkSettings, create_network
+from rmaclib.search.descriptors import DescribeSettings, load_descriptors
+from rmaclib.search.index import Index
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def refused(result, kind, *texts):
+    assert isinstance(result.exception, kind), result.output
+    assert all(text in str(result.exception) for text in texts), result.exception
+
+
+@pytest.fixture
+def photos(little, tmp_path):
+    """Six pictures, some of them in sub-folders."""
+    folder = tmp_path / "photos"
+    for number, path in enumerate(sorted((little / "jpg").iterdir())[:6]):
+        place = folder / ("", "paris", "paris/2019")[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Opening a network is work: it fails."""
+    def opened(*arguments, **options):
+        raise AssertionError("a network was opened")
+    monkeypatch.setattr(checkpoints, "open_network", opened)
+
+
+def tree(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+def test_the_protocol_follows_the_data_set(little):
+    result = run("evaluate", little, "--size", 64, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["protocol"] == "oxford"
+    result = run("evaluate", "diorama_holidays", "--size", 32, "--levels", 1, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["protocol"] == "holidays"
+
+
+def test_a_protocol_of_another_layout_is_refused_first(no_network):
+    refused(run("evaluate", "diorama", "--protocol", "revisited"), ValueError, "revisited", "diorama")
+
+
+def test_a_box_outside_of_its_query_is_refused_first(little, tmp_path, no_network):
+    data = shutil.copytree(little, tmp_path / "data")
+    query = min((data / "gt").glob("*_query.txt"))
+    image = query.read_text().split()[0]
+    query.write_text(f"{image} 5000 5000 5100 5100\n")
+    refused(run("evaluate", data), InputError, query.name.removesuffix("_query.txt"), "5000", image)
+    (data / "jpg" / f"{image}.jpg").write_text("no picture")
+    refused(run("evaluate", data), ImageError, image)
+
+
+def test_codes_that_do_not_fit_are_refused_before_describing(little, monkeypatch):
+    from rmaclib.search import descriptors
+
+    monkeypatch.setattr(descriptors, "describe", None)
+    refused(run("evaluate", little, "--pq", 7), InputError, "--pq", "1280", "7")
+    refused(run("evaluate", little, "--pq", 8, "--whiten-on", little / "jpg"), InputError, "--pq", "256")
+
+
+@pytest.mark.parametrize("command", ["describe", "index"])
+def test_too_many_dimensions_are_refused_before_describing(photos, tmp_path, monkeypatch, command):
+    from rmaclib.search import descriptors
+
+    monkeypatch.setattr(descriptors, "learn_whitening", None)
+    refused(run(command, photos, "--out", tmp_path / "x", "--dim", 1281), InputError, "--dim", "1280", "1281")
+    network = create_network(NetworkSettings("timm:test_efficientnet", dim=4), pretrained=False)
+    checkpoints.save_checkpoint(tmp_path / "n.safetensors", network)
+    refused(run(command, photos, "--out", tmp_path / "x", "--dim", 8, "--network", tmp_path / "n.safetensors"),
+            InputError, "--dim", "expected 4", "got 8")
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["describe", "index", "evaluate"])
+def test_outputs_are_never_among_the_images(little, tmp_path, no_network, command):
+    images = shutil.copytree(little, tmp_path / "images")
+    (images / "000001.txt").write_text("a label")
+    (images / "partial").mkdir()
+    shutil.copy(min((little / "jpg").iterdir()), images / "partial")
+    before = tree(images)
+    for out in (images, images / "partial", images / "new"):
+        refused(run(command, images, "--out", out), OutputError, str(out))
+    assert tree(images) == before
+
+
+@pytest.mark.parametrize("command", ["describe", "index", "evaluate"])
+def test_a_folder_of_others_is_refused_first(little, tmp_path, no_network, command):
+    (tmp_path / "mine").mkdir()
+    for name in ("names.txt", "bad.txt", "notes.md"):
+        (tmp_path / "mine" / name).write_text("mine")
+    before = tree(tmp_path / "mine")
+    refused(run(command, little, "--out", tmp_path / "mine"), OutputError, "bad.txt", "nothing was changed")
+    assert tree(tmp_path / "mine") == before
+
+
+@pytest.mark.parametrize("command", ["describe", "index", "evaluate"])
+def test_a_full_disk_is_told_before_the_work(little, tmp_path, monkeypatch, command):
+    from rmaclib.search import descriptors
+
+    monkeypatch.setattr(descriptors, "describe", None)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    images = little if command == "evaluate" else little / "jpg"
+    refused(run(command, images, "--out", tmp_path / "x"), OutputError, "need", "1.0 MB free")
+
+
+_HOLD = """
+import sys, time
+from rmaclib.folders import output_folder
+with output_folder(sys.argv[1], sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("command, kind", [("describe", "descriptors"), ("index", "index"), ("evaluate", "descriptors")])
+def test_no_wait(little, tmp_path, no_network, command, kind):
+    holder = subprocess.Popen([sys.executable, "-c", _HOLD, tmp_path / "x", kind], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        refused(run(command, little, "--out", tmp_path / "x", "--no-wait"), OutputError, "another process")
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+# --- any tree of pictures, and bad files in it -----------------------------------------------------------------------
+
+
+def test_any_tree_of_pictures(photos, tmp_path):
+    for command in ("describe", "index"):
+        result = run(command, photos, "--out", tmp_path / command, "--size", 32)
+        assert result.exit_code == 0 and "6 images" in result.stderr, result.output
+    names = load_descriptors(tmp_path / "describe").names
+    assert sorted(names) == sorted(str(path) for path in photos.rglob("*.*"))
+    assert len(Index.load(tmp_path / "index")) == 6
+
+
+@pytest.mark.parametrize("command", ["describe", "index"])
+def test_bad_files_are_counted_and_listed(photos, tmp_path, command):
+    for number in range(20):
+        (photos / f"bad{number:02d}[red].jpg").write_text("no picture")
+    result = run(command, photos, "--out", tmp_path / "x", "--size", 32)
+    assert result.exit_code == 0, result.output
+    assert "20 images can't be read" in result.stderr and str(tmp_path / "x" / "bad.txt") in result.stderr
+    assert sum("bad0" in line for line in result.stderr.splitlines()) == 3 and "bad00[red].jpg" in result.stderr
+    listed = (tmp_path / "x" / "bad.txt").read_text().splitlines()
+    assert len(listed) == 20 and all(f"bad{number:02d}[red].jpg" in line for number, line in enumerate(listed))
+
+
+def test_few_bad_files_are_told_whole(capsys):
+    tell_bad([("a.jpg", "a.jpg: expected an image"), ("b.jpg", "no file")], None)
+    assert capsys.readouterr().err == ("note: 2 images can't be read, left out\n  a.jpg: expected an image\n"
+                                       "  b.jpg: no file\n")
+    tell_bad([], None)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_takes_long_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(common, "_PATIENCE", 0.05)
+    with telling("opening x"):
+        common.threading.Event().wait(0.5)
+    with telling("opening y"):
+        pass
+    common.threading.Event().wait(0.2)
+    assert capsys.readouterr().err == "opening x …\n"
+
+
+def test_the_time_is_told_before(photos, little, tmp_path, monkeypatch):
+    from rmaclib.commands import network
+
+    told = []
+    monkeypatch.setattr(network, "say", told.append)
+    assert run("describe", little / "jpg", "--out", tmp_path / "x", "--size", 64, "--dim", 8, "--whiten-on",
+               "diorama_val", "--whiten-images", 40).exit_code == 0
+    count = len(os.listdir(little / "jpg"))
+    assert told == ["whitening learned on 40 images of diorama_val: a few seconds",
+                    f"describing {count} images at 64 px: a few seconds"]
+    assert [common.duration(seconds) for seconds in (1, 62, 100, 1500, 9000)] == [
+        "a few seconds", "about 60 s", "about 2 min", "about 25 min", "about 2.5 h"]
+
+
+# --- an index that is there ------------------------------------------------------------------------------------------
+
+
+def test_the_same_index_twice(photos, tmp_path):
+    options = ("--out", tmp_path / "x", "--size", 32, "--levels", 2, "--dim", 8, "--whiten-on", "diorama_val",
+               "--whiten-images", 40, "--seed", 3, "--network", "efficientnet_lite0")
+    for added in (6, 0):
+        result = run("index", photos, *options)
+        assert result.exit_code == 0 and f"{added} images added" in result.stderr, result.output
+    for option, was, value in (("--size", 32, 64), ("--levels", 2, 3), ("--dim", 8, 16), ("--whiten-images", 40, 30),
+                               ("--seed", 3, 4), ("--whiten-on", "diorama_val", "landmarks48"),
+                               ("--pooling", "max", "gem"), ("--precision", "auto", "float32")):
+        refused(run("index", photos, "--out", tmp_path / "x", option, value), InputError, option, str(was), str(value))
+    network = create_network(NetworkSettings("efficientnet_lite0"), pretrained=False)
+    checkpoints.save_checkpoint(tmp_path / "n.safetensors", network)
+    refused(run("index", photos, "--out", tmp_path / "x", "--network", tmp_path / "n.safetensors"), InputError,
+            "--network", "n.safetensors")
+
+
+def test_an_index_that_does_not_say_how_it_was_made(photos, tmp_path, lite0):
+    Index.build(sorted(photos.rglob("*.jpg")), lite0, DescribeSettings((32,)), out=tmp_path / "x")
+    for marker in (".rmac.json", ".rmac.lock"):  # as an older version left it
+        (tmp_path / "x" / marker).unlink(missing_ok=True)
+    result = run("index", photos, "--out", tmp_path / "x", "--size", 32)
+    assert result.exit_code == 0 and "0 images added" in result.stderr, result.output
+    refused(run("index", photos, "--out", tmp_path / "x", "--seed", 3), InputError, "--seed", "leave the option out")
+
+
+# --- files that are replaced -----------------------------------------------------------------------------------------
+
+
+def full(*arguments, **options):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_search_that_fails_keeps_the_old_picture(photos, tmp_path, lite0, monkeypatch):
+    paths = sorted(photos.rglob("*.jpg"))
+    Index.build(paths, lite0, DescribeSettings((32,)), out=tmp_path / "i")
+    search = ("search", tmp_path / "i", paths[0], "--out", tmp_path / "n")
+    result = run(*search)
+    assert result.exit_code == 0 and str(tmp_path / "n.png") in result.stderr, result.output
+    before = (tmp_path / "n.png").read_bytes()
+    monkeypatch.setattr(Image.Image, "save", full)
+    refused(run(*search), OutputError, "n.png", "No space left")
+    assert (tmp_path / "n.png").read_bytes() == before and not list(tmp_path.glob(".rmac-*"))
+
+
+def test_a_box_outside_of_the_query_is_refused_first(photos, tmp_path):
+    query = min(photos.rglob("*.jpg"))
+    refused(run("search", tmp_path / "no_index", query, "--box", "5000,5000,5100,5100"), InputError, "--box", str(query))
+    refused(run("search", tmp_path / "no_index", tmp_path / "no.jpg"), ImageError, "no.jpg")
+
+
+def proposing(tmp_path):
+    network = create_network(NetworkSettings("timm:test_efficientnet", anchors=((0.5, 0.5),)), pretrained=False)
+    checkpoints.save_checkpoint(tmp_path / "p.safetensors", network)
+    return tmp_path / "p.safetensors"
+
+
+def test_propose(photos, tmp_path, monkeypatch):
+    (photos / "bad.jpg").write_text("no picture")
+    command = ("propose", photos, "--network", proposing(tmp_path), "--k", 3, "--size", 96, "--out",
+               tmp_path / "p.csv", "--picture", tmp_path / "p.png")
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert "1 images can't be read" in result.stderr and f"picture: {tmp_path / 'p.png'}" in result.stderr
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert list(rows[0]) == ["image", "x1", "y1", "x2", "y2", "score"] and len({row["image"] for row in rows}) == 6
+    before = (tmp_path / "p.csv").read_bytes(), (tmp_path / "p.png").read_bytes()
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    refused(run(*command), OutputError, "p.png", "No space left")
+    assert ((tmp_path / "p.csv").read_bytes(), (tmp_path / "p.png").read_bytes()) == before
+
+
+def test_a_network_that_proposes_nothing_is_refused(photos):
+    refused(run("propose", photos, "--network", "efficientnet_lite0"), InputError, "--network", "efficientnet_lite0")
+
+
+def test_the_index_of_the_commands_is_that_of_the_library(photos, tmp_path, lite0):
+    assert run("index", photos, "--out", tmp_path / "x", "--size", 32).exit_code == 0
+    made = Index.build(sorted(photos.rglob("*.jpg")), lite0, DescribeSettings((32,)))
+    query = np.random.default_rng(0).normal(size=(1, 1280))
+    loaded = Index.load(tmp_path / "x")
+    assert loaded.vectors.search(query, 6) == made.vectors.search(query, 6)
