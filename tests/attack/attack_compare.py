@@ -71,3 +71,10 @@ def index_contents(folder: str) -> dict[str, str]:
     files = Counter(re.sub("[0-9]{6}", "NUMBER", name) for name in contents(Path(folder)))
     return {"what it answers": hashlib.sha256(text.encode()).hexdigest(), "vectors": f"{len(index)}",
             **{name: f"{count} files" for name, count in files.items()}}
+
+
+def index_names(folder: str) -> list[str]:
+    """Names in an index. Runs in the server."""
+    from rmaclib.search.vector_index import VectorIndex
+
+    return list(VectorIndex.load(folder).names)
