@@ -14,7 +14,8 @@ NAMES = ["describe", "index", "add", "clean", "train"]
 
 
 @pytest.mark.parametrize(("name", "waits"), [*((name, True) for name in NAMES),
-                                             *((name, False) for name in (NAMES if WHOLE else ["add"]))])
+                                             *((name, False) for name in (NAMES if WHOLE else ["add"]))],
+                         ids=lambda value: value if isinstance(value, str) else "waiting" if value else "no-wait")
 def test_the_same_command_twice_at_once(name, waits, forks, material, whole, count):
     _, expected, _ = whole_run(forks, material, name)
     problems, rounds = [], 4 if whole else 1
