@@ -101,7 +101,8 @@ def _change(before: bytes, after: bytes) -> str:
     """What was done to a file, for people to read."""
     start = next((place for place, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]),
                  min(len(before), len(after)))
-    return f"({len(before)} -> {len(after)} bytes, from {start}: {before[start:start + 24]!r} -> {after[start:start + 24]!r})"
+    return (f"({len(before)} -> {len(after)} bytes, from {start}: {before[start:start + 24]!r} -> "
+            f"{after[start:start + 24]!r})")
 
 
 def _first_difference(value: str, expected: str) -> str:

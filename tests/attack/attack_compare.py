@@ -20,16 +20,20 @@ def contents(folder: Path) -> dict[str, str]:
 def _digest(path: Path) -> str:
     data = path.read_bytes()
     if path.suffix == ".safetensors":
-        data = _sorted_header(data)
+        data = _sorted_header(data, path.name == "state.safetensors")
     if path.name == "log.csv":
         data = _without_seconds(data.decode())
     return hashlib.sha256(data).hexdigest()
 
 
-def _sorted_header(data: bytes) -> bytes:
-    """A .safetensors file with its header's keys in order: those of its metadata come in any."""
+def _sorted_header(data: bytes, of_a_run: bool) -> bytes:
+    """A .safetensors file with its header's keys in order: those of its metadata come in any. In those of a run are
+    seconds, and the lines of log.csv that are compared by themselves."""
     end = 8 + int.from_bytes(data[:8], "little")
-    return json.dumps(json.loads(data[8:end]), sort_keys=True).encode() + data[end:]
+    header = json.loads(data[8:end])
+    if of_a_run:
+        del header["__metadata__"]
+    return json.dumps(header, sort_keys=True).encode() + data[end:]
 
 
 def _without_seconds(text: str) -> bytes:
@@ -71,3 +75,10 @@ def index_contents(folder: str) -> dict[str, str]:
     files = Counter(re.sub("[0-9]{6}", "NUMBER", name) for name in contents(Path(folder)))
     return {"what it answers": hashlib.sha256(text.encode()).hexdigest(), "vectors": f"{len(index)}",
             **{name: f"{count} files" for name, count in files.items()}}
+
+
+def index_names(folder: str) -> list[str]:
+    """Names in an index. Runs in the server."""
+    from rmaclib.search.vector_index import VectorIndex
+
+    return list(VectorIndex.load(folder).names)

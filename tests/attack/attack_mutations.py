@@ -8,10 +8,11 @@ import struct
 import numpy as np
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_NUMBERS = ("-1", "0", "1e30", "nan", "inf", "-inf", "99999999999999999999", "1.5", "2", "0x10", "1_0", "", "٣", "true")
+_NUMBERS = ("-1", "0", "1e30", "nan", "inf", "-inf", "99999999999999999999", "1.5", "2", "0x10", "1_0", "", "٣",
+            "true")
 _VALUES = (None, True, -1, 0, 1.5, 1e308, 10**20, "", "x", "1", [], [1], [[]], {}, {"x": 1})
-_YAML = (".nan", ".inf", "-.inf", "1e-3", "[1]", "{a: 1}", "null", "-1", "1.5", "'512'", "yes", "2000-01-01", "!!binary x",
-         "&a [*a]", "0o17", "1:30", "~", "")
+_YAML = (".nan", ".inf", "-.inf", "1e-3", "[1]", "{a: 1}", "null", "-1", "1.5", "'512'", "yes", "2000-01-01",
+         "!!binary x", "&a [*a]", "0o17", "1:30", "~", "")
 
 
 def damaged(data: bytes, kind: str, random: np.random.Generator) -> bytes:
@@ -165,6 +166,9 @@ def _npz(data, random):
 
 
 def _array_changed(array: np.ndarray, way: int) -> np.ndarray:
+    if not array.ndim:
+        return [array, np.array("x"), array[None], np.float32(2), np.array(None, "S1"), np.array([]), np.array(-1),
+                array.astype("S1"), np.array(2**40)][way]
     if array.dtype.kind in "US":
         return [array, array[:-1], np.concatenate([array, array]), np.zeros(len(array)), array[None], array[:0],
                 array.astype("S"), np.array("x"), np.arange(len(array))][way]

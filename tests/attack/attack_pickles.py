@@ -87,8 +87,8 @@ def payloads(folder: Path) -> dict[str, bytes]:
 
 
 def read_all(folder: str, start: int) -> list[str]:
-    """What is wrong about reading each from number `start`: it isn't refused by an error of ours that names the file, or
-    code ran. folder/number tells which was begun, should the process die. Runs in a child of attack_server."""
+    """What is wrong about reading each from number `start`: it isn't refused by an error of ours that names the file,
+    or code ran. folder/number tells which was begun, should the process die. Runs in a child of attack_server."""
     import time
 
     from rmaclib.datasets.revisited import read_revisited

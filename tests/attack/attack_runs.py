@@ -1,10 +1,13 @@
 """Uninterrupted runs of the commands that write a folder, which others are compared with."""
 
+import os
 import shutil
 
 import attack_compare
 import attack_material
 
+# make attack sets it; the small form belongs to the suite.
+WHOLE = os.environ.get("RMAC_ATTACK") == "whole"
 _done = {}  # (material, name) -> what whole_run gave
 
 

@@ -1,13 +1,10 @@
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from attack_forks import Forks
-
-# make attack sets RMAC_ATTACK=whole; the small form belongs to the suite.
-WHOLE = os.environ.get("RMAC_ATTACK") == "whole"
+from attack_runs import WHOLE
 
 
 @pytest.fixture(scope="session")

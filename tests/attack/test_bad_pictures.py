@@ -73,7 +73,7 @@ def test_index_and_search(forks, material, photos, whole, count):
     out = material / "pictures-out" / "index"
     outcome = forks.rmac("index", photos[0], "--out", out, "--network", material / "network.safetensors", *SMALL,
                          limited=True, timeout=SECONDS)
-    names = forks.call("attack_pictures_read:index_names", str(out)).value or []
+    names = forks.call("attack_compare:index_names", str(out)).value or []
     problems = problems_of(photos, outcome, relative(names, photos[0]), listed(out) + outcome.stderr)
     files = list(photos[2].values())
     for name, path in files if whole else files[::3]:
@@ -115,9 +115,8 @@ def test_train(forks, material, photos, count):
 
 def test_propose(forks, material, photos, count):
     table = material / "pictures-out" / "proposals.csv"
-    outcome = forks.rmac("propose", photos[0], "--network", material / "proposing.safetensors", "--out", table, "--size",
-                         "96", "--device", "cpu", "--k", "2", "--picture", table.with_suffix(".png"), limited=True,
-                         timeout=SECONDS)
+    outcome = forks.rmac("propose", photos[0], "--network", material / "proposing.safetensors", "--out", table, *SMALL,
+                         "--k", "2", "--picture", table.with_suffix(".png"), limited=True, timeout=SECONDS)
     used = set()
     if table.exists():
         with table.open(newline="", encoding="utf-8") as file:

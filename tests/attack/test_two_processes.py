@@ -8,11 +8,14 @@ import attack_compare
 import attack_material
 import pytest
 from attack_forks import command
-from attack_runs import state, whole_run
+from attack_runs import WHOLE, state, whole_run
+
+NAMES = ["describe", "index", "add", "clean", "train"]
 
 
-@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "no-wait"])
-@pytest.mark.parametrize("name", ["describe", "index", "add", "clean", "train"])
+@pytest.mark.parametrize(("name", "waits"), [*((name, True) for name in NAMES),
+                                             *((name, False) for name in (NAMES if WHOLE else ["add"]))],
+                         ids=lambda value: value if isinstance(value, str) else "waiting" if value else "no-wait")
 def test_the_same_command_twice_at_once(name, waits, forks, material, whole, count):
     _, expected, _ = whole_run(forks, material, name)
     problems, rounds = [], 4 if whole else 1
@@ -50,7 +53,7 @@ def test_different_pictures_added_to_one_index_at_once(forks, material, whole, c
         pair = forks.together(*[command("index", folder, "--out", out) for folder in folders])
         count("pairs of different additions")
         problem = next(filter(None, (outcome.problem(0) for outcome in pair)), "")
-        names = forks.call("attack_pictures_read:index_names", str(out)).value or []
+        names = forks.call("attack_compare:index_names", str(out)).value or []
         missing = [str(path) for folder in folders for path in folder.rglob("*.png") if str(path) not in names]
         if problem or missing:
             problems.append(f"{problem} missing: {missing[:3]}")
