@@ -29,8 +29,8 @@ from rmaclib.commands.options import (
     output_folder,
 )
 from rmaclib.commands.reading import read_photographs
-from rmaclib.commands.standins import descriptors_folder
 from rmaclib.folders import waiting
+from rmaclib.search.descriptor_folder import descriptors_folder
 
 app = command_group()
 

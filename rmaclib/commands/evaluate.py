@@ -35,12 +35,12 @@ from rmaclib.commands.options import (
     whole,
 )
 from rmaclib.commands.reading import refuse_outputs
-from rmaclib.commands.standins import check_protocol, default_protocol, descriptors_folder
 from rmaclib.datasets import RetrievalDataset, known_datasets, open_collection, open_dataset, self_check
 from rmaclib.errors import InputError
-from rmaclib.evaluation import Evaluation
+from rmaclib.evaluation import Evaluation, check_protocol, default_protocol
 from rmaclib.folders import waiting
 from rmaclib.images import ImageError, crop_pixels, read_size
+from rmaclib.search.descriptor_folder import descriptors_folder
 
 app = command_group()
 Protocol = Literal["oxford", "oxford-removed", "revisited", "holidays", "folder"]

@@ -40,10 +40,10 @@ from rmaclib.commands.options import (
     output_folder,
 )
 from rmaclib.commands.reading import read_photographs
-from rmaclib.commands.standins import index_folder
 from rmaclib.errors import InputError, OutputError
 from rmaclib.files import read_json, write_json, write_text
 from rmaclib.folders import OutputFolder, waiting
+from rmaclib.search.index_folder import META, index_folder
 
 if TYPE_CHECKING:
     from rmaclib.search.index import Index
@@ -79,7 +79,6 @@ def index_command(
     with waiting(not no_wait), index_folder(out) as folder:
         with telling("loading what computes"):
             from rmaclib.search.index import Index
-            from rmaclib.search.vector_index import META
 
             check_device(device)
         folder.will_write([_BAD, _OPTIONS])

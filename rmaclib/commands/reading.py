@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from rmaclib.commands.common import note, telling
-from rmaclib.commands.standins import notes, open_images
-from rmaclib.datasets import LabelledImages, RetrievalDataset
+from rmaclib.datasets import LabelledImages, RetrievalDataset, open_images
 from rmaclib.folders import refuse_inside
 
 
@@ -15,7 +14,7 @@ def read_photographs(images: str, out: Path | None, skip_bad: bool) -> LabelledI
     """
     with telling(f"looking for images in {images}"):
         collection = open_images(images, skip_bad=skip_bad)
-    for sentence in notes(collection):
+    for sentence in collection.notes:
         note(sentence)
     if out is not None and not Path(images).is_file():  # a list may lie beside its results
         refuse_outputs(out, collection)
