@@ -5,7 +5,7 @@ A segment's structure says how it is searched: "flat" compares every vector, "hn
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -166,6 +166,13 @@ def write_segment(folder: Path, number: int, segment: Segment) -> SegmentEntry:
     write_text(names, "".join(f"{name}\n" for name in segment.names))
     return SegmentEntry(number, *segment.structure, len(segment.names),
                         (vectors.stat().st_size, names.stat().st_size), (), (checksum(vectors), checksum(names)))
+
+
+def with_checksums(folder: Path, entry: SegmentEntry) -> SegmentEntry:
+    """The entry itself, or of a segment of version 1 with what its files are now."""
+    if entry.checksums:
+        return entry
+    return replace(entry, checksums=tuple(checksum(folder / name) for name in segment_files(entry.number)))
 
 
 def read_segment(folder: Path, entry: SegmentEntry, dim: int) -> Segment:
