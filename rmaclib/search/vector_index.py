@@ -94,7 +94,7 @@ class VectorIndex:
 
     def __init__(self, dim: int, about: Mapping | None = None):
         whole_number("dim", dim, 1)
-        self.dim, self.about = dim, dict(about or {})
+        self.dim, self.about = dim, json.loads(json.dumps(dict(about or {})))  # as it will be when read back
         self.home: Path | None = None  # the folder that it was last saved to or loaded from
         self._segments: list[Segment] = []
         self._state: dict | None = None  # meta.json of that folder, as it was then
@@ -266,7 +266,7 @@ class VectorIndex:
             return
         theirs = VectorIndex.load(self.home)
         on_disk, here = {"dim": theirs.dim, **theirs.about}, {"dim": self.dim, **self.about}
-        different = differences(on_disk, here) or differences(json.loads(json.dumps(here)), on_disk)
+        different = differences(on_disk, here) or differences(here, on_disk)
         if different:
             raise SearchIndexError(f"{self.home}: holds another index since this one was loaded, other in "
                                    f"{', '.join(different)}; load it again, or choose another folder")
