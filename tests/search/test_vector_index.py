@@ -576,3 +576,18 @@ def test_an_addition_that_cannot_be_written_leaves_the_old_state(tmp_path, monke
     monkeypatch.undo()
     index.save(tmp_path)
     assert len(VectorIndex.load(tmp_path)) == 14
+
+
+def test_sizes_in_a_file_are_not_believed(small_limits, tmp_path):
+    """Of version 1, without checksums: faiss would set up terabytes, or count for hours."""
+    for count, structure in ((90, "flat"), (900, "hnsw"), (2500, "ivf-pq")):
+        folder = tmp_path / structure
+        built(count).save(folder)
+        older(folder)
+        data = (folder / "000001.faiss").read_bytes()
+        places = [place for place in range(len(data)) if data.startswith(count.to_bytes(8, "little"), place)]
+        assert places
+        for place in places:
+            (folder / "000001.faiss").write_bytes(data[:place] + (2**40).to_bytes(8, "little") + data[place + 8:])
+            with pytest.raises(SearchIndexError, match="000001.faiss: .* damaged"):
+                VectorIndex.load(folder)
