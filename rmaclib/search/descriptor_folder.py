@@ -89,7 +89,7 @@ class Run:
 
     def __init__(self, out: OutputFolder, identity: Mapping, sizes: Sequence[int], dim: int):
         self.out, self.identity, self.sizes, self.dim = out, identity, sizes, dim
-        self.mark = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self._digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self.is_finished = self._look_for_result()
         if self.is_finished:
             self.out.remove(self.out.listed(PARTIAL))  # of a run that was killed before it removed them
@@ -154,12 +154,12 @@ class Run:
         try:
             with np.load(path, allow_pickle=False) as chunk:
                 vectors, reasons = chunk["vectors"], chunk["reasons"].tolist()
-                mark = str(chunk["mark"]) if "mark" in chunk else self.mark if of_this_run else ""
+                mark = str(chunk["mark"]) if "mark" in chunk else self._mark(number) if of_this_run else ""
         except Exception as error:  # zip, zlib and numpy raise whatever comes to them on damaged bytes
             raise DescriptorsError(f"{path}: is damaged ({type(error).__name__}: {error})") from error
         good = sum(not reason for reason in reasons) if isinstance(reasons, list) else -1
-        if mark != self.mark or len(reasons) != self.sizes[number]:
-            raise DescriptorsError(f"{path}: is of another run")
+        if mark != self._mark(number) or len(reasons) != self.sizes[number]:
+            raise DescriptorsError(f"{path}: is of another run, or another part of this one")
         if vectors.dtype != _FLOAT or vectors.shape != (good, self.dim):
             raise DescriptorsError(f"{path}: expected {(good, self.dim)} float32, found {vectors.shape} "
                                    f"{vectors.dtype}")
@@ -169,7 +169,12 @@ class Run:
         """Keep a chunk; one that a power cut spoils is computed again."""
         vectors, reasons = chunk
         with whole_file(self.out / PARTIAL / _chunk_name(number), durable=False) as temporary:
-            np.savez(temporary, vectors=vectors, reasons=np.array(reasons, dtype=np.str_), mark=np.array(self.mark))
+            np.savez(temporary, vectors=vectors, reasons=np.array(reasons, dtype=np.str_),
+                     mark=np.array(self._mark(number)))
+
+    def _mark(self, number: int) -> str:
+        """What a chunk says about itself: what made it, and which one it is."""
+        return f"{self._digest} {number}"
 
     def finish(self, names: Sequence[str], more_bad: Sequence[tuple[str, str]], repeated: Sequence[str]) -> None:
         """Join the chunks and remove them.

@@ -5,7 +5,8 @@ A segment's structure says how it is searched: "flat" compares every vector, "hn
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -168,6 +169,13 @@ def write_segment(folder: Path, number: int, segment: Segment) -> SegmentEntry:
                         (vectors.stat().st_size, names.stat().st_size), (), (checksum(vectors), checksum(names)))
 
 
+def with_checksums(folder: Path, entry: SegmentEntry) -> SegmentEntry:
+    """The entry itself, or of a segment of version 1 with what its files are now."""
+    if entry.checksums:
+        return entry
+    return replace(entry, checksums=tuple(checksum(folder / name) for name in segment_files(entry.number)))
+
+
 def read_segment(folder: Path, entry: SegmentEntry, dim: int) -> Segment:
     """A segment from its files, the vectors mapped into memory.
 
@@ -177,7 +185,8 @@ def read_segment(folder: Path, entry: SegmentEntry, dim: int) -> Segment:
     for number, path in enumerate((vectors, names)):
         _check_file(path, entry.bytes[number], entry.checksums[number] if entry.checksums else None)
     try:
-        index = faiss.read_index(str(vectors), faiss.IO_FLAG_MMAP_IFC)
+        with _no_larger_than(entry.bytes[0]):
+            index = faiss.read_index(str(vectors), faiss.IO_FLAG_MMAP_IFC)
         problem = _problem(index, entry, dim)
     except (RuntimeError, MemoryError, ValueError, AttributeError, OverflowError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
@@ -193,6 +202,19 @@ def read_segment(folder: Path, entry: SegmentEntry, dim: int) -> Segment:
     removed = np.zeros(len(lines), bool)
     removed[list(entry.removed)] = True
     return Segment(index, lines, removed, Structure(entry.structure, entry.reason), entry)
+
+
+@contextmanager
+def _no_larger_than(size: int) -> Iterator[None]:
+    """faiss believes the sizes that a file names: it would set up terabytes, or count for hours, for a damaged one."""
+    before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+    faiss.set_deserialization_vector_byte_limit(size)
+    faiss.set_deserialization_loop_limit(size)
+    try:
+        yield
+    finally:
+        faiss.set_deserialization_vector_byte_limit(before[0])
+        faiss.set_deserialization_loop_limit(before[1])
 
 
 def _check_file(path: Path, size: int, expected: str | None) -> None:

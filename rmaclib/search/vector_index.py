@@ -51,6 +51,7 @@ from rmaclib.search.segments import (
     cells,
     merged,
     read_segment,
+    with_checksums,
     write_segment,
 )
 from rmaclib.settings import from_mapping, whole_number
@@ -93,7 +94,7 @@ class VectorIndex:
 
     def __init__(self, dim: int, about: Mapping | None = None):
         whole_number("dim", dim, 1)
-        self.dim, self.about = dim, dict(about or {})
+        self.dim, self.about = dim, json.loads(json.dumps(dict(about or {})))  # as it will be when read back
         self.home: Path | None = None  # the folder that it was last saved to or loaded from
         self._segments: list[Segment] = []
         self._state: dict | None = None  # meta.json of that folder, as it was then
@@ -236,7 +237,7 @@ class VectorIndex:
         try:
             written = {id(segment): write_segment(path, number, segment)
                        for number, segment in zip(numbers, new, strict=True)}
-            entries = [replace(written.get(id(segment)) or segment.entry,
+            entries = [replace(written.get(id(segment)) or with_checksums(path, segment.entry),
                                removed=tuple(np.flatnonzero(segment.removed).tolist())) for segment in self._segments]
             state = {"format": FORMAT, "version": VERSION,
                      "generation": self._state["generation"] + 1 if at_home else 1, "dim": self.dim,
@@ -264,7 +265,8 @@ class VectorIndex:
         if self.home is None or not (self.home / META).exists() or read_meta(self.home) == self._state:
             return
         theirs = VectorIndex.load(self.home)
-        different = differences({"dim": theirs.dim, **theirs.about}, {"dim": self.dim, **self.about})
+        on_disk, here = {"dim": theirs.dim, **theirs.about}, {"dim": self.dim, **self.about}
+        different = differences(on_disk, here) or differences(here, on_disk)
         if different:
             raise SearchIndexError(f"{self.home}: holds another index since this one was loaded, other in "
                                    f"{', '.join(different)}; load it again, or choose another folder")

@@ -1,9 +1,12 @@
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +15,17 @@ from PIL import Image
 from torch import nn
 
 from rmaclib.backbones import Backbone
+from rmaclib.errors import InputError, OutputError
+from rmaclib.folders import OutputFolder
 from rmaclib.images import fit, read_image
-from rmaclib.rmac import RMAC, NetworkSettings
+from rmaclib.rmac import RMAC, NetworkSettings, SharedFeatures
 from rmaclib.search import descriptors
+from rmaclib.search.descriptor_folder import Run
 from rmaclib.search.descriptors import (
     DescribeSettings,
     DescriptorsError,
     describe,
+    describe_image,
     learn_whitening,
     load_descriptors,
     pick_device,
@@ -207,3 +214,245 @@ def test_meta_says_what_was_done(tmp_path):
     describe(tiny(), photographs(tmp_path / "jpg", 3), FAST, out=tmp_path / "out")
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
     assert meta["settings"]["sizes"] == [64] and meta["network"]["levels"] == 2 and meta["bad"] == []
+
+
+# --- the network stays as it is -----------------------------------------------------------------------------------
+
+
+def state_of(network):
+    return ([module.training for module in network.modules()],
+            {name: (tensor.device, tensor.dtype, tensor.clone()) for name, tensor in network.state_dict().items()})
+
+
+@pytest.mark.parametrize("use", [
+    lambda network, paths: describe(network, paths, FAST),
+    lambda network, paths: describe_image(network, read_image(paths[0]), FAST),
+    lambda network, paths: learn_whitening(network, paths, FAST),
+    lambda network, paths: describe_image(network, read_image(paths[0]), FAST, (900, 900, 950, 950)),
+    lambda network, paths: learn_whitening(network, paths[:1], FAST, dim=99),
+])
+def test_the_network_is_left_as_it_was(tmp_path, use):
+    """Training mode, and of some modules another than of the rest; also when it fails."""
+    network, paths = tiny().train(), photographs(tmp_path, 4)
+    network.backbone.body[0].eval()
+    modes, tensors = state_of(network)
+    try:
+        use(network, paths)
+    except ValueError:
+        pass
+    assert state_of(network)[0] == modes
+    for name, (device, dtype, values) in state_of(network)[1].items():
+        assert (device, dtype) == tensors[name][:2] and torch.equal(values, tensors[name][2])
+
+
+def test_shared_features_to_a_folder(tmp_path):
+    one, paths = tiny(), photographs(tmp_path / "jpg", 4)
+    shared = SharedFeatures({"one": one, "two": RMAC(NetworkSettings("tiny", grid="whole"), one.backbone).eval()})
+    memory = describe(shared, paths, FAST).vectors
+    assert np.array_equal(describe(shared, paths, FAST, out=tmp_path / "out").vectors, memory)
+    assert np.array_equal(describe(shared, paths, FAST, out=tmp_path / "out").vectors, memory)
+    other = SharedFeatures({"one": one, "two": RMAC(NetworkSettings("tiny", grid="pixel"), one.backbone).eval()})
+    with pytest.raises(DescriptorsError, match="network.two"):
+        describe(other, paths, FAST, out=tmp_path / "out")
+
+
+# --- names, repetitions -------------------------------------------------------------------------------------------
+
+
+def test_names_that_are_no_text_are_left_out(tmp_path):
+    paths = photographs(tmp_path / "jpg", 4)
+    names = ["two\nlines.jpg", os.fsdecode(b"caf\xe9.jpg")]
+    for number, name in enumerate(names):
+        paths[number] = paths[number].rename(paths[number].with_name(name))
+    memory = describe(tiny(), paths, FAST)
+    found = describe(tiny(), paths, FAST, out=tmp_path / "out")
+    assert found.names == memory.names == tuple(map(str, paths[2:])) and len(found.vectors) == 2
+    assert found.bad == memory.bad and [reason for _, reason in found.bad] == ["its name is no line of UTF-8 text"] * 2
+    lines = (tmp_path / "out" / "bad.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2 and "two\\nlines" in lines[0] and "caf\\udce9" in lines[1]
+    # A name of its own makes such a file usable; what is said about it is text.
+    paths[0].write_bytes(b"")
+    named = describe(tiny(), paths, FAST, names=list("abcd"), out=tmp_path / "named")
+    assert named.names == ("b", "c", "d") and named.bad[0][0] == "a"
+
+
+def test_an_image_that_is_listed_twice_is_taken_once(tmp_path, capfd):
+    paths = photographs(tmp_path / "jpg", 3)
+    for out in (None, tmp_path / "out"):
+        found = describe(tiny(), [*paths, paths[1], paths[1]], FAST, out=out)
+        assert found.names == tuple(map(str, paths)) and len(found.vectors) == 3
+        assert found.repeated == (str(paths[1]),)
+        assert "1 images are listed more than once" in capfd.readouterr().err
+    assert load_descriptors(tmp_path / "out").repeated == (str(paths[1]),)
+    both = describe(tiny(), [paths[0]] * 3, FAST, names=["a", "b", "a"], boxes=[None, None, (0, 0, 30, 30)])
+    assert both.names == ("a", "b", "a") and both.repeated == ()  # other names or boxes: not the same
+
+
+# --- damage, left-overs, foreign folders --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def killed(tmp_path, monkeypatch):
+    """A run of three chunks that was killed after the second, and what it makes when it ends well."""
+    monkeypatch.setattr(descriptors, "CHUNK", 2)
+    network, paths = tiny(), photographs(tmp_path / "jpg", 6)
+    describe(network, paths, FAST, out=tmp_path / "whole")
+
+    def dies(run, *arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        save = Run.save
+        patch.setattr(Run, "save", lambda run, number, chunk: save(run, number, chunk) if number < 2 else dies(run))
+        with pytest.raises(KeyboardInterrupt):
+            describe(network, paths, FAST, out=tmp_path / "out")
+    return network, paths, tmp_path / "out"
+
+
+def same_as_whole(out):
+    names = {".rmac.json", ".rmac.lock", "descriptors.npy", "names.txt", "bad.txt", "meta.json"}
+    assert set(os.listdir(out)) == names == set(os.listdir(out.with_name("whole")))
+    for name in names - {".rmac.lock"}:
+        assert (out / name).read_bytes() == (out.with_name("whole") / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("file", ["000000.npz", "000001.npz", "meta.json"])
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:len(data) // 2],
+                                    lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:]])
+def test_a_damaged_piece_is_made_again_and_told(killed, capfd, file, damage):
+    network, paths, out = killed
+    path = out / "partial" / file
+    path.write_bytes(damage(path.read_bytes()))
+    describe(network, paths, FAST, out=out)
+    assert f"{path}: " in capfd.readouterr().err
+    same_as_whole(out)
+
+
+def test_a_chunk_in_the_place_of_another_is_not_taken(killed):
+    """The chunk itself says what it is: a copied or renamed file isn't believed."""
+    network, paths, out = killed
+    shutil.copy(out / "partial" / "000001.npz", out / "partial" / "000000.npz")
+    describe(network, paths, FAST, out=out)
+    same_as_whole(out)
+
+
+def test_left_overs_of_a_run_killed_at_its_very_end_go(killed, monkeypatch):
+    network, paths, out = killed
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "remove", lambda folder, names: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            describe(network, paths, FAST, out=out)
+    assert (out / "partial" / "000002.npz").exists() and (out / "meta.json").exists()
+    describe(network, paths, FAST, out=out)
+    same_as_whole(out)
+
+
+def test_a_damaged_meta_is_made_again_where_the_chunks_are_there(killed, monkeypatch, capfd):
+    network, paths, out = killed
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "remove", lambda folder, names: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            describe(network, paths, FAST, out=out)
+    (out / "meta.json").write_bytes(b"")
+    describe(network, paths, FAST, out=out)
+    assert "meta.json" in capfd.readouterr().err
+    same_as_whole(out)
+    (out / "meta.json").write_bytes(b"")
+    with pytest.raises(DescriptorsError, match="meta.json: expected what descriptors.*; remove the folder"):
+        describe(network, paths, FAST, out=out)
+
+
+def test_a_folder_of_the_user_is_refused_and_untouched(tmp_path):
+    paths = photographs(tmp_path / "jpg", 3)
+    (tmp_path / "out" / "partial").mkdir(parents=True)
+    (tmp_path / "out" / "partial" / "mine.jpg").write_text("mine")
+    (tmp_path / "out" / "names.txt").write_text("mine")
+    with pytest.raises(OutputError, match="names.txt"):
+        describe(tiny(), paths, FAST, out=tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == ["names.txt", "partial"]
+    assert (tmp_path / "out" / "partial" / "mine.jpg").exists()
+
+
+def test_what_an_older_version_wrote_is_loaded(tmp_path):
+    """No marker, no checksums; with what a kill behind the last rename left."""
+    network, paths, out = tiny(), photographs(tmp_path / "jpg", 3), tmp_path / "out"
+    vectors = describe(network, paths, FAST, out=out).vectors.copy()
+    meta = json.loads((out / "meta.json").read_text())
+    for name in (".rmac.json", ".rmac.lock"):
+        (out / name).unlink()
+    old = {key: meta[key] for key in ("network", "weights", "settings", "images")}
+    (out / "meta.json").write_text(json.dumps({**old, "bad": []}, indent=1))
+    (out / "partial").mkdir()
+    (out / "partial" / "meta.json").write_text(json.dumps(old, indent=1))
+    np.savez(out / "partial" / "000000.npz", vectors=vectors, reasons=np.array([""] * 3))
+    (out / "network.safetensors").write_text("of rmac describe")
+    assert np.array_equal(load_descriptors(out).vectors, vectors)
+    (out / "meta.json").rename(out / "kept")
+    (out / "descriptors.npy").unlink()
+    shutil.copytree(out, tmp_path / "killed", ignore=shutil.ignore_patterns("kept"))
+    again = describe(network, paths, FAST, out=tmp_path / "killed")  # goes on with its chunk
+    assert np.array_equal(again.vectors, vectors) and not (tmp_path / "killed" / "partial").exists()
+
+
+def test_another_run_in_an_older_folder_is_told(tmp_path):
+    network, paths, out = tiny(), photographs(tmp_path / "jpg", 3), tmp_path / "out"
+    describe(network, paths, FAST, out=out)
+    meta = json.loads((out / "meta.json").read_text())
+    del meta["checksum"], meta["checksums"], meta["repeated"]
+    (out / "meta.json").write_text(json.dumps(meta))
+    (out / ".rmac.json").unlink()
+    with pytest.raises(DescriptorsError, match="holds descriptors made otherwise: images; choose another folder"):
+        describe(network, paths[:2], FAST, out=out)
+    assert len(describe(network, paths, FAST, out=out).names) == 3
+
+
+def header(shape, descr="<f4", fortran=False):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": fortran, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("head", [
+    header((3, 9)), header((2, 8)), header((10**12, 10**12)), header((24,)), header((3, 8), "<f8"),
+    header((3, 8), "|O"), header((3, 8), fortran=True), header((-3, -8)), b"",
+    b"\x93NUMPY\x01\x00", header((3, 8)).replace(b"(3", b"((")])
+@pytest.mark.parametrize("checked", [True, False])
+def test_the_header_of_the_vectors_is_not_believed(tmp_path, head, checked):
+    describe(tiny(), photographs(tmp_path / "jpg", 3), FAST, out=tmp_path / "out")
+    path = tmp_path / "out" / "descriptors.npy"
+    path.write_bytes(head + path.read_bytes()[128:])
+    if not checked:
+        meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+        del meta["checksum"], meta["checksums"]
+        (tmp_path / "out" / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DescriptorsError, match="descriptors.npy"):
+        load_descriptors(tmp_path / "out")
+
+
+def test_space_on_the_disk_is_checked_before_the_first_image(tmp_path, monkeypatch):
+    monkeypatch.setattr("rmaclib.files.shutil.disk_usage", lambda path: SimpleNamespace(free=500))
+    monkeypatch.setattr(descriptors, "Extractor", None)
+    with pytest.raises(OutputError, match="descriptors of 12 images need 0.0 MB"):
+        describe(tiny(), photographs(tmp_path / "jpg", 12), FAST, out=tmp_path / "out")
+
+
+def test_two_processes_on_one_folder_both_end_well(tmp_path):
+    photographs(tmp_path / "jpg", 20)
+    runs = [subprocess.Popen([sys.executable, "-c", RUN, os.path.dirname(__file__), tmp_path / "jpg", tmp_path / "out"],
+                             stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors
+    assert any("another process is writing" in text for text in errors)
+    assert len(load_descriptors(tmp_path / "out").names) == 20
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"sizes": "512"}, "sizes: expected a list, got '512'"), ({"sizes": (512.0,)}, "sizes.0"),
+    ({"sizes": True}, "sizes"), ({"sizes": [64, -1]}, "sizes.1: expected at least 1, got -1"),
+    ({"enlarge": 1}, "enlarge"), ({"device": 3}, "device"), ({"size": 3}, "unknown setting 'size'")])
+def test_settings_are_strict(options, message):
+    with pytest.raises(InputError, match=message):
+        DescribeSettings(**options)
+    assert DescribeSettings(64).sizes == DescribeSettings([64]).sizes == (64,)
+    with pytest.raises(InputError, match="device: 'meta' can't be used"):
+        pick_device("meta")

@@ -1,5 +1,8 @@
+import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from rmaclib.checkpoints import save_checkpoint
+from rmaclib.errors import OutputError
 from rmaclib.images import ImageError
 from rmaclib.rmac import RMAC
 from rmaclib.search import index as index_module
@@ -159,3 +164,157 @@ def test_reranked_search(built, pictures):
     inliers = [one.inliers for one in found[:6]]
     assert inliers == sorted(inliers, reverse=True) and found[0].name == str(pictures[2]) and inliers[0] > 100
     assert [one.name for one in built.search(pictures[2], k=2, rerank=6)] == [one.name for one in found[:2]]
+
+
+# --- several processes, folders, older versions -------------------------------------------------------------------
+
+
+SMALL = DescribeSettings((64,), precision="float32", device="cpu")
+
+
+def test_other_settings_or_network_settings_are_refused(pictures, lite0, tmp_path):
+    """The same weights describe otherwise: all that changes a descriptor is compared, the device is not."""
+    index = Index.build(pictures[:2], lite0, SMALL, out=tmp_path / "index")
+    for settings, message in ((replace(SMALL, sizes=(96,)), r"describe.sizes \(\[64\], now \[96\]\)"),
+                              (replace(SMALL, enlarge=True), "describe.enlarge")):
+        with pytest.raises(SearchIndexError, match=message):
+            Index(lite0, settings, index.vectors)
+    for options in ({"levels": 2}, {"grid": "pixel"}, {"pooling": "average"}):
+        other = RMAC(replace(lite0.settings, **options), lite0.backbone).eval()
+        with pytest.raises(SearchIndexError, match=f"network.{next(iter(options))}"):
+            Index.load(tmp_path / "index", other)
+    assert len(Index(lite0, replace(SMALL, device="auto"), index.vectors)) == 2
+    with pytest.raises(SearchIndexError, match="weights"):
+        Index(lite0, SMALL, VectorIndex(lite0.dim))
+
+
+def test_images_given_twice_are_told_and_taken_once(pictures, lite0, capfd):
+    index = Index.build([*pictures[:2], pictures[0]], lite0, SMALL)
+    assert len(index) == 2 and index.repeated == (str(pictures[0]),) and index.bad == ()
+    assert "listed more than once" in capfd.readouterr().err
+
+
+def test_pictures_beside_folders_and_names_that_are_no_text(pictures, lite0):
+    folder = pictures[0].parent
+    (folder / "more").mkdir()
+    pictures[1].rename(folder / "more" / "inside.jpg")
+    pictures[2].rename(folder / os.fsdecode(b"caf\xe9.jpg"))
+    index = Index.build(folder, lite0, SMALL)
+    assert len(index) == len(pictures) - 1 and str(folder / "more" / "inside.jpg") in index.vectors
+    assert "caf\\udce9" in index.bad[0][0] and "UTF-8" in index.bad[0][1]
+
+
+def test_output_among_files_of_the_user_is_refused(pictures, lite0, tmp_path):
+    folder = pictures[0].parent
+    (folder / "000001.txt").write_text("a label")
+    before = sorted(os.listdir(folder))
+    for out in (folder, folder / "index"):
+        with pytest.raises(OutputError):
+            Index.build(folder, lite0, SMALL, out=out)
+    with pytest.raises(OutputError, match="000001.txt"):
+        Index.build(pictures[:1], lite0, SMALL, out=folder)
+    assert sorted(os.listdir(folder)) == before
+    out = tmp_path / "out"
+    index = Index.build(pictures[:1], lite0, SMALL, out=out)
+    for name in ("describing-mine", "describing-0123456789abcdef"):
+        (out / name).mkdir()
+        (out / name / "mine.txt").write_text("mine")
+    index.add(pictures[1])
+    index.save(out)
+    assert all((out / name / "mine.txt").exists() for name in ("describing-mine", "describing-0123456789abcdef"))
+
+
+def test_left_overs_of_a_killed_addition_go_with_the_next_save(pictures, lite0, tmp_path, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "index"
+    index = Index.build(pictures[:1], lite0, SMALL, out=out)
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorIndex, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index.add(pictures[1:3])
+    assert len(list(out.glob("describing-*"))) == 1
+    index.add(pictures[3])
+    index.save(out)
+    assert not list(out.glob("describing-*")) and len(Index.load(out, lite0)) == 2
+    marker = json.loads((out / ".rmac.json").read_text())
+    assert set(marker["files"]) | {".rmac.json", ".rmac.lock"} == set(os.listdir(out))
+
+
+def test_what_others_added_is_taken_over(pictures, lite0, tmp_path, monkeypatch):
+    out = tmp_path / "index"
+    Index.build(pictures[:1], lite0, SMALL, out=out)
+    first, second = (Index.load(out, lite0) for _ in range(2))
+    assert first.add(pictures[:3]) == 2
+    first.save(out)
+    assert second.add(pictures[:4]) == 1  # the two are not described again
+    second.save(out)
+    assert set(Index.load(out, lite0).vectors.names) == set(map(str, pictures[:4])) == set(second.vectors.names)
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from rmaclib.checkpoints import load_checkpoint
+from rmaclib.search.descriptors import DescribeSettings
+from rmaclib.search.index import Index
+
+index = Index.build([Path(name) for name in sys.argv[3:]], load_checkpoint(sys.argv[1]),
+                    DescribeSettings((64,), precision="float32", device="cpu"), out=sys.argv[2])
+print(len(index))
+"""
+
+
+def test_two_builds_of_one_folder_both_end_well(pictures, lite0, tmp_path):
+    """The second waits, and adds what the first's images lack."""
+    save_checkpoint(tmp_path / "lite0.safetensors", lite0)
+    lists = pictures[:8], pictures[4:10]
+    command = [sys.executable, "-c", BUILD, tmp_path / "lite0.safetensors", tmp_path / "index"]
+    builds = [subprocess.Popen([*command, *images], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+              for images in lists]
+    ends = [build.communicate(timeout=200) for build in builds]
+    assert [build.returncode for build in builds] == [0, 0], ends
+    assert set(Index.load(tmp_path / "index", lite0).vectors.names) == set(map(str, pictures[:10]))
+    assert sorted(path.name for path in (tmp_path / "index").iterdir() if path.name.startswith("desc")) == []
+
+
+def test_an_index_of_an_older_version_is_loaded_and_added_to(pictures, lite0, tmp_path):
+    out = tmp_path / "index"
+    Index.build(pictures[:2], lite0, SMALL, out=out)
+    meta = json.loads((out / "meta.json").read_text())
+    del meta["checksum"]
+    for entry in meta["segments"]:
+        del entry["checksums"]
+    (out / "meta.json").write_text(json.dumps({**meta, "version": 1}))
+    for name in (".rmac.json", ".rmac.lock"):
+        (out / name).unlink()
+    (out / "describing-0123456789abcdef" / "partial").mkdir(parents=True)  # of a killed addition
+    (out / "describing-0123456789abcdef" / "partial" / "meta.json").write_text(
+        json.dumps(dict.fromkeys(("network", "weights", "settings", "images"))))
+    index = Index.load(out)
+    assert index.search(pictures[1], k=1)[0].name == str(pictures[1])
+    assert index.add(pictures[2]) == 1
+    index.save(out)
+    assert len(Index.load(out)) == 3 and not list(out.glob("describing-*"))
+
+
+def test_a_network_that_does_not_fit_is_told_before_the_work(pictures, lite0, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rmaclib.checkpoints.save_file", full)
+    monkeypatch.setattr("rmaclib.search.descriptors.Extractor", None)
+    with pytest.raises(OutputError, match="network.safetensors.*No space left"):
+        Index.build(pictures[:2], lite0, SMALL, out=tmp_path / "index")
+
+
+def test_the_network_stays_as_it_is(built, pictures, lite0):
+    modes = [module.training for module in lite0.modules()]
+    lite0.train()
+    try:
+        built.search(pictures[0])
+        assert all(module.training for module in lite0.modules())
+    finally:
+        for module, mode in zip(lite0.modules(), modes, strict=True):
+            module.training = mode

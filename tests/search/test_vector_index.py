@@ -1,15 +1,19 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 
+import faiss
 import numpy as np
 import pytest
 
+from rmaclib.errors import OutputError
 from rmaclib.files import write_json
 from rmaclib.search import vector_index
-from rmaclib.search.ranking import rank
+from rmaclib.search.crowd import crowd
+from rmaclib.search.ranking import rank, unit_rows
 from rmaclib.search.vector_index import SearchIndexError, VectorIndex, choose_structure
 
 DIM = 16
@@ -375,3 +379,215 @@ def test_killed_50_times_while_adding_and_saving(tmp_path):
     assert done.returncode == 0, done.stderr
     added, left_overs = map(int, done.stdout.split())
     assert added > 200 and left_overs >= 3  # some were killed in the middle of a save
+
+
+# --- several writers, and what older versions wrote ---------------------------------------------------------------
+
+
+def test_every_kind_of_segment_is_carried_over(small_limits, tmp_path):
+    """What two processes added and removed is all there, whatever segments it lies in; float32 stays to the bit."""
+    for count in (60, 900, 2500):
+        folder = tmp_path / str(count)
+        built(30).save(folder)
+        first, second = VectorIndex.load(folder), VectorIndex.load(folder)
+        first.add(sample(40, 1), numbered(40, 1000))
+        first.save(folder)
+        vectors = unit_rows(sample(count, 2))
+        second.add(vectors, numbered(count, 5000))
+        second.remove(["image 3", "image 5000"])
+        second.save(folder)
+        loaded = VectorIndex.load(folder)
+        expected = {*numbered(30), *numbered(40, 1000), *numbered(count, 5000)} - {"image 3", "image 5000"}
+        assert set(loaded.names) == set(second.names) == expected and len(loaded) == len(expected)
+        assert loaded.search(sample(40, 1)[7:8], 1)[0][0].name == "image 1007"
+        assert loaded.search(vectors[9:10], 1)[0][0].name == "image 5009"
+
+
+def test_a_name_that_was_added_again_has_its_new_vector(tmp_path):
+    built(5).save(tmp_path)
+    first, second = VectorIndex.load(tmp_path), VectorIndex.load(tmp_path)
+    first.add(sample(1, 1), ["new"])
+    first.save(tmp_path)
+    second.remove(["image 2"])
+    second.add(sample(1, 9), ["image 2"])
+    second.save(tmp_path)
+    nearest = VectorIndex.load(tmp_path).search(sample(1, 9), 1)[0][0]
+    assert nearest.name == "image 2" and nearest.similarity == pytest.approx(1, abs=1e-6)
+
+
+def test_another_index_in_its_place_is_refused(tmp_path):
+    built(5).save(tmp_path / "a")
+    loaded = VectorIndex.load(tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+    other = VectorIndex(DIM, {"weights": "other"})
+    other.add(sample(5, 1), numbered(5))
+    other.save(tmp_path / "a")
+    loaded.add(sample(1, 2), ["new"])
+    with pytest.raises(SearchIndexError, match="holds another index since"):
+        loaded.save(tmp_path / "a")
+    assert len(VectorIndex.load(tmp_path / "a")) == 5
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from rmaclib.search.vector_index import VectorIndex
+
+folder, mine, other, rounds = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+for number in range(rounds):
+    index = VectorIndex.load(folder)
+    index.add(np.random.default_rng(number).normal(size=(3, 16)), [f"{mine} {number} {n}" for n in range(3)],
+              progress=False)
+    (folder.parent / f"{mine} {number}").touch()
+    while not (folder.parent / f"{other} {number}").exists():
+        time.sleep(0.0005)
+    index.save(folder)
+    print(number, flush=True)
+"""
+
+
+def test_two_processes_add_at_a_barrier_and_nothing_is_lost(tmp_path):
+    rounds = int(os.environ.get("RMACLIB_ROUNDS", 15))
+    built(5).save(tmp_path / "index")
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "index", *names, str(rounds)],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+               for names in (("a", "b"), ("b", "a"))]
+    for writer in writers:
+        out, errors = writer.communicate(timeout=300)
+        assert writer.returncode == 0 and out.split() == [str(number) for number in range(rounds)], errors
+    expected = {*numbered(5), *(f"{who} {number} {n}" for who in "ab" for number in range(rounds) for n in range(3))}
+    loaded = VectorIndex.load(tmp_path / "index")
+    assert set(loaded.names) == expected and len(loaded) == len(expected)
+    names = {name for path in (tmp_path / "index").glob("*.faiss") for name in (path.name, path.stem + ".txt")}
+    assert names | {".rmac.json", ".rmac.lock", "meta.json"} == set(os.listdir(tmp_path / "index"))
+
+
+def older(folder):
+    """Makes of a folder what version 1 wrote: no checksums, no marker."""
+    meta = json.loads((folder / "meta.json").read_text())
+    del meta["checksum"]
+    for entry in meta["segments"]:
+        del entry["checksums"]
+    (folder / "meta.json").write_text(json.dumps({**meta, "version": 1}))
+    for name in (".rmac.json", ".rmac.lock"):
+        (folder / name).unlink()
+
+
+def test_an_index_of_version_1_is_loaded_and_added_to(tmp_path):
+    built(20).save(tmp_path)
+    older(tmp_path)
+    (tmp_path / "000009.txt").write_text("the user's")
+    loaded = VectorIndex.load(tmp_path)
+    assert loaded.names == tuple(numbered(20)) and recall(loaded, sample(20), sample(4, 1)) == 1
+    loaded.add(sample(1, 1), ["new"])
+    loaded.save(tmp_path)
+    assert VectorIndex.load(tmp_path).names == (*numbered(20), "new")
+    assert (tmp_path / "000009.txt").read_text() == "the user's"
+
+
+def test_files_of_the_user_are_never_touched(tmp_path):
+    (tmp_path / "000001.txt").write_text("a label")
+    with pytest.raises(OutputError, match="000001.txt"):
+        built(5).save(tmp_path)
+    assert os.listdir(tmp_path) == ["000001.txt"]
+    index = built(5)
+    index.save(tmp_path / "index")
+    mine = {tmp_path / "index" / name for name in ("000077.txt", "000078.faiss", "describing-mine")}
+    for path in mine:
+        path.write_text("mine")
+    index.add(sample(9, 1), numbered(9, 5))
+    index.save(tmp_path / "index")
+    assert all(path.read_text() == "mine" for path in mine) and len(VectorIndex.load(tmp_path / "index")) == 14
+
+
+@pytest.mark.parametrize("file", ["000001.faiss", "000001.txt"])
+def test_changed_files_are_refused(tmp_path, file):
+    """One bit of a vector or a name: still a valid file, of another content."""
+    built(5).save(tmp_path)
+    data = bytearray((tmp_path / file).read_bytes())
+    data[-2] ^= 1
+    (tmp_path / file).write_bytes(data)
+    with pytest.raises(SearchIndexError, match=f"{file}: is damaged or was changed"):
+        VectorIndex.load(tmp_path)
+
+
+def test_a_file_that_faiss_would_crash_on_is_refused(small_limits, tmp_path):
+    """Without checksums (version 1): another index, of the right size in bytes or not, behind the right name."""
+    for count, structure in ((90, "flat"), (900, "hnsw"), (2500, "ivf-pq")):
+        folder = tmp_path / structure
+        built(count).save(folder)
+        older(folder)
+        assert len(VectorIndex.load(folder)) == count
+        meta = json.loads((folder / "meta.json").read_text())
+        for other in (faiss.IndexFlatL2(DIM), faiss.IndexFlatIP(DIM + 1), faiss.IndexLSH(DIM, 8),
+                      faiss.IndexHNSWFlat(DIM, 4), faiss.index_factory(DIM, "IVF4,Flat")):
+            vectors = sample(count, dim=other.d)
+            other.train(vectors)
+            other.add(vectors)
+            faiss.write_index(other, str(folder / "000001.faiss"))
+            meta["segments"][0]["bytes"][0] = (folder / "000001.faiss").stat().st_size
+            (folder / "meta.json").write_text(json.dumps(meta))
+            with pytest.raises(SearchIndexError, match=r"000001.faiss: expected .* it is damaged"):
+                VectorIndex.load(folder)
+
+
+# --- growing ------------------------------------------------------------------------------------------------------
+
+
+def test_cells_are_learned_on_all_that_go_in(monkeypatch, tmp_path):
+    """Small additions, each of other directions: an index of one addition's cells would find few of the others."""
+    monkeypatch.setattr(vector_index, "FLAT_UP_TO", 200)
+    monkeypatch.setattr(vector_index, "HNSW_UP_TO", 2000)
+    originals = unit_rows(np.repeat(sample(100, 5, 32), 10, 0) + 0.5 * sample(1000, 6, 32))
+    vectors = np.concatenate(list(crowd(originals, 3000)))
+    queries = next(crowd(originals, 100, 1))
+    whole, index = VectorIndex(32), VectorIndex(32)
+    whole.add(vectors, numbered(3000))
+    for start in range(0, 3000, 10):  # number 256 merges more than HNSW_UP_TO
+        index.add(vectors[start:start + 10], numbered(10, start), progress=False)
+    assert "ivf-pq" in str(index) and index.names == whole.names
+    assert recall(index, vectors, queries) > recall(whole, vectors, queries) - 0.01
+
+
+def test_taking_in_loses_nothing():
+    """Vectors that are taken in again and again stay the same to the bit."""
+    vectors, index = sample(64), VectorIndex(DIM)
+    index.add(vectors[:1], ["image 0"])
+    first = index._segments[0].index.reconstruct(0)
+    for number in range(1, 64):
+        index.add(vectors[number:number + 1], [f"image {number}"])
+    np.testing.assert_array_equal(index._segments[0].index.reconstruct(0), first)
+
+
+def test_an_addition_that_cannot_be_written_leaves_the_old_state(tmp_path, monkeypatch):
+    index = built(5)
+    index.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*arguments):
+        raise RuntimeError("write error in out.faiss: 0 != 64 (No space left on device)")
+
+    monkeypatch.setattr(faiss, "write_index", full)
+    index.add(sample(9, 1), numbered(9, 5))
+    with pytest.raises(OutputError, match=r"000002.faiss: can't be written \(No space left on device\)"):
+        index.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    index.save(tmp_path)
+    assert len(VectorIndex.load(tmp_path)) == 14
+
+
+def test_sizes_in_a_file_are_not_believed(small_limits, tmp_path):
+    """Of version 1, without checksums: faiss would set up terabytes, or count for hours."""
+    for count, structure in ((90, "flat"), (900, "hnsw"), (2500, "ivf-pq")):
+        folder = tmp_path / structure
+        built(count).save(folder)
+        older(folder)
+        data = (folder / "000001.faiss").read_bytes()
+        places = [place for place in range(len(data)) if data.startswith(count.to_bytes(8, "little"), place)]
+        assert places
+        for place in places:
+            (folder / "000001.faiss").write_bytes(data[:place] + (2**40).to_bytes(8, "little") + data[place + 8:])
+            with pytest.raises(SearchIndexError, match="000001.faiss: .* damaged"):
+                VectorIndex.load(folder)
