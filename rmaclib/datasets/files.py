@@ -45,13 +45,13 @@ def find_images(folder: str | os.PathLike) -> tuple[list[Path], tuple[Skipped, .
         named += [Path(here, name) for name in files
                   if not name.startswith(".") and name.lower().endswith(EXTENSIONS)]
     named.sort(key=lambda path: os.fsencode(path.relative_to(folder).as_posix()))
-    found = [path for path in named if os.path.isfile(path)]
+    images = [path for path in named if os.path.isfile(path)]
     skipped = tuple(Skipped(path.relative_to(folder).as_posix(), _no_file(path))
                     for path in named if not os.path.isfile(path))
-    if not found:
+    if not images:
         only = f" but {skipped[0]}" if skipped else ""
         raise DatasetError(f"{folder}: expected images ({' '.join(EXTENSIONS)}), found none{only}")
-    return found, skipped
+    return images, skipped
 
 
 def _no_file(path: Path) -> str:
@@ -140,9 +140,8 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[Row]:
         header = next(reader, [])
         for column in needed:
             if header.count(column) != 1:
-                found = f"{header.count(column)} of them in" if header.count(column) else ""
-                raise DatasetError(f"{path}:1: expected a column `{column}`, found {found} {header or 'no header'}"
-                                   .replace("  ", " "))
+                times = f"{header.count(column)} of them in " if header.count(column) else ""
+                raise DatasetError(f"{path}:1: expected a column `{column}`, found {times}{header or 'no header'}")
         for fields in reader:
             if fields:
                 problem = "" if len(fields) == len(header) else f"expected {len(header)} fields, found {len(fields)}"
