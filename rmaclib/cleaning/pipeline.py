@@ -55,7 +55,7 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True)
 class Landmark:
-    """One landmark of a cleaned collection; images: indices into the collection."""
+    """One landmark of a cleaned collection; images: indices into its `source`."""
 
     label: int
     name: str

@@ -99,7 +99,7 @@ def clean_command(
 
 
 def _tell(text: str) -> None:
-    messages.print(text, markup=False, soft_wrap=True)
+    messages.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 def _tell_note(text: str) -> None:
