@@ -29,8 +29,8 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
 def find_images(folder: str | os.PathLike) -> tuple[list[Path], tuple[Skipped, ...]]:
     """Image files as list_images gives them, and what has an image's name and is none: links to nothing, pipes."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: expected a folder, found {'a file' if folder.exists() else 'nothing'}")
+    if not os.path.isdir(folder):
+        raise DatasetError(f"{folder}: expected a folder, found {'a file' if os.path.exists(folder) else 'nothing'}")
     if is_output(folder):
         raise DatasetError(f"{folder}: expected photographs, found the output folder of a run; its pictures are copies")
     named, entered = [], {folder.resolve()}
