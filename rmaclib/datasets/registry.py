@@ -189,7 +189,8 @@ def _registered_folder(name: str, entry: Entry) -> Path:
 def _existing(name: str) -> Path:
     path = Path(name)
     if not name or not os.path.exists(name):  # an empty text is no word for the current folder
-        raise DatasetError(f"{name or '(empty text)'}: expected a path or a name ({', '.join(known_datasets()) or 'none'}), "
+        known = ', '.join(known_datasets()) or 'none'
+        raise DatasetError(f"{name or '(empty text)'}: expected a path or a name ({known}), "
                            f"found neither; roots of the known names: {_roots_text()}")
     return path
 
