@@ -38,6 +38,7 @@ AHEAD = 64  # tasks handed to the executor at a time
 IN_FLIGHT = 4096  # images whose keypoints may be held at a time, some 100 kB each
 NO_KEYPOINTS = "no keypoints"
 _DIRECTION_IMAGES = 48  # images that the main directions are taken from
+_TICK = 1.0  # seconds after which the bar's clock moves though no task is finished
 _PROBED = 4  # images that the time is estimated on
 
 
@@ -85,11 +86,12 @@ def match_landmarks(images: LabelledImages, members: Mapping[int, Sequence[int]]
     if not todo:
         return
     try:
-        with (_executor(executor) as pool,
-              tqdm(total=pairs, desc="match", unit="pair", unit_scale=True, disable=None if progress else True) as bar):
+        with _executor(executor) as pool:
             if tell is not None:
                 tell(_estimate(todo, settings, pool))
-            _run(todo, pool, ahead, bar)
+            with tqdm(total=pairs, desc="match", unit="pair", unit_scale=True,
+                      disable=None if progress else True) as bar:
+                _run(todo, pool, ahead, bar)
     except BrokenExecutor as error:
         raise CleanError(f"{folder}: a worker process was killed, often because the memory was full; what is matched "
                          "is kept: run it again to go on") from error
@@ -128,7 +130,9 @@ def _run(todo: deque["_Job"], pool: Executor, ahead: int, bar: tqdm) -> None:
             while tasks and len(running) < ahead:
                 job, (key, function, *arguments) = tasks.popleft()
                 running[pool.submit(function, *arguments)] = job, key
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            finished = wait(running, _TICK, FIRST_COMPLETED).done
+            bar.refresh()
+            for future in finished:
                 job, key = running.pop(future)
                 result = future.result()
                 if isinstance(key, int):

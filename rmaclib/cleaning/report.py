@@ -93,7 +93,7 @@ def landmark_table(cleaned: Cleaned, threshold: int) -> list[dict]:
     "reason: count" joined; rounds, converged: of the boxes' diffusion
     """
     by_label = {landmark.label: landmark for landmark in cleaned.landmarks}
-    names = dict(enumerate(cleaned.source.label_names or ()))
+    names = dict(enumerate(map(shown, cleaned.source.label_names or ())))
     empty = {**dict.fromkeys(LANDMARK_COLUMNS, ""), "images": 0, "kept": 0}
     return [_landmark_row(by_label[label], threshold) if label in by_label
             else {**empty, "label": label, "landmark": names[label]}
@@ -170,7 +170,7 @@ def _summary(cleaned: Cleaned, images: Sequence[dict], landmarks: Sequence[dict]
     lines.append("</table><p></p><table><tr><th>landmark</th><th>images</th><th>kept</th><th>share</th></tr>")
     for row in landmarks:
         share = f"{row['share']:.0%}" if row["images"] else ""
-        name = html.escape(shown(row["landmark"]))
+        name = html.escape(row["landmark"])
         lines.append(f'<tr><td><a href="#{row["label"]}">{name}</a></td><td>{row["images"]}</td>'
                      f"<td>{row['kept']}</td><td>{share}</td></tr>")
     return "\n".join([*lines, "</table>"])
@@ -186,7 +186,7 @@ def _groups(landmark: Landmark, thumbnails: int) -> dict[str, np.ndarray]:
 
 def _section(cleaned: Cleaned, landmark: Landmark, folder: OutputFolder, thumbnails: int) -> str:
     kept = landmark.selection.component >= 0
-    parts = [f'<h2 id="{landmark.label}">{html.escape(shown(landmark.name))}</h2>',
+    parts = [f'<h2 id="{landmark.label}">{html.escape(landmark.name)}</h2>',
              f"<p>{kept.sum()} of {len(kept)} images kept.</p>"]
     for group, chosen in _groups(landmark, thumbnails).items():
         figures = [_figure(cleaned, landmark, number, folder) for number in chosen]

@@ -99,7 +99,7 @@ def clean_command(
 
 
 def _tell(text: str) -> None:
-    messages.print(text, markup=False, soft_wrap=True)
+    messages.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 def _tell_note(text: str) -> None:
@@ -116,12 +116,12 @@ def _told() -> Iterator[None]:
 
 def _clean_settings(file: Path | None, graph: Mapping, keypoints: Mapping) -> CleanSettings:
     """Settings of a YAML file, or the defaults; graph, keypoints: option -> (field, value), which go before them."""
-    found = read_settings(CleanSettings, file)
-    chosen = _with_options(found.graph, graph)
+    given = read_settings(CleanSettings, file)
+    parts = _with_options(given.graph, graph)
     # Weaker edges than asked for need not be kept; as weak ones as asked for must be.
-    least = min(found.verification.min_inliers, chosen.threshold)
-    return replace(found, graph=chosen, verification=replace(found.verification, min_inliers=least),
-                   keypoints=_with_options(found.keypoints, keypoints))
+    least = min(given.verification.min_inliers, parts.threshold)
+    return replace(given, graph=parts, verification=replace(given.verification, min_inliers=least),
+                   keypoints=_with_options(given.keypoints, keypoints))
 
 
 def _with_options(part, options: Mapping[str, tuple[str, object]]):

@@ -29,8 +29,8 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
 def find_images(folder: str | os.PathLike) -> tuple[list[Path], tuple[Skipped, ...]]:
     """Image files as list_images gives them, and what has an image's name and is none: links to nothing, pipes."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: expected a folder, found {'a file' if folder.exists() else 'nothing'}")
+    if not os.path.isdir(folder):
+        raise DatasetError(f"{folder}: expected a folder, found {'a file' if os.path.exists(folder) else 'nothing'}")
     if is_output(folder):
         raise DatasetError(f"{folder}: expected photographs, found the output folder of a run; its pictures are copies")
     named, entered = [], {folder.resolve()}
@@ -45,13 +45,13 @@ def find_images(folder: str | os.PathLike) -> tuple[list[Path], tuple[Skipped, .
         named += [Path(here, name) for name in files
                   if not name.startswith(".") and name.lower().endswith(EXTENSIONS)]
     named.sort(key=lambda path: os.fsencode(path.relative_to(folder).as_posix()))
-    found = [path for path in named if os.path.isfile(path)]
+    images = [path for path in named if os.path.isfile(path)]
     skipped = tuple(Skipped(path.relative_to(folder).as_posix(), _no_file(path))
                     for path in named if not os.path.isfile(path))
-    if not found:
+    if not images:
         only = f" but {skipped[0]}" if skipped else ""
         raise DatasetError(f"{folder}: expected images ({' '.join(EXTENSIONS)}), found none{only}")
-    return found, skipped
+    return images, skipped
 
 
 def _no_file(path: Path) -> str:
@@ -140,9 +140,8 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[Row]:
         header = next(reader, [])
         for column in needed:
             if header.count(column) != 1:
-                found = f"{header.count(column)} of them in" if header.count(column) else ""
-                raise DatasetError(f"{path}:1: expected a column `{column}`, found {found} {header or 'no header'}"
-                                   .replace("  ", " "))
+                times = f"{header.count(column)} of them in " if header.count(column) else ""
+                raise DatasetError(f"{path}:1: expected a column `{column}`, found {times}{header or 'no header'}")
         for fields in reader:
             if fields:
                 problem = "" if len(fields) == len(header) else f"expected {len(header)} fields, found {len(fields)}"

@@ -151,9 +151,9 @@ def open_images(name_or_path: str | os.PathLike, skip_bad: bool = False) -> Labe
 
     raises DatasetError as open_collection does
     """
-    path = Path(name_or_path)
-    if os.fspath(name_or_path) not in known_datasets() and path.is_dir():
-        return read_images(path)
+    name = os.fspath(name_or_path)
+    if name and name not in known_datasets() and os.path.isdir(name):
+        return read_images(name)
     return open_collection(name_or_path, skip_bad).usable(by_label=False)
 
 
@@ -188,8 +188,9 @@ def _registered_folder(name: str, entry: Entry) -> Path:
 
 def _existing(name: str) -> Path:
     path = Path(name)
-    if not path.exists():
-        raise DatasetError(f"{name}: expected a path or a name ({', '.join(known_datasets()) or 'none'}), "
+    if not name or not os.path.exists(name):  # an empty text is no word for the current folder
+        known = ', '.join(known_datasets()) or 'none'
+        raise DatasetError(f"{name or '(empty text)'}: expected a path or a name ({known}), "
                            f"found neither; roots of the known names: {_roots_text()}")
     return path
 

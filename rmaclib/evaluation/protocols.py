@@ -104,12 +104,12 @@ def check_protocol(dataset: RetrievalDataset, protocol: str) -> None:
 
 
 def evaluate(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]],
-             protocol: str = "oxford") -> Evaluation:
+             protocol: str | None = None) -> Evaluation:
     """Score a ranking per query (Section 5.1).
 
     rankings: query name → database indices, best first, complete or truncated (what a ranking lacks counts as
     never found)
-    protocol
+    protocol: default_protocol(dataset) by default
       "oxford"          positives good and ok, junk skipped; the query's image stays a positive
       "oxford-removed"  the same, the query's own image skipped
       "revisited"       Easy: positives easy, hard skipped; Medium: easy and hard; Hard: hard, easy skipped;
@@ -120,6 +120,7 @@ def evaluate(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]],
     raises InputError: an unknown protocol, grades of another one, a query without ranking or a ranking
     without query, an index outside the database
     """
+    protocol = default_protocol(dataset) if protocol is None else protocol
     check_protocol(dataset, protocol)
     rules = PROTOCOLS[protocol]
     _check_names(dataset, rankings)

@@ -42,7 +42,8 @@ ODD = {
                 np.tile(np.eye(2, 3) * 1e300, (3, 1, 1)), np.tile(np.eye(2, 3) * 1e-300, (3, 1, 1)),
                 np.tile(np.eye(2, 3, dtype=np.float32), (3, 1, 1)), np.zeros((2, 2, 3))],
     "rectangles": [np.full((3, 2, 4), np.nan, np.float32), np.zeros((3, 2, 4), np.float32),
-                   np.zeros((3, 4), np.float32), np.tile([10.0, 10, 50, 60], (3, 2, 1)), np.full((3, 2, 4), np.inf, np.float32)],
+                   np.zeros((3, 4), np.float32), np.tile([10.0, 10, 50, 60], (3, 2, 1)),
+                   np.full((3, 2, 4), np.inf, np.float32)],
 }
 ODD_META = [("names", ["a", "b"]), ("names", "abcd"), ("names", [1, 2, 3, 4]), ("names", None), ("reasons", []),
             ("reasons", [None] * 4), ("compared", -1), ("compared", 1.5), ("compared", True), ("compared", "6"),

@@ -10,6 +10,7 @@ from rmaclib.datasets import (
     known_datasets,
     open_collection,
     open_dataset,
+    open_images,
     self_check,
 )
 
@@ -170,3 +171,10 @@ def test_the_training_photographs_are_whole(photos, monkeypatch, name, images):
     collection = open_collection(name)
     assert len(collection.names) == images and len(collection.label_names) == 48
     assert self_check(collection) == [] and collection.missing == ()
+
+
+@pytest.mark.parametrize("opener", [open_collection, open_dataset, open_images])
+@pytest.mark.parametrize("name", ["", "a" * 5000, "a\0b", "no/such/folder"])
+def test_what_is_neither_a_path_nor_a_name_is_refused(opener, name):
+    with pytest.raises(DatasetError, match="expected a path or a name .*found neither"):
+        opener(name)

@@ -164,5 +164,6 @@ def test_a_protocol_is_checked_before_there_are_rankings():
 def test_the_default_protocol_follows_the_layout(layout, protocol):
     assert default_protocol(replace(OXFORD, layout=layout)) == protocol
     assert protocol in PROTOCOLS
+    assert evaluate(REVISITED, {"q": [0], "r": [0]}).protocol == "revisited"
     with pytest.raises(InputError, match="layout of toy: expected one of"):
         default_protocol(replace(OXFORD, layout="images"))

@@ -16,7 +16,8 @@ def graph(folder, label, names, edges, least=10):
     save_graph(folder / "graphs" / f"{label:06d}.npz", MatchGraph(
         tuple(names), ("",) * len(names), np.full((len(names), 2), 100, np.int32), pairs,
         np.array([edges[tuple(pair)] for pair in pairs.tolist()], np.int32),
-        np.tile(np.eye(2, 3), (count, 1, 1)), np.tile(np.float32([0, 0, 9, 9]), (count, 2, 1)), 10, {}, {"verification": {"min_inliers": least}}))
+        np.tile(np.eye(2, 3), (count, 1, 1)), np.tile(np.float32([0, 0, 9, 9]), (count, 2, 1)), 10, {},
+        {"verification": {"min_inliers": least}}))
 
 
 def listed(names, labels):

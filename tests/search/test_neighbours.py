@@ -75,7 +75,7 @@ def test_a_killed_process_is_told(lite0, paths, tmp_path):
 
 
 def test_cleaning_does_not_load_torch():
-    code = ("import sys, rmaclib.cli, rmaclib.commands.cleaning, rmaclib.search.neighbours; "
+    code = ("import sys, rmaclib.cli, rmaclib.commands.clean, rmaclib.search.neighbours; "
             "sys.exit('torch' in sys.modules or 'faiss' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
