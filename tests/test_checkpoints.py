@@ -1,10 +1,15 @@
 import json
+import resource
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rmaclib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from rmaclib.errors import OutputError
 from rmaclib.rmac import NetworkSettings, create_network
 
 
@@ -72,3 +77,73 @@ def test_what_is_no_checkpoint(network, tmp_path):
     save_file({"a": torch.zeros(1)}, path, {**good, "network": json.dumps({"backbone": "efficientnet_lite0"})})
     with pytest.raises(CheckpointError, match="don't fit"):
         load_checkpoint(path)
+
+
+def first_version(path, network, **changes):
+    """Write a checkpoint as the first version did; changes: of the settings in it."""
+    save_file(network.state_dict(), path, {"format": "rmaclib-checkpoint", "version": "1",
+                                           "network": json.dumps({**asdict(network.settings), **changes})})
+
+
+def test_a_checkpoint_of_the_first_version_loads(network, tmp_path):
+    first_version(tmp_path / "net.safetensors", network)
+    again = load_checkpoint(tmp_path / "net.safetensors")
+    assert again.settings == network.settings
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_same_network_gives_the_same_bytes(network, tmp_path):
+    for name in "abcd":
+        save_checkpoint(tmp_path / name, network)
+    assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
+
+
+@pytest.mark.parametrize("settings", [
+    {"levels": 10**9}, {"dim": 10**12}, {"dim": 65_000}, {"anchors": [[0.5, 0.5]] * 900, "proposal_channels": 60_000},
+    {"anchors": 3}, {"backbone": ["resnet50"]}, {"backbone": "resnet"}, {"backbone": "timm:\x00"}, {"grid": None},
+    {"levels": "2"}, {"more": 1}])
+def test_settings_that_cannot_be_those_of_the_file(network, tmp_path, settings):
+    path = tmp_path / "net.safetensors"
+    first_version(path, network, **settings)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="net.safetensors"):
+        load_checkpoint(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200_000  # kB: refused before memory is taken
+
+
+@pytest.mark.parametrize("changes", [
+    {"version": "one"}, {"version": "0"}, {"version": "1.5"}, {"network": "{"}, {"network": "[]"}, {"network": "3"},
+    {"network": "null"}, {"network": "[" * 100_000}])
+def test_metadata_that_are_damaged(network, tmp_path, changes):
+    path = tmp_path / "net.safetensors"
+    save_file(network.state_dict(), path, {"format": "rmaclib-checkpoint", "version": "1", "network": "{}", **changes})
+    with pytest.raises(CheckpointError, match="net.safetensors"):
+        load_checkpoint(path)
+
+
+def test_a_changed_byte_is_told(network, tmp_path):
+    path, random = tmp_path / "net.safetensors", np.random.default_rng(0)
+    save_checkpoint(path, network)
+    good = path.read_bytes()
+    header = 8 + int.from_bytes(good[:8], "little")
+    # Half of them in the header, where the metadata and the tensors' names, kinds and places are.
+    places = [*random.integers(0, header, 100), *random.integers(header, len(good), 20)]
+    for place in places:
+        changed = bytearray(good)
+        changed[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match="net.safetensors"):
+            load_checkpoint(path)
+    for end in (0, 7, 100, header, len(good) - 1):
+        path.write_bytes(good[:end])
+        with pytest.raises(CheckpointError, match="net.safetensors"):
+            load_checkpoint(path)
+
+
+def test_a_full_disk_names_the_file(network, tmp_path, monkeypatch):
+    def full(tensors, path, metadata):
+        raise SafetensorError('Error while serializing: I/O error: No space left on device (os error 28)')
+
+    monkeypatch.setattr("rmaclib.checkpoints.save_file", full)
+    with pytest.raises(OutputError, match="net.safetensors: can't be written .No space left"):
+        save_checkpoint(tmp_path / "net.safetensors", network)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rmaclib.backbones import Backbone
+from rmaclib.errors import InputError
 from rmaclib.regions import rigid_grid
 from rmaclib.rmac import (
     GRIDS,
@@ -211,4 +212,35 @@ def test_network_starts_from_whitening():
 @pytest.mark.parametrize("options", [{"grid": "hexagons"}, {"pooling": "median"}, {"levels": 0}, {"dim": 0}])
 def test_settings_refuse(options):
     with pytest.raises(ValueError, match=next(iter(options))):
+        NetworkSettings(**options)
+
+
+@pytest.mark.parametrize("options", [{"dim": 3}, {"dim": None}, {"backbone": "resnet50"}, {"anchors": ((0.2, 0.3),)},
+                                     {"proposal_channels": 7}])
+def test_what_needs_other_weights_cannot_be_changed(options):
+    network = tiny(dim=4)
+    with pytest.raises(InputError, match=f"{next(iter(options))}: can't be changed, it needs other weights"):
+        network.change(**options)
+    assert network.settings == NetworkSettings("tiny", dim=4)
+    same = {name: getattr(network.settings, name) for name in options}
+    assert network.change(levels=3, **same).settings.levels == 3
+
+
+def test_a_learned_exponent_is_kept():
+    network = tiny(pooling="gem")
+    with torch.no_grad():
+        network.power.fill_(4.5)
+    assert network.change(levels=3).power.item() == 4.5
+    assert "power" not in network.change(pooling="average").state_dict()
+    assert network.change(pooling="gem").power.item() == 4.5 and network.power.requires_grad
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"levels": 2.5}, "levels: expected a whole number, got 2.5"), ({"levels": 10**9}, "levels: expected at most"),
+    ({"levels": True}, "levels"), ({"dim": 10**12}, "dim: expected at most"), ({"dim": "512"}, "dim"),
+    ({"backbone": 3}, "backbone: expected text"), ({"anchors": [[0.2, float("nan")]]}, "anchors.0.1"),
+    ({"anchors": [[0.2]]}, "anchors"), ({"anchors": [0.2, 0.3]}, "anchors.0"), ({"levles": 3}, "unknown setting"),
+    ({"proposals": 10**9}, "proposals")])
+def test_nonsense_in_settings(options, message):
+    with pytest.raises(InputError, match=message):
         NetworkSettings(**options)

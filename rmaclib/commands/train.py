@@ -28,7 +28,7 @@ from rmaclib.learning import (
 from rmaclib.learning.distributed import is_main, processes, rank_and_count, wait
 from rmaclib.learning.folder import BAD, BEST, CURVES, LOG, RUN, STATE, need_room, read_log, read_state, training_folder
 from rmaclib.learning.loop import OPTIMIZERS, LoopSettings
-from rmaclib.learning.presets import PAPER, SECONDS, STAGES, laptop, measure, within
+from rmaclib.learning.presets import PAPER, SECONDS, SMALL, STAGES, laptop, measure, within
 from rmaclib.learning.whitening import whiten
 from rmaclib.plots import training_curves
 from rmaclib.rmac import REGIONS, RMAC, NetworkSettings
@@ -38,6 +38,7 @@ from rmaclib.settings import from_mapping, read_yaml, whole_number
 app = command_group()
 
 _TRAINED_DIM = 512
+_SHARE, _SHARE_OF_FEW = 0.1, 0.2  # of the images of each landmark, held out for validation
 _MEASURED = ("updates", *within("ranking", 8))  # settings that follow from how long an update takes
 Stage, Loss, Optimizer = choice("Stage", STAGES), choice("Loss", LOSSES), choice("Optimizer", OPTIMIZERS)
 Regions, Preset = choice("Regions", REGIONS), choice("Preset", ("laptop", "paper"))
@@ -259,7 +260,8 @@ def _train_and_validation(images: str, validation: str | None, seed: int,
         tell_missing(collections[-1].missing)
     if validation is not None:
         return collections[0], collections[1]
-    training, held_out = hold_out(collections[0], seed=seed)
+    # Of few images a tenth would be too few to tell a better network from luck.
+    training, held_out = hold_out(collections[0], _SHARE_OF_FEW if len(collections[0].names) < SMALL else _SHARE, seed)
     messages.print(f"{len(held_out.names)} of {len(collections[0].names)} images held out for validation (--validation "
                    "LIST to choose them)")
     return training, held_out

@@ -146,6 +146,12 @@ def test_a_single_label(images, tmp_path):
         train_classifier(tiny(), replace(images, labels=(0,) * 25), SETTINGS, out=tmp_path)
 
 
+def test_divergence_is_told(images, tmp_path):
+    with pytest.raises(LearningError, match="update 1: training has diverged, the norm of all weights"):
+        train_classifier(tiny(), images, replace(SETTINGS, optimizer="sgd", lr=1e30), out=tmp_path, progress=False)
+    assert not (tmp_path / "best.safetensors").exists()
+
+
 @pytest.mark.parametrize("options", [
     {"shorter": (200, 512)}, {"shorter": (512, 256)}, {"shorter": (256,)}, {"shorter": (256.5, 300)}, {"batch": 0},
     {"head": "gem"}, {"side": 0}, {"size": 0}, {"dim": 0}])

@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,8 +17,11 @@ from rmaclib import cli
 from rmaclib.checkpoints import load_checkpoint, save_checkpoint
 from rmaclib.cleaning import CleanSettings, clean, load_graph, save_graph
 from rmaclib.cleaning.report import write_report
-from rmaclib.learning import read_log
+from rmaclib.commands import train as train_module
+from rmaclib.errors import OutputError, RmacError
+from rmaclib.learning import TrainSettings, presets, read_log, training, whitening
 from rmaclib.learning.errors import LearningError
+from rmaclib.learning.folder import read_state
 from rmaclib.search.descriptors import load_descriptors
 
 
@@ -45,9 +50,9 @@ def test_a_folder_per_landmark_is_enough(images, start, tmp_path):
     history = read_log(tmp_path / "out/log.csv")
     assert len(history) == 4 and history[1]["lr"] == 1e-4
     assert run(*arguments).exit_code == 0  # finished: only loaded
-    result = run(*arguments, "--lr", 1e-3, "--optimizer", "adamw")
+    result = run(*arguments, "--lr", 1e-3, "--optimizer", "sgd")
     assert isinstance(result.exception, LearningError)
-    assert "optimizer" in str(result.exception) and "lr" in str(result.exception)
+    assert "settings.optimizer ('adamw', now 'sgd')" in str(result.exception) and "lr" in str(result.exception)
 
 
 def test_a_validation_list_and_a_loss(images, start, tmp_path):
@@ -75,6 +80,98 @@ def test_classification_then_ranking(images, start, tmp_path):
         result = run(images.root, "--stage", "classification", "--out", tmp_path / "x", "--network",
                      start / "start.safetensors", *common, *wrong)
         assert isinstance(result.exception, ValueError) and wrong[0].strip("-") in str(result.exception)
+
+
+@pytest.fixture
+def few(start, monkeypatch):
+    """The laptop's preset with so few updates that a test can wait for them."""
+    monkeypatch.setattr(presets, "laptop", None)
+    monkeypatch.setattr(train_module, "laptop", lambda stage, device, images: {
+        "optimizer": "adamw", "lr": 1e-4, "triplets": 3, "pool": 15, "size": SIZE, **presets.within(stage, 8)})
+    return "--network", start / "start.safetensors", "--dim", 8
+
+
+def test_the_time_is_told_before_the_first_update_and_a_run_that_goes_on_keeps_what_was_chosen(images, few, tmp_path,
+                                                                                              monkeypatch):
+    arguments = (images.root, "--out", tmp_path / "out", *few)
+    updates = training._Ranking.__call__
+
+    def stops(self, update):
+        if update == 3 and self.settings.updates == 8:
+            raise KeyboardInterrupt
+        return updates(self, update)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Ranking, "__call__", stops)
+        result = run(*arguments)
+    said = result.stderr
+    assert "preset laptop, on cpu, for 15 images of 5 landmarks: optimizer adamw, lr 0.0001" in said
+    assert said.index("measuring one update") < said.index("8 updates of about") < said.index("validation: about")
+    assert read_state(tmp_path / "out").update == 2
+    # On a slower day fewer updates would be chosen, and a whitening could differ in its last digits.
+    monkeypatch.setattr(train_module, "SECONDS", 0)
+    monkeypatch.setattr(whitening, "learn_whitening", None)
+    monkeypatch.setattr(train_module, "measure", None)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "goes on with the settings of its start, 6 of 8 updates left" in result.stderr
+    assert len(read_log(tmp_path / "out/log.csv")) == 9
+
+
+def test_fewer_updates_where_there_is_less_time(images, few, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "measure", lambda *arguments: presets.Timing(0.0, 100.0, 0, 15, 10))
+    seen = []
+    monkeypatch.setattr(train_module, "train", lambda network, images, settings, **more: seen.append(settings))
+    run(images.root, "--out", tmp_path / "few", *few)
+    run(images.root, "--out", tmp_path / "given", *few, "--updates", 21)
+    assert [settings.updates for settings in seen] == [8, 21]
+    monkeypatch.setattr(train_module, "laptop", lambda *about: {"optimizer": "adamw", **presets.within("ranking", 40)})
+    run(images.root, "--out", tmp_path / "many", *few)
+    monkeypatch.setattr(train_module, "measure", lambda *arguments: presets.Timing(0.0, 20.0, 0, 15, 10))
+    run(images.root, "--out", tmp_path / "more", *few)
+    assert [settings.updates for settings in seen[2:]] == [8, 28]
+
+
+def test_the_papers_settings_are_a_preset(images, few, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "measure", lambda *arguments: presets.Timing(0.1, 80.0, 0, 5000, 10))
+    seen = []
+    monkeypatch.setattr(train_module, "train", lambda network, images, settings, **more: seen.append(settings))
+    result = run(images.root, "--out", tmp_path / "out", *few, "--preset", "paper")
+    assert seen == [TrainSettings()]
+    assert "preset paper" in result.stderr
+    assert "4096 updates of about 80.0 s, and validation: about 4.2 days" in result.stderr
+
+
+@pytest.mark.parametrize("options, message", [
+    (("--dim", 0), "--dim: expected a whole number of at least 1, got 0"),
+    (("--whiten-images", -5), "--whiten-images: expected a whole number of at least 2, got -5"),
+    (("--out", ""), "--out: expected a folder, got an empty text"),
+    (("--updates", 0), "updates: expected at least 1, got 0"),
+    (("--lr", "nan"), "lr: expected a finite number, got nan"),
+    (("--size", -1), "size: expected at least 1"), (("--levels", 0), "levels: expected at least 1"),
+    (("--seed", -1), "seed: expected at least 0"),
+    (("--settings", "FOLDER"), "FOLDER: expected settings in YAML"), (("--out", "FILE"), "expected a folder"),
+    (("--proposals", 0), "proposals: expected at least 1"), (("--dim", 10**6), r"dim: expected 1\.\.256"),
+    (("--stage", "proposals"), "expected images with boxes"), (("--validation", "ONE"), "two landmarks or more")])
+def test_options_are_checked_before_any_work(images, start, tmp_path, monkeypatch, options, message):
+    (tmp_path / "FOLDER").mkdir()
+    (tmp_path / "FILE").write_text("")
+    pictures(tmp_path / "ONE", landmarks=1, each=3)
+    for name in ("learn_whitening", "save_tensors"):
+        monkeypatch.setattr(whitening, name, None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_module, "measure", None)
+    result = run(images.root, "--network", start / "start.safetensors", "--out", tmp_path / "out", *options)
+    assert isinstance(result.exception, RmacError) and re.search(message, str(result.exception)), result.exception
+    left = [path.name for path in (tmp_path / "out").iterdir()] if (tmp_path / "out").exists() else []
+    assert set(left) <= {".rmac.json", ".rmac.lock"} and sorted(os.listdir(tmp_path))[:3] == ["FILE", "FOLDER", "ONE"]
+
+
+def test_the_folder_of_the_images_is_no_output_folder(images, start):
+    before = sorted(images.root.rglob("*"))
+    result = run(images.root, "--network", start / "start.safetensors", "--out", images.root / "trained")
+    assert isinstance(result.exception, OutputError) and "outside of the images" in str(result.exception)
+    assert sorted(images.root.rglob("*")) == before
 
 
 @pytest.mark.parametrize("text, message", [

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from learning_pictures import FILES, SIZE, pictures, tiny
 from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
+from rmaclib.checkpoints import load_checkpoint
 from rmaclib.datasets import open_collection
-from rmaclib.learning import LOSSES, LearningError, TrainSettings, hold_out, train, training
+from rmaclib.learning import LOSSES, LearningError, TrainSettings, hold_out, loop, train, training
+from rmaclib.learning.folder import read_state
 
 SETTINGS = TrainSettings(lr=1e-3, triplets=6, pool=20, hardest=5, refresh=3, updates=8, size=SIZE, flip=True, crop=0.6,
                          evaluate_every=2, save_every=2, device="cpu")
@@ -164,6 +167,47 @@ def test_a_loss_that_is_not_finite_stops_with_advice(images, tmp_path, monkeypat
     monkeypatch.setitem(LOSSES, "triplet", lambda descriptors, tuples, margin: descriptors.sum() / 0)
     with pytest.raises(LearningError, match="update 1: training has diverged, the loss is .*inf; try a smaller lr"):
         run(images, tmp_path)
+
+
+@pytest.mark.parametrize("lr, what", [(1e30, "update 1: .*the norm of all weights went from"),
+                                      (1e38, "update 1: .*the norm of all weights")])
+def test_divergence_is_told_at_the_update_where_it_happens(images, tmp_path, lr, what):
+    with pytest.raises(LearningError, match=f"{what}.*try a smaller lr .now {re.escape(f'{lr:g}')}"):
+        run(images, tmp_path, replace(SETTINGS, lr=lr, evaluate_every=1, save_every=1))
+    assert not (tmp_path / "state.safetensors").exists()
+    kept = load_checkpoint(tmp_path / "best.safetensors")  # the untrained one
+    assert all(torch.isfinite(tensor).all() for tensor in kept.state_dict().values())
+
+
+def test_the_last_good_state_is_kept_when_training_diverges(images, tmp_path, monkeypatch):
+    """A gradient that is not finite in update 5: what was saved after update 4 stays."""
+    plain = training._Ranking.__call__
+
+    def diverges(self, update):
+        row = plain(self, update)
+        if update == 5:
+            self.network.fc.weight.grad[0, 0] = float("nan")
+        return row
+
+    monkeypatch.setattr(training._Ranking, "__call__", diverges)
+    with pytest.raises(LearningError, match="update 5: training has diverged, the norm of the gradient is nan"):
+        run(images, tmp_path, replace(SETTINGS, evaluate_every=1, save_every=1))
+    assert read_state(tmp_path).update == 4
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / "state.safetensors").values())
+
+
+def test_descriptors_that_are_not_finite_are_told_by_the_validation(images, tmp_path, monkeypatch):
+    def overflows(parameters, *rest):
+        value = stepped(parameters, *rest)
+        with torch.no_grad():
+            network.backbone.body.model.conv_stem.weight.fill_(float("inf"))
+        return value
+
+    network, stepped = tiny(images), loop._stepped
+    monkeypatch.setattr(loop, "_stepped", overflows)
+    with pytest.raises(LearningError, match="update 1: training has diverged, descriptors of the validation images"):
+        run(images, tmp_path, replace(SETTINGS, evaluate_every=1, save_every=1), network=network)
+    assert not (tmp_path / "state.safetensors").exists()
 
 
 def test_another_run_in_the_folder_is_refused(images, trained, tmp_path):

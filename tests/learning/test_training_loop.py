@@ -39,6 +39,9 @@ def test_learning_rates():
     ({"size": 0}, "size"), ({"crop": 0}, "crop"), ({"crop": 1.1}, "crop"), ({"warmup": -1}, "warmup"),
     ({"clip": 0}, "clip"), ({"precision": "auto"}, "precision"), ({"pixels": 0}, "pixels"), ({"seed": -1}, "seed"),
     ({"evaluate_every": 0}, "evaluate_every"), ({"save_every": 0}, "save_every"),
+    ({"lr": [1]}, r"lr: expected a number, got \[1\]"), ({"seed": 2**32}, "seed: expected less than"),
+    ({"triplets": 10.0}, "triplets: expected a whole number"), ({"flip": 1}, "flip: expected true or false"),
+    ({"size": "512"}, "size: expected a whole number"), ({"margin": float("nan")}, "margin"),
     ({"magrin": 0.2}, "unknown key 'magrin'; did you mean 'margin'"),
 ])
 def test_bad_settings(options, message):

@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from learning_pictures import SIZE, tiny
+
+from rmaclib.learning import TrainSettings
+from rmaclib.learning.presets import PAPER, STAGES, Timing, laptop, measure, within
+from rmaclib.settings import from_mapping
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_papers_settings_are_the_defaults_of_the_classes(stage):
+    assert from_mapping(STAGES[stage], PAPER[stage]) == STAGES[stage]()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("images", [10, 100_000])
+def test_the_laptops_settings_are_settings(stage, device, images):
+    settings = from_mapping(STAGES[stage], laptop(stage, torch.device(device), images))
+    assert settings.optimizer == "adamw" and settings.updates < 4096
+    assert laptop(stage, torch.device("cpu"), 10)["updates"] < laptop(stage, torch.device("cpu"), 10_000)["updates"]
+
+
+def test_seconds_by_hand():
+    timing = Timing(image=0.5, update=2.0, before=10, refresh=100, validation=20)
+    settings = TrainSettings(updates=10, refresh=4, evaluate_every=4)
+    # Three pools, a validation before and three after.
+    assert timing.seconds(settings) == pytest.approx(10 * 2 + 0.5 * (10 + 3 * 100 + 4 * 20))
+
+
+@pytest.mark.parametrize("update", [0.01, 1, 5, 20, 1000])
+def test_as_many_updates_as_there_is_time_for(update):
+    timing, settings = Timing(0.1, update, 0, 150, 24), from_mapping(TrainSettings, laptop(
+        "ranking", torch.device("cpu"), 150))
+    updates = timing.updates("ranking", settings, 600)
+    assert 8 <= updates <= settings.updates
+    chosen = replace(settings, **within("ranking", updates))
+    assert updates == 8 or timing.seconds(chosen) <= 600
+    more = replace(settings, **within("ranking", updates + 4))
+    assert updates == settings.updates or timing.seconds(more) > 600
+
+
+@pytest.mark.parametrize("stage, more", [("ranking", {"triplets": 3}),
+                                         ("classification", {"shorter": (40, 60), "side": 32, "batch": 5}),
+                                         ("proposals", {"images": 4, "samples": 8, "anchors": 2, "hidden": 4})])
+def test_an_update_is_measured_on_a_copy(images, stage, more):
+    images = replace(images, boxes=((5.0, 5.0, 50.0, 40.0),) * 25)
+    network = tiny(images)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    chosen = laptop(stage, torch.device("cpu"), 25) | {"size": SIZE, "device": "cpu"} | more
+    settings = from_mapping(STAGES[stage], chosen)
+    timing = measure(stage, network, images, settings, images)
+    assert 0 < timing.image < 5 and 0 < timing.update < 30 and timing.validation >= 25
+    assert network.proposer is None and before.keys() == network.state_dict().keys()
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in before.items())
+    assert np.isfinite(timing.seconds(settings))
