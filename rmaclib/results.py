@@ -12,19 +12,28 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
-from rmaclib.files import write_text
+from pydantic import Field
+
+from rmaclib.errors import InputError, RmacError
+from rmaclib.files import read_json, write_text
+from rmaclib.settings import from_mapping, settings
 
 VERSIONED = ("torch", "torchvision", "timm", "numpy", "faiss-cpu", "rmaclib")
 KEY = re.compile(r"[a-z0-9_][a-z0-9_.-]*(/[a-z0-9_][a-z0-9_.-]*)+")
 LONGEST_TEXT = 80  # a value that is text is a label ("grid"), not a report
 
 
-@dataclass(frozen=True)
+class ResultError(RmacError, ValueError):
+    """A file that is no result record; the text names it."""
+
+
+@settings
 class Result:
     """One recorded measurement.
 
@@ -49,7 +58,7 @@ class Result:
     seed: int | None
     versions: dict
     commit: str
-    seconds: float
+    seconds: Annotated[float, Field(ge=0)]
     machine: str
     date: str
     notebook: str
@@ -78,18 +87,18 @@ def record(
     settings: anything that JSON can hold; NaN and infinity are refused
     seconds: wall time, finite, not negative
     The file appears whole or not at all; an older record of the same key is replaced.
-    raises ValueError, naming the key, when one of these does not hold
+    raises InputError, naming the key, when one of these does not hold; OutputError
     """
     if not KEY.fullmatch(key):
-        raise ValueError(f"result key {key!r}: expected parts of [a-z0-9_.-] joined by '/', at least two")
+        raise InputError(f"result key {key!r}: expected parts of [a-z0-9_.-] joined by '/', at least two")
     if not key.startswith(notebook + "/"):
-        raise ValueError(f"result key {key!r}: expected to begin with its notebook's name {notebook!r}")
+        raise InputError(f"result key {key!r}: expected to begin with its notebook's name {notebook!r}")
     value = value.item() if hasattr(value, "item") else value
     _check_value(key, value)
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f"result {key}: seconds must be finite and not negative, got {seconds!r}")
+        raise InputError(f"result {key}: seconds must be finite and not negative, got {seconds!r}")
     if set(dataset) != {"name", "counts"}:
-        raise ValueError(f"result {key}: dataset needs 'name' and 'counts', got {sorted(dataset)}")
+        raise InputError(f"result {key}: dataset needs 'name' and 'counts', got {sorted(dataset)}")
     content = {
         "key": key, "value": value, "unit": unit, "protocol": protocol, "dataset": dict(dataset),
         "settings": dict(settings), "seed": seed, "versions": _versions(), "commit": _commit(),
@@ -99,38 +108,39 @@ def record(
     try:
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise ValueError(f"result {key}: not strict JSON: {error}") from error
+        raise InputError(f"result {key}: not strict JSON: {error}") from error
+    made = from_mapping(Result, json.loads(text), f"result {key}")  # as a reader will see it: tuples are lists by now
     write_text(Path(folder) / f"{key}.json", text)
-    return Result(**json.loads(text))  # as a reader will see it: tuples are lists by now
+    return made
 
 
 def load_result(path: str | Path) -> Result:
     """Read one record.
 
-    raises FileNotFoundError; ValueError naming the file and what is wrong with it
+    raises FileNotFoundError; ResultError naming the file and what is wrong with it
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except ValueError as error:  # also covers bad JSON and bad UTF-8
-        raise ValueError(f"{path}: not a result record: {error}") from error
+    if not path.exists():
+        raise FileNotFoundError(path)
+    content = read_json(path, ResultError, "a result record")
     expected = {field.name for field in fields(Result)}
-    if not isinstance(content, dict) or set(content) != expected:
-        found = set(content) if isinstance(content, dict) else set()
-        missing, unknown = sorted(expected - found), sorted(found - expected)
-        raise ValueError(f"{path}: not a result record: missing {missing}, unknown {unknown}")
+    if set(content) != expected:
+        missing, unknown = sorted(expected - set(content)), sorted(set(content) - expected)
+        raise ResultError(f"{path}: not a result record: missing {missing}, unknown {unknown}")
     try:
-        _check_value(content["key"], content["value"])
+        result = from_mapping(Result, content, str(path))
+        _check_value(result.key, result.value)
+        json.dumps(content, allow_nan=False)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return Result(**content)
+        raise ResultError(f"{path}: not a result record: {str(error).removeprefix(f'{path}: ')}") from error
+    return result
 
 
 def load_results(folder: str | Path) -> dict[str, Result]:
     """Read every record below a folder.
 
     returns: key -> Result, sorted by key; empty when the folder does not exist
-    raises ValueError naming the file that is no record, or that lies where its key does not say
+    raises ResultError naming the file that is no record, or that lies where its key does not say
     """
     folder = Path(folder)
     results = {}
@@ -140,7 +150,7 @@ def load_results(folder: str | Path) -> dict[str, Result]:
         result = load_result(path)
         place = path.relative_to(folder).with_suffix("").as_posix()
         if result.key != place:
-            raise ValueError(f"{path}: holds the key {result.key!r}, expected {place!r}")
+            raise ResultError(f"{path}: holds the key {result.key!r}, expected {place!r}")
         results[result.key] = result
     return results
 
@@ -148,15 +158,11 @@ def load_results(folder: str | Path) -> dict[str, Result]:
 def _check_value(key, value):
     if isinstance(value, str):
         if not 0 < len(value) <= LONGEST_TEXT:
-            raise ValueError(f"result {key}: a text has 1 to {LONGEST_TEXT} characters, got {len(value)}")
+            raise InputError(f"result {key}: a text has 1 to {LONGEST_TEXT} characters, got {len(value)}")
     elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"result {key}: expected a number or a short text, got {type(value).__name__}")
+        raise InputError(f"result {key}: expected a number or a short text, got {type(value).__name__}")
     elif not math.isfinite(value):
-        raise ValueError(f"result {key}: expected a finite number, got {value!r}")
-
-
-def _refuse_constant(name):
-    raise ValueError(f"{name} is not strict JSON")
+        raise InputError(f"result {key}: expected a finite number, got {value!r}")
 
 
 def _versions() -> dict[str, str]:

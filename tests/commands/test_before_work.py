@@ -144,7 +144,8 @@ with output_folder(sys.argv[1], sys.argv[2]):
 """
 
 
-@pytest.mark.parametrize("command, kind", [("describe", "descriptors"), ("index", "index"), ("evaluate", "descriptors")])
+@pytest.mark.parametrize("command, kind", [("describe", "descriptors"), ("index", "index"),
+                                           ("evaluate", "descriptors")])
 def test_no_wait(little, tmp_path, no_network, command, kind):
     holder = subprocess.Popen([sys.executable, "-c", _HOLD, tmp_path / "x", kind], stdout=subprocess.PIPE, text=True)
     try:
@@ -260,8 +261,9 @@ def test_a_search_that_fails_keeps_the_old_picture(photos, tmp_path, lite0, monk
 
 def test_a_box_outside_of_the_query_is_refused_first(photos, tmp_path):
     query = min(photos.rglob("*.jpg"))
-    refused(run("search", tmp_path / "no_index", query, "--box", "5000,5000,5100,5100"), InputError, "--box", str(query))
-    refused(run("search", tmp_path / "no_index", tmp_path / "no.jpg"), ImageError, "no.jpg")
+    search = ("search", tmp_path / "no_index")
+    refused(run(*search, query, "--box", "5000,5000,5100,5100"), InputError, "--box", str(query))
+    refused(run(*search, tmp_path / "no.jpg"), ImageError, "no.jpg")
 
 
 def proposing(tmp_path):
