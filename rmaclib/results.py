@@ -12,13 +12,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
-from rmaclib.errors import RmacError
-from rmaclib.files import write_text
+from pydantic import Field
+
+from rmaclib.errors import InputError, RmacError
+from rmaclib.files import read_json, write_text
+from rmaclib.settings import from_mapping, settings
 
 VERSIONED = ("torch", "torchvision", "timm", "numpy", "faiss-cpu", "rmaclib")
 KEY = re.compile(r"[a-z0-9_][a-z0-9_.-]*(/[a-z0-9_][a-z0-9_.-]*)+")
@@ -26,10 +30,10 @@ LONGEST_TEXT = 80  # a value that is text is a label ("grid"), not a report
 
 
 class ResultError(RmacError, ValueError):
-    """A measurement that can't be recorded, or a file that is no record; the text names the key or the file."""
+    """A file that is no result record; the text names it."""
 
 
-@dataclass(frozen=True)
+@settings
 class Result:
     """One recorded measurement.
 
@@ -54,16 +58,11 @@ class Result:
     seed: int | None
     versions: dict
     commit: str
-    seconds: float
+    seconds: Annotated[float, Field(ge=0)]
     machine: str
     date: str
     notebook: str
     profile: str
-
-
-# What a field of a file may be, where that is not text.
-_KINDS = {"value": float | int | str, "dataset": dict, "settings": dict, "seed": int | None, "versions": dict,
-          "seconds": float | int}
 
 
 def record(
@@ -88,18 +87,18 @@ def record(
     settings: anything that JSON can hold; NaN and infinity are refused
     seconds: wall time, finite, not negative
     The file appears whole or not at all; an older record of the same key is replaced.
-    raises ResultError, naming the key, when one of these does not hold
+    raises InputError, naming the key, when one of these does not hold; OutputError
     """
     if not KEY.fullmatch(key):
-        raise ResultError(f"result key {key!r}: expected parts of [a-z0-9_.-] joined by '/', at least two")
+        raise InputError(f"result key {key!r}: expected parts of [a-z0-9_.-] joined by '/', at least two")
     if not key.startswith(notebook + "/"):
-        raise ResultError(f"result key {key!r}: expected to begin with its notebook's name {notebook!r}")
+        raise InputError(f"result key {key!r}: expected to begin with its notebook's name {notebook!r}")
     value = value.item() if hasattr(value, "item") else value
     _check_value(key, value)
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise ResultError(f"result {key}: seconds must be finite and not negative, got {seconds!r}")
+        raise InputError(f"result {key}: seconds must be finite and not negative, got {seconds!r}")
     if set(dataset) != {"name", "counts"}:
-        raise ResultError(f"result {key}: dataset needs 'name' and 'counts', got {sorted(dataset)}")
+        raise InputError(f"result {key}: dataset needs 'name' and 'counts', got {sorted(dataset)}")
     content = {
         "key": key, "value": value, "unit": unit, "protocol": protocol, "dataset": dict(dataset),
         "settings": dict(settings), "seed": seed, "versions": _versions(), "commit": _commit(),
@@ -109,9 +108,10 @@ def record(
     try:
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise ResultError(f"result {key}: not strict JSON: {error}") from error
+        raise InputError(f"result {key}: not strict JSON: {error}") from error
+    made = from_mapping(Result, json.loads(text), f"result {key}")  # as a reader will see it: tuples are lists by now
     write_text(Path(folder) / f"{key}.json", text)
-    return Result(**json.loads(text))  # as a reader will see it: tuples are lists by now
+    return made
 
 
 def load_result(path: str | Path) -> Result:
@@ -120,24 +120,20 @@ def load_result(path: str | Path) -> Result:
     raises FileNotFoundError; ResultError naming the file and what is wrong with it
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # also covers bad JSON and bad UTF-8
-        raise ResultError(f"{path}: not a result record: {error}") from error
+    if not path.exists():
+        raise FileNotFoundError(path)
+    content = read_json(path, ResultError, "a result record")
     expected = {field.name for field in fields(Result)}
-    if not isinstance(content, dict) or set(content) != expected:
-        found = set(content) if isinstance(content, dict) else set()
-        missing, unknown = sorted(expected - found), sorted(found - expected)
+    if set(content) != expected:
+        missing, unknown = sorted(expected - set(content)), sorted(set(content) - expected)
         raise ResultError(f"{path}: not a result record: missing {missing}, unknown {unknown}")
-    for name, value in content.items():
-        kind = _KINDS.get(name, str)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ResultError(f"{path}: not a result record: {name} is {value!r}")
     try:
-        _check_value(content["key"], content["value"])
-    except ResultError as error:
-        raise ResultError(f"{path}: {error}") from error
-    return Result(**content)
+        result = from_mapping(Result, content, str(path))
+        _check_value(result.key, result.value)
+        json.dumps(content, allow_nan=False)
+    except ValueError as error:
+        raise ResultError(f"{path}: not a result record: {str(error).removeprefix(f'{path}: ')}") from error
+    return result
 
 
 def load_results(folder: str | Path) -> dict[str, Result]:
@@ -162,15 +158,11 @@ def load_results(folder: str | Path) -> dict[str, Result]:
 def _check_value(key, value):
     if isinstance(value, str):
         if not 0 < len(value) <= LONGEST_TEXT:
-            raise ResultError(f"result {key}: a text has 1 to {LONGEST_TEXT} characters, got {len(value)}")
+            raise InputError(f"result {key}: a text has 1 to {LONGEST_TEXT} characters, got {len(value)}")
     elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise ResultError(f"result {key}: expected a number or a short text, got {type(value).__name__}")
+        raise InputError(f"result {key}: expected a number or a short text, got {type(value).__name__}")
     elif not math.isfinite(value):
-        raise ResultError(f"result {key}: expected a finite number, got {value!r}")
-
-
-def _refuse_constant(name):
-    raise ValueError(f"{name} is not strict JSON")
+        raise InputError(f"result {key}: expected a finite number, got {value!r}")
 
 
 def _versions() -> dict[str, str]:

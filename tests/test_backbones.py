@@ -3,6 +3,8 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.layers import Conv2dSame
+from torch import nn
 
 from rmaclib.backbones import BackboneError, create_backbone
 
@@ -18,6 +20,56 @@ def test_stride_and_channels(name, stride, channels):
             features = backbone(torch.rand(1, 3, height, width))
             assert features.shape[:2] == (1, channels) and min(features.shape[2:]) >= 1
         assert backbone(torch.rand(1, 3, 96, 160)).shape[2:] == (96 // stride, 160 // stride)
+
+
+class Padded(Conv2dSame):
+    """timm's strided convolution, padded as ours is."""
+
+    def forward(self, maps):
+        total = self.kernel_size[0] - self.stride[0]
+        maps = nn.functional.pad(maps, (total // 2, total - total // 2) * 2)
+        return nn.Conv2d.forward(self, maps)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_efficientnet_lite0_is_timms_to_the_bit(training):
+    ours = create_backbone("efficientnet_lite0").body.model
+    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    for layer in theirs.modules():
+        if isinstance(layer, Conv2dSame):
+            layer.__class__ = Padded
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    ours.train(training)
+    theirs.train(training)
+    for height, width in ((64, 96), (65, 33), (127, 70)):
+        images = torch.rand(2, 3, height, width) * 2 - 1
+        ours.zero_grad(), theirs.zero_grad()
+        results = ours(images), theirs.forward_features(images)
+        assert torch.equal(*results)
+        for result in results:
+            result.square().mean().backward()
+        gradients = ([parameter.grad for parameter in network.parameters()] for network in (ours, theirs))
+        assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(ours.state_dict().values(), theirs.state_dict().values(),
+                                                  strict=True))
+
+
+def test_efficientnet_lite0_begins_as_timms_does():
+    ours = create_backbone("efficientnet_lite0", pretrained=False).body.model
+    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    for (name, mine), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        if "conv" in name and mine.numel() > 2000:
+            assert float(mine.std() / other.std()) == pytest.approx(1, abs=0.1) and abs(mine.mean()) < mine.std() / 10
+        elif "conv" not in name:
+            assert torch.equal(mine, other)
+
+
+def test_weights_with_a_classifier_are_as_good(tmp_path):
+    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    ours = create_backbone("efficientnet_lite0", weights=tmp_path / "weights.pth").body.model
+    assert torch.equal(ours.conv_head.weight, theirs.conv_head.weight)
 
 
 def test_packaged_weights_classify():
@@ -96,8 +148,11 @@ def test_local_weights(tmp_path):
     with pytest.raises(BackboneError, match="missing.pth: expected a file"):
         create_backbone("resnet50", weights=tmp_path / "missing.pth")
     (tmp_path / "text.pth").write_text("not weights")
-    with pytest.raises(BackboneError, match="text.pth"):
-        create_backbone("resnet50", weights=tmp_path / "text.pth")
+    for number, state in enumerate(([model.features[0].weight], {"state_dict": 3}, {"features": "x"}, {3: 4})):
+        torch.save(state, tmp_path / f"{number}.pth")
+    for path in tmp_path.glob("[t0-9]*.pth"):
+        with pytest.raises(BackboneError, match=path.name):
+            create_backbone("resnet50", weights=path)
 
 
 def test_a_pickle_is_not_executed(tmp_path):

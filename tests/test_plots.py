@@ -5,6 +5,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from rmaclib import plots
+from rmaclib.errors import InputError, OutputError
 from rmaclib.regions import rigid_grid
 
 
@@ -101,3 +102,22 @@ def test_training_curves_of_classification_and_of_a_run_that_has_just_begun():
     assert [axes.axison for axes in figure.axes] == [True, True, True, False]  # naming has no distances
     for begun in (RANKED[:1], []):
         drawn(plots.training_curves(begun))
+
+
+def test_figures_are_written_whole(tmp_path, monkeypatch):
+    figure = plots.bars(["a"], [1], "x")
+    for name in ("a.png", "b.svg", "new/c.PDF"):
+        plots.save_figure(figure, tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 1000
+    with pytest.raises(InputError, match="a.txt.*png"):
+        plots.save_figure(figure, tmp_path / "a.txt")
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figure, "savefig", full)
+    with pytest.raises(OutputError, match="a.png"):
+        plots.save_figure(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.svg", "new"]

@@ -1,8 +1,14 @@
-"""The README's table of results is typed by hand: hold it to the records."""
+"""The README is typed by hand: its results are held to the records, its commands to the command line."""
 
 import re
+import shlex
+from importlib import import_module
 from pathlib import Path
 
+import pytest
+import typer
+
+from rmaclib.cli import _COMMANDS
 from rmaclib.results import load_results
 
 ROOT = Path(__file__).parents[1]
@@ -16,3 +22,15 @@ def test_readme_numbers_are_the_recorded_ones():
     for name, _, value in table:
         recorded = records[f"01_rmac/oxford5k_subset/{ROWS[name]}"].value
         assert value == f"{100 * recorded:.1f}", name
+
+
+COMMANDS = [line.split("#")[0] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("rmac ")]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_readme_commands_are_understood(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, name, *arguments = shlex.split(line)
+    assert name in _COMMANDS
+    command = typer.main.get_group(import_module(f"rmaclib.commands.{name}").app).commands[name]
+    command.make_context(name, arguments)  # reads the options and runs nothing

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rmaclib import results
-from rmaclib.results import load_result, load_results, record
+from rmaclib.results import ResultError, load_result, load_results, record
 
 KEY = "01_rmac/oxford5k_subset/baseline"
 GIVEN = {
@@ -96,7 +96,18 @@ def test_context_that_is_refused(tmp_path, change):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"key": NaN}', "\x00"])
 def test_a_file_that_is_no_record_is_named(tmp_path, text):
     (tmp_path / "bad.json").write_text(text)
-    with pytest.raises(ValueError, match="bad.json: not a result record"):
+    with pytest.raises(ResultError, match="bad.json: .*a result record"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize("field, value", [("settings", [1]), ("seed", 1.5), ("seconds", -1), ("seconds", "1"),
+                                          ("dataset", None), ("unit", 3), ("value", True), ("value", ""),
+                                          ("settings", {"rate": float("inf")})])
+def test_a_wrong_field_is_named(tmp_path, field, value):
+    record(tmp_path, KEY, 0.5, **GIVEN)
+    path = tmp_path / f"{KEY}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ResultError, match=r"baseline\.json: not a result record"):
         load_results(tmp_path)
 
 

@@ -111,19 +111,19 @@ def evaluate_command(
         codes = None if pq is None else _codes(model, settings, pq, whiten_on, out and out / _TRAINING)
         evaluation, database = measure(model, data, protocol, settings, search=search, codes=codes, out=out)
     tell_bad(database.bad, out and out / "bad.txt")
-    if not as_json:
-        print(evaluation.table())
+    if as_json:
+        result = {"dataset": data.name, "counts": data.counts, "missing": list(data.missing),
+                  "differences": differences, "protocol": protocol, "scores": _finite(evaluation.scores),
+                  "skipped": evaluation.skipped, "bad": database.bad, "network": asdict(model.settings),
+                  "settings": asdict(settings), "search": asdict(search), "pq": pq, "seed": seed,
+                  "seconds": round(time.monotonic() - started, 1)}
         if per_query:
-            results.print(_query_table(evaluation))
+            result["per_query"] = evaluation.per_query
+        print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
         return
-    result = {"dataset": data.name, "counts": data.counts, "missing": list(data.missing),
-              "differences": differences, "protocol": protocol, "scores": _finite(evaluation.scores),
-              "skipped": evaluation.skipped, "bad": database.bad, "network": asdict(model.settings),
-              "settings": asdict(settings), "search": asdict(search), "pq": pq, "seed": seed,
-              "seconds": round(time.monotonic() - started, 1)}
+    print(evaluation.table())
     if per_query:
-        result["per_query"] = evaluation.per_query
-    print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
+        results.print(_query_table(evaluation))
 
 
 def _open(dataset: str, protocol: str | None, distractors: str | None,

@@ -119,28 +119,37 @@ def prepare(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings", 
         weights = sum(tensor.nbytes for tensor in model.state_dict().values())
         need_space(out, 2 * 4 * dim * len(paths) + weights, f"descriptors of {len(paths):,} images")
     training = whitening_collection(options.whiten_on) if is_to_be_whitened(model, options) else None
-    pace = seconds_per_image(model, paths, settings)
+    is_finished = out is not None and (out / "meta.json").exists()
+    goes_on = is_finished or out is not None and any(out.glob("**/partial"))
+    pace = None if is_finished and training is None else seconds_per_image(model, paths, settings)
     if training is not None:
         whiten(model, training, settings, options, pace)
-    say(f"describing {len(paths):,} images at {' + '.join(map(str, settings.sizes))} px" + expected(len(paths), pace))
+    say(f"describing {len(paths):,} images at {' + '.join(map(str, settings.sizes))} px" + expected(len(paths), pace)
+        + (", less what is done already" if goes_on else ""))
 
 
 def seconds_per_image(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings") -> float | None:
     """Measured on a few of the images; None where there are too few for that."""
-    from dataclasses import replace
-
-    from rmaclib.search.descriptors import describe
-
     count = min(_MEASURED, len(paths) // 8)
     if not count:
         return None
     sample = [paths[number * len(paths) // count] for number in range(count)]
-    # "auto" would compare two precisions on them first.
-    precision = "float32" if settings.precision == "auto" else settings.precision
     with telling("measuring how fast images are described"):
-        started = time.monotonic()
-        describe(model, sample, replace(settings, precision=precision), progress=False)
-    return (time.monotonic() - started) / count
+        # What comes before the first image is taken off, as far as a busy machine lets it be told.
+        first, all_of_them = _seconds(model, sample[:1], settings), _seconds(model, sample, settings)
+    return max((all_of_them - first) / max(1, count - 1), all_of_them / count / 4)
+
+
+def _seconds(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings") -> float:
+    from dataclasses import replace
+
+    from rmaclib.search.descriptors import describe
+
+    # "auto" would compare two precisions on them first.
+    settings = replace(settings, precision="float32" if settings.precision == "auto" else settings.precision)
+    started = time.monotonic()
+    describe(model, paths, settings, progress=False)
+    return time.monotonic() - started
 
 
 def expected(count: int, pace: float | None) -> str:
