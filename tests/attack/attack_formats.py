@@ -35,7 +35,7 @@ FORMATS: dict[str, Format] = {
         binary.make_training,
         {"out/state.safetensors": "safetensors", "out/run.json": "json", "out/log.csv": "text",
          "out/best.safetensors": "safetensors"},
-        binary.read_training, binary.expected_training, cases=200, cost=5),
+        binary.read_training, binary.expected_training, cases=120, cost=3),
     "match graph": Format(binary.make_graph, {"graph.npz": "npz"}, binary.read_graph, cases=200),
     "descriptors": Format(
         binary.make_descriptors,

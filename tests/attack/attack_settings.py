@@ -49,8 +49,13 @@ def expected_settings(folder: Path):
         return None
 
 
+# Settings that follow from another where they are not given: which, and how.
+_FOLLOWING = {"lr": ("optimizer", {"sgd": 1e-3, "adamw": 1e-5}),
+              "margin": ("loss", {"triplet": 0.1, "contrastive": 0.7})}
+
+
 def _over(kind, content: dict) -> dict:
-    plain = asdict(kind())
+    plain, given = asdict(kind()), dict(content)
     result = dict(plain)
     for field in fields(kind):
         if field.name not in content:
@@ -64,9 +69,13 @@ def _over(kind, content: dict) -> dict:
             raise ValueError("no setting is negative or without end")
         if value is not None and default is not None and not _is_alike(value, default):
             raise TypeError("another kind of value")
-        result[field.name] = tuple(value) if isinstance(value, list) else value
+        result[field.name] = (tuple(value) if isinstance(value, list) else
+                              float(value) if isinstance(default, float) and value is not None else value)
     if content:
         raise KeyError(str(content))
+    for name, (other, values) in _FOLLOWING.items():
+        if other in result and given.get(name) is None:
+            result[name] = values.get(result[other])
     return result
 
 
