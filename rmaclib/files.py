@@ -87,7 +87,7 @@ def _flush(path: Path) -> None:
 def is_line(text: str) -> bool:
     """Whether a text, such as a file name, is one line that UTF-8 can hold: lists of names have one a line."""
     # A file name that is no valid text comes from the system with surrogates in it.
-    return not re.search("[\n\r\ud800-\udfff]", text)
+    return not re.search("[\0\n\r\ud800-\udfff]", text)
 
 
 def as_line(text: str) -> str:

@@ -29,7 +29,8 @@ from rmaclib.cleaning.jobs import (
 from rmaclib.cleaning.keypoints import need_packages
 from rmaclib.cleaning.settings import CleanSettings, clean_settings
 from rmaclib.datasets.lists import can_list
-from rmaclib.datasets.types import LabelledImages, is_line, shown
+from rmaclib.datasets.types import LabelledImages
+from rmaclib.files import as_line, is_line
 from rmaclib.settings import whole_number
 
 __all__ = ["CleanError", "CleanSettings", "Cleaned", "Landmark", "Neighbours", "Selection", "clean", "clean_settings",
@@ -109,7 +110,7 @@ def clean(images: LabelledImages, settings: CleanSettings | None = None, *, out:
         for label, indices in tqdm(members.items(), desc="select", unit="class", leave=False,
                                    disable=None if progress else True):
             graph = load_graph(graph_file(folder, label))
-            name = shown(images.label_names[label]) if images.label_names else str(label)
+            name = as_line(images.label_names[label]) if images.label_names else str(label)
             landmarks.append(Landmark(label, name, tuple(indices), graph, select(graph, settings)))
     return Cleaned(images, _clean_list(images, landmarks, settings.graph.largest), tuple(landmarks))
 

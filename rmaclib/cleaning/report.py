@@ -32,8 +32,7 @@ from rmaclib.cleaning.folder import (
 from rmaclib.cleaning.pipeline import Cleaned, Landmark
 from rmaclib.cleaning.settings import CleanSettings
 from rmaclib.datasets import write_landmarks_list
-from rmaclib.datasets.types import shown
-from rmaclib.files import whole_file, write_json, write_text
+from rmaclib.files import as_line, whole_file, write_json, write_text
 from rmaclib.folders import OutputFolder
 from rmaclib.images import ImageError, read_image, resize_longer
 from rmaclib.settings import whole_number
@@ -83,7 +82,7 @@ def image_table(cleaned: Cleaned, threshold: int) -> list[dict]:
     empty = dict.fromkeys(IMAGE_COLUMNS, "")
     left_out = [(name, NO_FILE) for name in cleaned.source.missing]
     left_out += [(entry.name, entry.reason) for entry in cleaned.source.skipped]
-    return rows + [{**empty, "path": shown(name), "reason": reason} for name, reason in left_out]
+    return rows + [{**empty, "path": as_line(name), "reason": reason} for name, reason in left_out]
 
 
 def landmark_table(cleaned: Cleaned, threshold: int) -> list[dict]:
@@ -93,7 +92,7 @@ def landmark_table(cleaned: Cleaned, threshold: int) -> list[dict]:
     "reason: count" joined; rounds, converged: of the boxes' diffusion
     """
     by_label = {landmark.label: landmark for landmark in cleaned.landmarks}
-    names = dict(enumerate(map(shown, cleaned.source.label_names or ())))
+    names = dict(enumerate(map(as_line, cleaned.source.label_names or ())))
     empty = {**dict.fromkeys(LANDMARK_COLUMNS, ""), "images": 0, "kept": 0}
     return [_landmark_row(by_label[label], threshold) if label in by_label
             else {**empty, "label": label, "landmark": names[label]}
@@ -125,7 +124,7 @@ def _write(cleaned: Cleaned, settings: CleanSettings, folder: OutputFolder, thum
                                                                    for path in clean.paths)))
     if clean.label_names:
         # A line for each, whatever is in it, so that the lines count the labels.
-        write_text(folder / LABELS, "".join(f"{' '.join(shown(name).split()) or number}\n"
+        write_text(folder / LABELS, "".join(f"{' '.join(as_line(name).split()) or number}\n"
                                             for number, name in enumerate(clean.label_names)))
     write_text(folder / IMAGE_TABLE, _csv(IMAGE_COLUMNS, images))
     write_text(folder / LANDMARK_TABLE, _csv(LANDMARK_COLUMNS, landmarks))
@@ -133,7 +132,7 @@ def _write(cleaned: Cleaned, settings: CleanSettings, folder: OutputFolder, thum
     sections = [_summary(cleaned, images, landmarks)]
     for landmark in tqdm(cleaned.landmarks, desc="report", unit="class", disable=None if progress else True):
         sections.append(_section(cleaned, landmark, folder, thumbnails))
-    title = html.escape(f"Cleaning {shown(cleaned.source.name)}")
+    title = html.escape(f"Cleaning {as_line(cleaned.source.name)}")
     with whole_file(folder / PAGE, durable=False) as temporary:
         temporary.write_text(_PAGE.format(title=title, body="\n".join(sections)), encoding="utf-8", newline="\n")
     return folder / PAGE

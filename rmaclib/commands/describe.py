@@ -66,7 +66,7 @@ def describe_command(
         from rmaclib.search.index import CHECKPOINT
 
         descriptors = describe(model, collection.paths, settings, names=[str(path) for path in collection.paths],
-                               out=out)
+                               out=out, left_out=collection.left_out)
         # The folder is complete in itself: the network that made it is beside it.
         folder.will_write([CHECKPOINT])
         save_checkpoint(folder / CHECKPOINT, model)

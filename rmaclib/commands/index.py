@@ -94,8 +94,9 @@ def index_command(
             prepare(model, collection.paths, settings, options, out)
             index = Index.build(collection.paths, model, settings, out=out)
             added = len(index)
-        _list_bad(index, folder)
-    tell_bad(index.bad, out / _BAD)
+        bad = (*collection.left_out, *index.bad)
+        _list_bad(bad, folder)
+    tell_bad(bad, out / _BAD)
     say(f"{added:,} images added; {out} holds {index}")
 
 
@@ -110,8 +111,8 @@ def _add(index: "Index", paths: Sequence[Path], out: Path) -> int:
     return added
 
 
-def _list_bad(index: "Index", folder: OutputFolder) -> None:
-    lines = ("\t".join(" ".join(part.split()) for part in entry) for entry in index.bad)
+def _list_bad(bad: Sequence[tuple[str, str]], folder: OutputFolder) -> None:
+    lines = ("\t".join(" ".join(part.split()) for part in entry) for entry in bad)
     write_text(folder / _BAD, "".join(f"{line}\n" for line in lines))
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rmaclib.datasets.types import NOT_A_LINE, DatasetError, Skipped, is_line, shown
+from rmaclib.datasets.types import NOT_A_LINE, DatasetError, Skipped
+from rmaclib.files import as_line, is_line
 from rmaclib.folders import is_output
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -88,7 +89,7 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
 def warn_of(folder: Path, skipped: Sequence[Skipped]) -> None:
     """Warn of files that are left out of a benchmark."""
     if skipped:
-        warnings.warn(f"{shown(str(folder))}: {len(skipped)} files left out: {'; '.join(map(str, skipped[:3]))}",
+        warnings.warn(f"{as_line(str(folder))}: {len(skipped)} files left out: {'; '.join(map(str, skipped[:3]))}",
                       stacklevel=3)
 
 

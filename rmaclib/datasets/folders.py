@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rmaclib.datasets.files import find_images, warn_of
 from rmaclib.datasets.lists import read_csv
-from rmaclib.datasets.types import NOT_A_LINE, DatasetError, LabelledImages, Query, RetrievalDataset, Skipped, is_line
+from rmaclib.datasets.types import NOT_A_LINE, DatasetError, LabelledImages, Query, RetrievalDataset, Skipped
+from rmaclib.files import is_line
 
 QUERY_FOLDER = "query"
 

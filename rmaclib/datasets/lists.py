@@ -12,9 +12,9 @@ from typing import NamedTuple
 from rmaclib.boxes import Box
 from rmaclib.datasets.files import read_lines, read_rows
 from rmaclib.datasets.oxford import check_box
-from rmaclib.datasets.types import DatasetError, LabelledImages, Skipped, is_line
+from rmaclib.datasets.types import DatasetError, LabelledImages, Skipped
 from rmaclib.errors import InputError
-from rmaclib.files import write_text
+from rmaclib.files import is_line, write_text
 
 _LINE = "`path label` or `path label x1 x2 y1 y2`"
 _LABEL_NAMES = ("labels.txt", "landmarks.txt")

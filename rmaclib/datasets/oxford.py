@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rmaclib.boxes import Box
 from rmaclib.datasets.files import image_folder, images_by_stem, read_lines
-from rmaclib.datasets.types import DatasetError, Query, RetrievalDataset, is_line
+from rmaclib.datasets.types import DatasetError, Query, RetrievalDataset
 from rmaclib.errors import InputError
+from rmaclib.files import is_line
 
 GROUND_TRUTH_FOLDERS = ("gt", "gt_files", ".")
 GRADES = ("good", "ok", "junk")

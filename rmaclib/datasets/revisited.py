@@ -9,8 +9,9 @@ import numpy as np
 from rmaclib.datasets.files import image_folder, images_by_stem
 from rmaclib.datasets.oxford import check_box, with_images
 from rmaclib.datasets.safe_pickle import load_restricted_pickle
-from rmaclib.datasets.types import DatasetError, Query, RetrievalDataset, is_line
+from rmaclib.datasets.types import DatasetError, Query, RetrievalDataset
 from rmaclib.errors import InputError
+from rmaclib.files import is_line
 
 GRADES = ("easy", "hard", "junk")
 

@@ -113,7 +113,7 @@ class _Unpickler(pickle._Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}") from None
+            raise pickle.UnpicklingError(f"it names {module}.{name}".replace("\n", " ")) from None
 
     def load_build(self):
         # A state goes to arrays and their types only: it could change a function or a class for good.

@@ -1,7 +1,6 @@
 """What the readers return: a retrieval data set with its queries, or a collection of labelled images."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from rmaclib.boxes import Box
 from rmaclib.errors import InputError, RmacError
+from rmaclib.files import as_line, is_line
 
 # Every other grade is junk: neither right nor wrong.
 POSITIVE_GRADES = ("good", "ok", "easy", "hard", "relevant")
@@ -36,19 +36,7 @@ class Skipped(NamedTuple):
     place: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place or shown(self.name)}: {self.reason}"
-
-
-def is_line(name: str) -> bool:
-    """Whether a name is a line of text that UTF-8 can hold: lists, tables and indexes have no other way to name a
-    file."""
-    # A file name that is no valid text comes from the system with surrogates in it.
-    return not re.search("[\0\n\r\ud800-\udfff]", name)
-
-
-def shown(name: str) -> str:
-    """A name as text that can be printed and written, whatever is in it."""
-    return name if is_line(name) else repr(name)
+        return f"{self.place or as_line(self.name)}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -187,8 +175,8 @@ class LabelledImages:
         """Sentences that tell a user what was left out, and what may be a mistake; empty when there is nothing."""
         told = []
         if self.missing:
-            told.append(_note(len(self.missing), "listed images are not there, left out", map(shown, self.missing)))
-        doubles = [f"{entry.place} {shown(entry.name)}".strip() for entry in self.skipped if entry.reason == TWICE]
+            told.append(_note(len(self.missing), "listed images are not there, left out", map(as_line, self.missing)))
+        doubles = [f"{entry.place} {as_line(entry.name)}".strip() for entry in self.skipped if entry.reason == TWICE]
         if doubles:
             told.append(_note(len(doubles), "images are listed twice, counted once", doubles))
         others = [str(entry) for entry in self.skipped if entry.reason != TWICE]
@@ -197,6 +185,11 @@ class LabelledImages:
         if several := self.under_several_labels:
             told.append(_note(len(several), "images are listed under several labels, used under each", several))
         return told
+
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of what was skipped, names as lines of text: for the lists of images that can't be used."""
+        return tuple((as_line(entry.name), entry.reason) for entry in self.skipped if entry.reason != TWICE)
 
     @property
     def counts(self) -> dict[str, int]:

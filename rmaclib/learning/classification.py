@@ -134,7 +134,7 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
     # Neither the layer nor the proposals that were fitted to the backbone before would fit it any more.
     network = RMAC(NetworkSettings(**{**vars(network.settings), "dim": None, "regions": "grid", "anchors": ()}),
                    network.backbone).eval()
-    device, bad = pick_device(settings.device), {}
+    device, bad = pick_device(settings.device), dict(collection.left_out)
     identity = identity_of("classification", network, settings, collection, validation=validation)
     evaluate = None
     if validation is not None:

@@ -68,7 +68,7 @@ def train_proposals(network: RMAC, collection: LabelledImages, settings: Propose
     raises LearningError: no boxes; training that diverges; a folder of another run
     """
     settings = settings or ProposeSettings()
-    bad: dict[str, str] = {}
+    bad = dict(collection.left_out)
     collection = prepared(network, collection, settings, bad)
     if validation is not None:
         validation = _with_boxes(validation, bad)

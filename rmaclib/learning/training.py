@@ -93,7 +93,7 @@ def train(network: RMAC, collection: LabelledImages, settings: TrainSettings | N
       folder with other things in it
     """
     settings = settings or TrainSettings()
-    bad: dict[str, str] = {}
+    bad = dict(collection.left_out)
     device = pick_device(settings.device)
     if settings.propose:
         proposing = ProposeSettings(images=settings.propose, size=settings.size, backbone=True, flip=settings.flip,

@@ -1,5 +1,7 @@
 """Retrieval among the images of a validation list: what training is stopped and chosen by."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -95,5 +97,6 @@ def hold_out(collection: LabelledImages, share: float = 0.1, seed: int = 0) -> t
     if not held.any():
         raise LearningError(f"{collection.name}: expected a landmark with four images or more to hold out some for "
                             "validation, found none; give a validation list")
-    return (collection.part(np.flatnonzero(~held), f"{collection.name}_train"),
+    training = collection.part(np.flatnonzero(~held), f"{collection.name}_train")
+    return (replace(training, skipped=collection.skipped),
             collection.part(np.flatnonzero(held), f"{collection.name}_validation"))

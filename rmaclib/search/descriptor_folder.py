@@ -163,12 +163,14 @@ class Run:
         if vectors.dtype != _FLOAT or vectors.shape != (good, self.dim):
             raise DescriptorsError(f"{path}: expected {(good, self.dim)} float32, found {vectors.shape} "
                                    f"{vectors.dtype}")
+        if not np.isfinite(vectors).all():
+            raise DescriptorsError(f"{path}: expected finite descriptors, found NaN or infinity")
         return vectors, reasons
 
     def save(self, number: int, chunk: Chunk) -> None:
-        """Keep a chunk; one that a power cut spoils is computed again."""
+        """Keep a chunk."""
         vectors, reasons = chunk
-        with whole_file(self.out / PARTIAL / _chunk_name(number), durable=False) as temporary:
+        with whole_file(self.out / PARTIAL / _chunk_name(number)) as temporary:
             np.savez(temporary, vectors=vectors, reasons=np.array(reasons, dtype=np.str_),
                      mark=np.array(self._mark(number)))
 

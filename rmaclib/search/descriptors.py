@@ -94,7 +94,7 @@ def pick_device(device: str = "auto") -> torch.device:
 def describe(network: RMAC | SharedFeatures, paths: Sequence[str | os.PathLike],
              settings: DescribeSettings | None = None, *, names: Sequence[str] | None = None,
              boxes: Sequence[Box | None] | None = None, out: str | os.PathLike | None = None,
-             progress: bool = True) -> Descriptors:
+             left_out: Sequence[tuple[str, str]] = (), progress: bool = True) -> Descriptors:
     """Describe images in the order given (Sections 4.1 and 4.4). The network stays as and where it is.
 
     names: one per path (default: the path as given); boxes: one per path, (x1, y1, x2, y2) in pixels of the
@@ -102,6 +102,7 @@ def describe(network: RMAC | SharedFeatures, paths: Sequence[str | os.PathLike],
     out: folder for descriptors.npy (N × D float32), names.txt, bad.txt and meta.json. A killed run given the
       same arguments again goes on where it was; a finished one is only loaded. Another process that writes to the
       folder is waited for. None: everything in memory.
+    left_out: (name, reason) of images that a reader left out, to be listed with the bad ones
     Images that can't be read, and those whose name is no line of UTF-8 text, are left out of vectors and names, and
     listed in `bad` and bad.txt. Of images with the same name, file and box one is taken; `repeated` lists them.
     raises DescriptorsError: `out` has descriptors of other images, settings or network; OutputError: it is not ours,
@@ -116,7 +117,7 @@ def describe(network: RMAC | SharedFeatures, paths: Sequence[str | os.PathLike],
                          f"{len(boxes)} boxes")
     listed, repeated = _each_once(list(zip(names, paths, boxes, strict=True)))
     tell_repeated(repeated)
-    unfit = [(as_line(name), UNFIT_NAME) for name, _, _ in listed if not is_line(name)]
+    unfit = [*left_out, *((as_line(name), UNFIT_NAME) for name, _, _ in listed if not is_line(name))]
     names = [name for name, _, _ in listed if is_line(name)]
     items = [(path, box) for name, path, box in listed if is_line(name)]
     repeated = tuple(map(as_line, repeated))

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from rmaclib.checkpoints import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
-from rmaclib.datasets import EXTENSIONS, open_collection
+from rmaclib.datasets import EXTENSIONS, open_images
 from rmaclib.datasets.folders import read_images
 from rmaclib.errors import InputError
 from rmaclib.files import as_line, differences, is_line
@@ -40,7 +40,6 @@ from rmaclib.search.index_folder import (
     index_folder,
     remove_descriptions,
 )
-from rmaclib.search.reranking import rerank as rerank_paths
 from rmaclib.search.vector_index import Neighbour, VectorIndex, check_count
 from rmaclib.settings import from_mapping
 
@@ -122,12 +121,13 @@ class Index:
 
     def _add(self, images: Images, folder: str | os.PathLike | None, progress: bool) -> int:
         """folder: of the index, locked, for descriptors of a run that may be killed"""
-        given = [(os.path.abspath(path), Path(path)) for path in _paths(images)]
+        given_paths, left_out = _paths(images)
+        given = [(os.path.abspath(path), Path(path)) for path in given_paths]
         paths = dict(given)
         counts = Counter(name for name, _ in given)
         self.repeated = tuple(as_line(name) for name, count in counts.items() if count > 1)
         tell_repeated(self.repeated)
-        self.bad = tuple((as_line(name), UNFIT_NAME) for name in paths if not is_line(name))
+        self.bad = (*left_out, *((as_line(name), UNFIT_NAME) for name in paths if not is_line(name)))
         new = {name: path for name, path in paths.items() if is_line(name) and name not in self.vectors}
         if not new:
             return 0
@@ -171,6 +171,8 @@ class Index:
         found = self.vectors.search(vector[None], max(k, rerank))[0]
         if rerank and found:
             first = found[:rerank]
+            from rmaclib.search.reranking import rerank as rerank_paths  # OpenCV takes a moment to load
+
             order, inliers = rerank_paths(image, [neighbour.name for neighbour in first], box)
             found[:rerank] = [first[number]._replace(inliers=int(inliers[number])) for number in order]
         return found[:k]
@@ -214,10 +216,12 @@ def _expect_made_by(about: dict, vectors: VectorIndex) -> None:
                                f"{', '.join(different)}; leave them out, or make another index")
 
 
-def _paths(images: Images) -> list[str | os.PathLike]:
+def _paths(images: Images) -> tuple[list[str | os.PathLike], tuple[tuple[str, str], ...]]:
+    """Files, and (name, reason) of what a reader left out."""
     if not isinstance(images, str | os.PathLike):
-        return list(images)
+        return list(images), ()
     path = Path(images)
-    if path.is_dir():  # labels don't matter here: any tree of pictures is fine
-        return list(read_images(path).paths)
-    return [path] if path.is_file() and path.suffix.lower() in EXTENSIONS else list(open_collection(images).paths)
+    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+        return [path], ()
+    collection = open_images(images)
+    return list(collection.paths), collection.left_out
