@@ -1,1 +1,1 @@
-"""The commands of rmac, in modules that are imported when one of theirs is asked for (rmaclib.cli)."""
+"""The commands of rmac, a module each, imported when the command is asked for (rmaclib.cli), and what they share."""
