@@ -17,16 +17,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from rmaclib.errors import RmacError
 from rmaclib.files import write_text
 
 VERSIONED = ("torch", "torchvision", "timm", "numpy", "faiss-cpu", "rmaclib")
 KEY = re.compile(r"[a-z0-9_][a-z0-9_.-]*(/[a-z0-9_][a-z0-9_.-]*)+")
 LONGEST_TEXT = 80  # a value that is text is a label ("grid"), not a report
-
-
-class ResultError(RmacError, ValueError):
-    """A measurement that can't be recorded, or a file that is no record; the text names the key or the file."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +56,6 @@ class Result:
     profile: str
 
 
-# What a field of a file may be, where that is not text.
-_KINDS = {"value": float | int | str, "dataset": dict, "settings": dict, "seed": int | None, "versions": dict,
-          "seconds": float | int}
-
-
 def record(
     folder: str | Path,
     key: str,
@@ -88,18 +78,18 @@ def record(
     settings: anything that JSON can hold; NaN and infinity are refused
     seconds: wall time, finite, not negative
     The file appears whole or not at all; an older record of the same key is replaced.
-    raises ResultError, naming the key, when one of these does not hold
+    raises ValueError, naming the key, when one of these does not hold
     """
     if not KEY.fullmatch(key):
-        raise ResultError(f"result key {key!r}: expected parts of [a-z0-9_.-] joined by '/', at least two")
+        raise ValueError(f"result key {key!r}: expected parts of [a-z0-9_.-] joined by '/', at least two")
     if not key.startswith(notebook + "/"):
-        raise ResultError(f"result key {key!r}: expected to begin with its notebook's name {notebook!r}")
+        raise ValueError(f"result key {key!r}: expected to begin with its notebook's name {notebook!r}")
     value = value.item() if hasattr(value, "item") else value
     _check_value(key, value)
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise ResultError(f"result {key}: seconds must be finite and not negative, got {seconds!r}")
+        raise ValueError(f"result {key}: seconds must be finite and not negative, got {seconds!r}")
     if set(dataset) != {"name", "counts"}:
-        raise ResultError(f"result {key}: dataset needs 'name' and 'counts', got {sorted(dataset)}")
+        raise ValueError(f"result {key}: dataset needs 'name' and 'counts', got {sorted(dataset)}")
     content = {
         "key": key, "value": value, "unit": unit, "protocol": protocol, "dataset": dict(dataset),
         "settings": dict(settings), "seed": seed, "versions": _versions(), "commit": _commit(),
@@ -109,7 +99,7 @@ def record(
     try:
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise ResultError(f"result {key}: not strict JSON: {error}") from error
+        raise ValueError(f"result {key}: not strict JSON: {error}") from error
     write_text(Path(folder) / f"{key}.json", text)
     return Result(**json.loads(text))  # as a reader will see it: tuples are lists by now
 
@@ -117,26 +107,22 @@ def record(
 def load_result(path: str | Path) -> Result:
     """Read one record.
 
-    raises FileNotFoundError; ResultError naming the file and what is wrong with it
+    raises FileNotFoundError; ValueError naming the file and what is wrong with it
     """
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # also covers bad JSON and bad UTF-8
-        raise ResultError(f"{path}: not a result record: {error}") from error
+    except ValueError as error:  # also covers bad JSON and bad UTF-8
+        raise ValueError(f"{path}: not a result record: {error}") from error
     expected = {field.name for field in fields(Result)}
     if not isinstance(content, dict) or set(content) != expected:
         found = set(content) if isinstance(content, dict) else set()
         missing, unknown = sorted(expected - found), sorted(found - expected)
-        raise ResultError(f"{path}: not a result record: missing {missing}, unknown {unknown}")
-    for name, value in content.items():
-        kind = _KINDS.get(name, str)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ResultError(f"{path}: not a result record: {name} is {value!r}")
+        raise ValueError(f"{path}: not a result record: missing {missing}, unknown {unknown}")
     try:
         _check_value(content["key"], content["value"])
-    except ResultError as error:
-        raise ResultError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return Result(**content)
 
 
@@ -144,7 +130,7 @@ def load_results(folder: str | Path) -> dict[str, Result]:
     """Read every record below a folder.
 
     returns: key -> Result, sorted by key; empty when the folder does not exist
-    raises ResultError naming the file that is no record, or that lies where its key does not say
+    raises ValueError naming the file that is no record, or that lies where its key does not say
     """
     folder = Path(folder)
     results = {}
@@ -154,7 +140,7 @@ def load_results(folder: str | Path) -> dict[str, Result]:
         result = load_result(path)
         place = path.relative_to(folder).with_suffix("").as_posix()
         if result.key != place:
-            raise ResultError(f"{path}: holds the key {result.key!r}, expected {place!r}")
+            raise ValueError(f"{path}: holds the key {result.key!r}, expected {place!r}")
         results[result.key] = result
     return results
 
@@ -162,11 +148,11 @@ def load_results(folder: str | Path) -> dict[str, Result]:
 def _check_value(key, value):
     if isinstance(value, str):
         if not 0 < len(value) <= LONGEST_TEXT:
-            raise ResultError(f"result {key}: a text has 1 to {LONGEST_TEXT} characters, got {len(value)}")
+            raise ValueError(f"result {key}: a text has 1 to {LONGEST_TEXT} characters, got {len(value)}")
     elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise ResultError(f"result {key}: expected a number or a short text, got {type(value).__name__}")
+        raise ValueError(f"result {key}: expected a number or a short text, got {type(value).__name__}")
     elif not math.isfinite(value):
-        raise ResultError(f"result {key}: expected a finite number, got {value!r}")
+        raise ValueError(f"result {key}: expected a finite number, got {value!r}")
 
 
 def _refuse_constant(name):
