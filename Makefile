@@ -34,7 +34,7 @@ test: $(READY)  ## run the tests
 	$(BIN)/pytest -q
 
 attack: $(READY)  ## kill, damage and crowd everything that writes or reads files, for at most 20 minutes
-	RMAC_ATTACK=whole timeout 1200 $(BIN)/pytest -q -n 2 tests/attack
+	RMAC_ATTACK=whole timeout --signal=INT 1200 $(BIN)/pytest -q -n 2 tests/attack
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=.
