@@ -3,6 +3,9 @@
 At every cell of the map stand boxes of fixed shapes, the anchors. A 3×3 convolution and two 1×1 convolutions say of
 each how likely it holds the landmark (objectness), and how to move and stretch it (Ren et al. 2015). Boxes are pixels
 of the image that the network was given; anchors are parts of its longer side, so that one network serves every size.
+
+torchvision and SciPy are imported where they are used: they take seconds to load, and a network without proposals needs
+neither.
 """
 
 from collections.abc import Sequence
@@ -10,10 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
 from rmaclib.boxes import Box, overlaps
 from rmaclib.errors import InputError
@@ -86,6 +87,8 @@ class ProposalNetwork(nn.Module):
         out. A box is its cells when its borders are rounded to theirs, one cell at least. Where nothing can be proposed
         (a network that is not finite), the whole image is.
         """
+        from torchvision.ops import clip_boxes_to_image, nms
+
         (height, width), (rows, columns) = image_size, features.shape[-2:]
         # Never in half precision: near-equal boxes would change places.
         with torch.autocast(features.device.type, enabled=False):
@@ -160,6 +163,8 @@ def assign(anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     returns (n,) 1 for a landmark (IoU of POSITIVE with a box, or the best of all anchors for a box), 0 for
     something else (under NEGATIVE with all), -1 for neither; and (n,) the box that each overlaps most
     """
+    from torchvision.ops import box_iou
+
     if not len(boxes):
         return torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device), \
             torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
@@ -212,6 +217,8 @@ def proposal_loss(network: ProposalNetwork, features: Tensor, image_size: tuple[
 
 def usable_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """(m, 4) boxes clipped to an image of (H, W) pixels, without those of which less than a pixel is in it."""
+    from torchvision.ops import clip_boxes_to_image
+
     boxes = clip_boxes_to_image(boxes.reshape(-1, 4), image_size)
     return boxes[(boxes[:, 2:] - boxes[:, :2] >= 1).all(1)]
 
@@ -231,6 +238,8 @@ def fit_anchors(boxes: Sequence[Box], sizes: Sequence[tuple[int, int]], count: i
     longer side, by rising area
     raises InputError without a box that overlaps its image
     """
+    from scipy.cluster.vq import kmeans2
+
     shapes = []
     for box, size in zip(boxes, sizes, strict=True):
         clipped = usable_boxes(torch.tensor([box], dtype=torch.float64), (size[1], size[0]))

@@ -13,7 +13,6 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_pool
 
 from rmaclib.backbones import Backbone, create_backbone
 from rmaclib.errors import InputError, NotFiniteError
@@ -78,6 +77,8 @@ def _pool(features: Tensor, regions, reduce) -> Tensor:
 
 def max_pool_each(features: Tensor, regions: Sequence[Sequence[Rectangle]]) -> list[Tensor]:
     """As max_pool_regions, with regions of its own for each image, in one call: B of (R, C)."""
+    from torchvision.ops import roi_pool  # torchvision takes seconds to load, and a grid doesn't need it
+
     corners = [(number, x, y, x + width - 1, y + height - 1)  # the last cell belongs to the region
                for number, some in enumerate(regions) for x, y, width, height in some]
     features = features.to(torch.promote_types(features.dtype, torch.float32))  # it knows no half precision everywhere

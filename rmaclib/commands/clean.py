@@ -16,12 +16,14 @@ from rmaclib.cleaning import CleanSettings, clean
 from rmaclib.cleaning.folder import LIST, cleaning_folder
 from rmaclib.cleaning.keypoints import DETECTORS
 from rmaclib.cleaning.report import write_report
-from rmaclib.commands.common import choice, command_group, messages
+from rmaclib.commands.common import choice, command_group, note, say
+from rmaclib.commands.options import NoWait, SkipBad, number, output_folder, settings_file, text, whole
+from rmaclib.commands.reading import refuse_outputs
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.errors import InputError, MissingPackageError
-from rmaclib.folders import refuse_inside, waiting
+from rmaclib.folders import waiting
 from rmaclib.search.neighbours import DescriptorNeighbours
-from rmaclib.settings import read_settings, whole_number
+from rmaclib.settings import read_settings
 
 app = command_group()
 Detector = choice("Detector", DETECTORS)
@@ -31,31 +33,40 @@ _PATIENCE = 10  # seconds that a scheduler has to answer
 @app.command("clean")
 def clean_command(
     images: Annotated[str, typer.Argument(
-        metavar="LIST", help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
-    out: Annotated[str, typer.Option(
-        metavar="FOLDER", help="Folder for the clean list, tables, report.html, and the graphs.")],
-    threshold: Annotated[int | None, typer.Option(help="Inliers that an edge needs.  [default: 10]")] = None,
+        metavar="LIST", callback=text,
+        help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
+    out: Annotated[Path, typer.Option(
+        parser=output_folder, metavar="FOLDER",
+        help="Folder for the clean list, tables, report.html, and the graphs.")],
+    threshold: Annotated[int | None, typer.Option(
+        callback=whole(3), help="Inliers that an edge needs.  [default: 10]")] = None,
     conductance: Annotated[float | None, typer.Option(
+        callback=number(0, 1),
         help="Parts that share less than this part of their inliers are separated, 0 for none.  [default: 0.02]",
     )] = None,
-    largest: Annotated[int | None, typer.Option(help="Parts kept of each landmark.  [default: 1]")] = None,
+    largest: Annotated[int | None, typer.Option(
+        callback=whole(1), help="Parts kept of each landmark.  [default: 1]")] = None,
     min_matches: Annotated[int | None, typer.Option(
+        callback=whole(1),
         help="Verified matches that a kept image needs: 2 for fewer mistakes and images.  [default: 1]")] = None,
     detector: Annotated[Detector | None, typer.Option(help="Keypoints.  [default: sift]")] = None,
-    keypoints: Annotated[int | None, typer.Option(help="Keypoints per image.  [default: 1000]")] = None,
-    size: Annotated[int | None, typer.Option(help="Longer side in pixels.  [default: 512]")] = None,
-    settings: Annotated[Path | None, typer.Option(help="YAML file with any setting; options go before it.")] = None,
+    keypoints: Annotated[int | None, typer.Option(
+        callback=whole(3), help="Keypoints per image.  [default: 1000]")] = None,
+    size: Annotated[int | None, typer.Option(
+        callback=whole(16), help="Longer side in pixels.  [default: 512]")] = None,
+    settings: Annotated[Path | None, typer.Option(
+        parser=settings_file, metavar="FILE", help="YAML file with any setting; options go before it.")] = None,
     scheduler: Annotated[str | None, typer.Option(
-        metavar="ADDRESS", help="dask scheduler to run on, such as tcp://host:8786.  [default: this machine's cores]",
+        metavar="ADDRESS", callback=text,
+        help="dask scheduler to run on, such as tcp://host:8786.  [default: this machine's cores]",
     )] = None,
-    ahead: Annotated[int, typer.Option(help="Tasks handed over at a time: at least twice the workers.")] = 64,
-    thumbnails: Annotated[int, typer.Option(help="Kept, and dropped, images shown of each landmark.")] = 12,
+    ahead: Annotated[int, typer.Option(
+        callback=whole(1), help="Tasks handed over at a time: at least twice the workers.")] = 64,
+    thumbnails: Annotated[int, typer.Option(
+        callback=whole(0), help="Kept, and dropped, images shown of each landmark.")] = 12,
     network: Annotated[str, typer.Option(
-        help="Network of the shortlists for large classes, on the CPU.")] = "efficientnet_lite0",
-    skip_bad: Annotated[bool, typer.Option(
-        "--skip-bad", help="Leave out rows that can't be used, and tell them, instead of refusing the list.")] = False,
-    no_wait: Annotated[bool, typer.Option(
-        "--no-wait", help="Fail at once when another process writes to OUT.")] = False,
+        callback=text, help="Network of the shortlists for large classes, on the CPU.")] = "efficientnet_lite0",
+    skip_bad: SkipBad = False, no_wait: NoWait = False,
 ) -> None:
     """Clean a noisy collection: keep what shows the same thing, with boxes. A killed run goes on when started again.
 
@@ -77,40 +88,28 @@ def clean_command(
                    "--largest": ("largest", largest), "--min-matches": ("min_matches", min_matches)},
         {"--detector": ("detector", detector and detector.value), "--keypoints": ("count", keypoints),
          "--size": ("size", size)})
-    whole_number("--ahead", ahead, 1)
-    whole_number("--thumbnails", thumbnails, 0)
-    if not out:
-        raise InputError("--out: expected a folder, got an empty text")
     with _told(), waiting(not no_wait):
         collection = open_collection(images, skip_bad)
         if not Path(images).is_file():
-            refuse_inside(out, collection.root)
-        for note in collection.notes:
-            _tell_note(note)
+            refuse_outputs(out, collection)
+        for sentence in collection.notes:
+            note(sentence)
         with (_dask(scheduler) as executor, cleaning_folder(out),
               _shortlists(collection, chosen, network) as neighbours):
             cleaned = clean(collection, chosen, out=out, executor=executor, ahead=ahead, neighbours=neighbours,
-                            tell=_tell)
+                            tell=say)
             page = write_report(cleaned, chosen, out, thumbnails)
-    kept, whole = len(cleaned.clean.names), len(cleaned.source.names)
-    _tell(f"{kept} of {whole} images of {len(cleaned.landmarks)} landmarks kept ({kept / max(whole, 1):.1%}), "
-          f"{time.monotonic() - started:.0f} s")
-    _tell(f"list: {Path(out) / LIST}\nreport: {page}")
-
-
-def _tell(text: str) -> None:
-    messages.print(text, markup=False, emoji=False, soft_wrap=True)
-
-
-def _tell_note(text: str) -> None:
-    _tell(f"note: {text}")
+    kept, every = len(cleaned.clean.names), len(cleaned.source.names)
+    say(f"{kept} of {every} images of {len(cleaned.landmarks)} landmarks kept ({kept / max(every, 1):.1%}), "
+        f"{time.monotonic() - started:.0f} s")
+    say(f"list: {out / LIST}\nreport: {page}")
 
 
 @contextmanager
 def _told() -> Iterator[None]:
     """What the library warns of is told as a note, without the place in the code."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: _tell_note(str(message))
+        warnings.showwarning = lambda message, *_: note(str(message))
         yield
 
 
@@ -145,7 +144,7 @@ def _dask(scheduler: str | None) -> Iterator[Executor | None]:
         from distributed import Client
     except ImportError as error:
         raise MissingPackageError("--scheduler needs dask: install rmaclib[cluster]") from error
-    _tell(f"connecting to {scheduler}")
+    say(f"connecting to {scheduler}")
     try:
         client = Client(scheduler, set_as_default=False, timeout=_PATIENCE)
     except Exception as error:  # of the connection, of the address, of dask's settings
@@ -153,7 +152,7 @@ def _dask(scheduler: str | None) -> Iterator[Executor | None]:
                          f"answers at {scheduler!r} within {_PATIENCE} s ({error})") from error
     with client:
         if not client.scheduler_info()["workers"]:
-            _tell_note(f"{scheduler} has no worker yet, waiting for one")
+            note(f"{scheduler} has no worker yet, waiting for one")
         yield client.get_executor(pure=False)
 
 
@@ -164,6 +163,6 @@ def _shortlists(collection: LabelledImages, chosen: CleanSettings,
     if max(Counter(collection.labels).values()) <= chosen.exhaustive:
         yield None
         return
-    _tell(f"classes of more than {chosen.exhaustive} images: shortlists by {network}, which is loaded")
+    say(f"classes of more than {chosen.exhaustive} images: shortlists by {network}, which is loaded")
     with closing(DescriptorNeighbours(network)) as neighbours:
         yield neighbours

@@ -16,7 +16,6 @@ from PIL import Image
 
 from rmaclib.checkpoints import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
 from rmaclib.datasets import EXTENSIONS, open_images
-from rmaclib.datasets.folders import read_images
 from rmaclib.errors import InputError
 from rmaclib.files import as_line, differences, is_line
 from rmaclib.folders import MARKER, OutputFolder, refuse_inside
@@ -170,9 +169,9 @@ class Index:
         vector = describe_image(self._placed, picture, self.settings, box)
         found = self.vectors.search(vector[None], max(k, rerank))[0]
         if rerank and found:
-            first = found[:rerank]
             from rmaclib.search.reranking import rerank as rerank_paths  # OpenCV takes a moment to load
 
+            first = found[:rerank]
             order, inliers = rerank_paths(image, [neighbour.name for neighbour in first], box)
             found[:rerank] = [first[number]._replace(inliers=int(inliers[number])) for number in order]
         return found[:k]

@@ -1,7 +1,6 @@
 """Shortlists for cleaning: the nearest images of a class by global descriptor (Section 3, for large classes)."""
 
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -40,7 +39,7 @@ class DescriptorNeighbours:
         whole_number("size", size, 1)
         self._ask = network, size
         self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent)
-        with environment({name: value for name, value in _SPARING.items() if name not in os.environ}):
+        with environment(_SPARING):
             # It starts with its first task.
             self.name, self.identity = self._process.submit(_name_and_identity, *self._ask).result()
 
