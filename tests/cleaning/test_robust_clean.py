@@ -296,7 +296,8 @@ def test_options_are_checked_before_anything_else(tmp_path, monkeypatch, option,
 
 
 @pytest.mark.parametrize("text, message", [
-    ("graph: {conductance: 1}", "conductance: expected less than 1"), ("keypoints: {size: .inf}", "keypoints: size: expected a whole number, got inf"),
+    ("graph: {conductance: 1}", "conductance: expected less than 1"),
+    ("keypoints: {size: .inf}", "keypoints: size: expected a whole number, got inf"),
     ("graph: {threshold: .nan}", "graph: threshold: expected"), ("graph: {largest: 1.5}", "graph: largest: expected"),
     ("boxes: {merge: mean}", "boxes: merge: expected one of"), ("- 1", "found list"), ("\0", "can't be read"),
 ])
