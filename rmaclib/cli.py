@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rmaclib import __version__
-from rmaclib.commands.common import fail, say
+from rmaclib.commands.common import fail, say, telling
 from rmaclib.environment import prepare_process
 from rmaclib.errors import RmacError
 
@@ -45,7 +45,8 @@ class _Commands(TyperGroup):
     def resolve_command(self, context, arguments):
         name, command, rest = super().resolve_command(context, arguments)
         if name in _COMMANDS:
-            module = import_module(f"rmaclib.commands.{name}")
+            with telling("loading what computes"):
+                module = import_module(f"rmaclib.commands.{name}")
             command = typer.main.get_group(module.app).commands[name]
         return name, command, rest
 

@@ -75,12 +75,6 @@ def duration(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} h"
 
 
-def tell_missing(missing: Sequence[str]) -> None:
-    """Images that a list names and that can't be used."""
-    if missing:
-        note(f"{len(missing):,} listed images are not there or known to be corrupt, left out: {_first(missing)}")
-
-
 def tell_bad(bad: Iterable[tuple[str, str]], report: Path | None) -> None:
     """Files that were left out, each (name, reason); report: where all of them are listed, None: nowhere."""
     bad = list(bad)
@@ -92,7 +86,3 @@ def tell_bad(bad: Iterable[tuple[str, str]], report: Path | None) -> None:
         say(f"  {reason if name in reason else f'{name}: {reason}'}")
     if len(bad) > _SHOWN:
         say("  …")
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")

@@ -19,9 +19,9 @@ BACKBONES = "efficientnet_lite0, resnet50, resnet101, vgg16, timm:NAME"
 _DEVICES = "auto, cpu, cuda, cuda:1, mps"
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?")
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg", ".webp")  # that plots.save_figure writes
-_LARGEST_SIDE = 100_000  # pixels; no photograph has more
-_MOST_LEVELS = 100  # a map of that many cells would be needed
-_MOST_SEED = 2**32 - 1
+LARGEST_SIDE = 100_000  # pixels; no photograph has more
+MOST_LEVELS = 100  # a map of that many cells would be needed
+MOST_SEED = 2**32 - 1
 
 
 def refuse(expected: str, got) -> typer.BadParameter:
@@ -148,9 +148,9 @@ Images = Annotated[str, typer.Argument(
     callback=text, help="Folder of images, CSV, list, or name of a registered collection.")]
 Network = Annotated[str, typer.Option(callback=text, help=f"A backbone ({BACKBONES}) or a checkpoint (.safetensors).")]
 Size = Annotated[list[int], typer.Option(
-    callback=whole(1, _LARGEST_SIDE), help="Longer side in pixels; give it several times for several resolutions.")]
+    callback=whole(1, LARGEST_SIDE), help="Longer side in pixels; give it several times for several resolutions.")]
 Levels = Annotated[int | None, typer.Option(
-    callback=whole(1, _MOST_LEVELS), help="Levels L of the grid.  [default: 3, or the checkpoint's]")]
+    callback=whole(1, MOST_LEVELS), help="Levels L of the grid.  [default: 3, or the checkpoint's]")]
 Dim = Annotated[int | None, typer.Option(
     callback=whole(1), help="Whiten regions and keep so many dimensions.  [default: no whitening]")]
 WhitenOn = Annotated[str | None, typer.Option(
@@ -170,11 +170,12 @@ Proposals = Annotated[int | None, typer.Option(
     callback=whole(1), help="Proposed regions of an image, at most.  [default: 32, or the checkpoint's]")]
 Enlarge = Annotated[bool, typer.Option("--enlarge", help="Also enlarge images that are smaller than the size.")]
 Device = Annotated[str, typer.Option(callback=_device, help=f"{_DEVICES} …")]
+DeviceOrNone = Annotated[str | None, typer.Option("--device", callback=_device, help=f"{_DEVICES} …  [default: auto]")]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(
     help="auto takes bfloat16 where it is safe.")]
 CropOrder = Annotated[Literal["resize-then-crop", "crop-then-resize"], typer.Option(
     help="How a box of a query is cut; the first is the paper's.")]
-Seed = Annotated[int, typer.Option(callback=whole(0, _MOST_SEED), help="Chooses the whitening's images.")]
+Seed = Annotated[int, typer.Option(callback=whole(0, MOST_SEED), help="Chooses the whitening's images.")]
 NoWait = Annotated[bool, typer.Option(
     "--no-wait", help="Fail at once when another process is writing to the output folder.")]
 SkipBad = Annotated[bool, typer.Option(

@@ -6,14 +6,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from rmaclib.backbones import NAMES
 from rmaclib.checkpoints import is_checkpoint, open_network
-from rmaclib.commands.common import choice, command_group, messages, tell_bad, tell_missing
+from rmaclib.commands.common import choice, command_group, duration, messages, note, say, tell_bad
+from rmaclib.commands.options import (
+    BACKBONES,
+    LARGEST_SIDE,
+    MOST_LEVELS,
+    MOST_SEED,
+    DeviceOrNone,
+    NoWait,
+    Proposals,
+    Regions,
+    SkipBad,
+    number,
+    output_folder,
+    settings_file,
+    text,
+    whole,
+)
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.errors import InputError
-from rmaclib.files import read_json, whole_file
+from rmaclib.files import read_json
 from rmaclib.folders import refuse_inside, waiting
 from rmaclib.learning import (
     LOSSES,
@@ -30,10 +44,10 @@ from rmaclib.learning.folder import BAD, BEST, CURVES, LOG, RUN, STATE, need_roo
 from rmaclib.learning.loop import OPTIMIZERS, LoopSettings
 from rmaclib.learning.presets import PAPER, SECONDS, SMALL, STAGES, laptop, measure, within
 from rmaclib.learning.whitening import whiten
-from rmaclib.plots import training_curves
-from rmaclib.rmac import REGIONS, RMAC, NetworkSettings
+from rmaclib.plots import save_figure, training_curves
+from rmaclib.rmac import RMAC, NetworkSettings
 from rmaclib.search.descriptors import DescribeSettings, pick_device
-from rmaclib.settings import from_mapping, read_yaml, whole_number
+from rmaclib.settings import from_mapping, read_yaml
 
 app = command_group()
 
@@ -41,47 +55,53 @@ _TRAINED_DIM = 512
 _SHARE, _SHARE_OF_FEW = 0.1, 0.2  # of the images of each landmark, held out for validation
 _MEASURED = ("updates", *within("ranking", 8))  # settings that follow from how long an update takes
 Stage, Loss, Optimizer = choice("Stage", STAGES), choice("Loss", LOSSES), choice("Optimizer", OPTIMIZERS)
-Regions, Preset = choice("Regions", REGIONS), choice("Preset", ("laptop", "paper"))
+Preset = choice("Preset", ("laptop", "paper"))
 _RANKING, _PROPOSALS = Stage("ranking"), Stage("proposals")
 
 
 @app.command("train")
 def train_command(
     images: Annotated[str, typer.Argument(
-        metavar="COLLECTION", help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
-    out: Annotated[str, typer.Option(help=f"Folder for {BEST}, {LOG}, and the state of the run: new, empty, or one of "
-                                          "a run that goes on.")],
+        metavar="COLLECTION", callback=text,
+        help="Landmarks list, CSV, folder per landmark, or name of a registered collection.")],
+    out: Annotated[Path, typer.Option(parser=output_folder, metavar="FOLDER",
+                                      help=f"For {BEST}, {LOG}, and the state of the run: new, empty, or one of "
+                                           "a run that goes on.")],
     stage: Annotated[Stage, typer.Option(
         help="What is learned: to rank; before that, to classify landmarks; after it, where they are.")] = _RANKING,
     preset: Annotated[Preset | None, typer.Option(
         help="Settings for minutes on this machine, or the paper's.  [default: laptop]")] = None,
     settings: Annotated[Path | None, typer.Option(
+        parser=settings_file, metavar="FILE",
         help="YAML file with any setting, before those of the preset; options go before it.")] = None,
     validation: Annotated[str | None, typer.Option(
-        metavar="LIST", help="Images that choose the best network.  [default: some of COLLECTION, held out]")] = None,
+        metavar="LIST", callback=text,
+        help="Images that choose the best network.  [default: some of COLLECTION, held out]")] = None,
     graphs: Annotated[Path | None, typer.Option(
         metavar="FOLDER", help="Of rmac clean: its verified pairs are the positives.  [default: equal labels]")] = None,
     network: Annotated[str, typer.Option(
-        help=f"A backbone ({', '.join(NAMES)}) or a checkpoint (.safetensors).")] = "efficientnet_lite0",
-    levels: Annotated[int | None, typer.Option(help="Levels L of the grid.  [default: 2, or the checkpoint's]")] = None,
+        callback=text, help=f"A backbone ({BACKBONES}) or a checkpoint (.safetensors).")] = "efficientnet_lite0",
+    levels: Annotated[int | None, typer.Option(
+        callback=whole(1, MOST_LEVELS), help="Levels L of the grid.  [default: 2, or the checkpoint's]")] = None,
     dim: Annotated[int | None, typer.Option(
+        callback=whole(1),
         help="Dimensions; the layer starts from a whitening.  [default: 512, or the checkpoint's]")] = None,
     size: Annotated[int | None, typer.Option(
+        callback=whole(1, LARGEST_SIDE),
         help="Longer side in pixels; in the classification stage, of the validation.  [default: the preset's]")] = None,
     updates: Annotated[int | None, typer.Option(
+        callback=whole(1),
         help="Steps of the optimizer.  [default: as many as there is time for; paper: 4096]")] = None,
     optimizer: Annotated[Optimizer | None, typer.Option(help="[default: the preset's]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.  [default: the preset's]")] = None,
+    lr: Annotated[float | None, typer.Option(
+        callback=number(0), help="Learning rate.  [default: the preset's]")] = None,
     loss: Annotated[Loss | None, typer.Option(help="What is minimised.  [default: triplet]")] = None,
-    regions: Annotated[Regions | None, typer.Option(
-        "--regions", help="What is pooled; proposals need a network that was trained to make them.  [default: grid, or "
-                          "the checkpoint's]")] = None,
-    proposals: Annotated[int | None, typer.Option(
-        "--proposals", help="Proposed regions of an image, at most.  [default: 32, or the checkpoint's]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Every random choice follows from it.  [default: 0]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps …  [default: auto]")] = None,
-    whiten_images: Annotated[int, typer.Option(help="Images of the whitening.")] = 400,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Fail at once if another process trains in OUT.")] = False,
+    regions: Regions = None, proposals: Proposals = None,
+    seed: Annotated[int | None, typer.Option(
+        callback=whole(0, MOST_SEED), help="Every random choice follows from it.  [default: 0]")] = None,
+    device: DeviceOrNone = None,
+    whiten_images: Annotated[int, typer.Option(callback=whole(2), help="Images of the whitening.")] = 400,
+    skip_bad: SkipBad = False, no_wait: NoWait = False,
 ) -> None:
     """Train a network to rank, by hard triplets. A killed run goes on when started again, to the same result.
 
@@ -116,23 +136,21 @@ def train_command(
     given = read_yaml(settings) | {name: value for name, value in options.items() if value is not None}
     source = str(settings or "options")
     first = from_mapping(STAGES[stage.value], given, source)  # refused before anything is read
-    _check_options(stage, out, graphs, dim, whiten_images)
+    _check_options(stage, graphs, dim)
     pick_device(first.device)
     with processes(first.timeout), waiting(not no_wait):
         messages.quiet = not is_main()
-        training, held_out = _train_and_validation(images, validation, first.seed, Path(out))
+        training, held_out = _train_and_validation(images, validation, first.seed, out, skip_bad)
         _check_collection(stage, training, held_out)
-        kinds = {"levels": levels, "regions": regions and regions.value, "proposals": proposals}
+        kinds = {"levels": levels, "regions": regions, "proposals": proposals}
         model = _network(network, dim, kinds)
         with training_folder(out) as folder:
             wait()
             run = _Run(stage.value, preset and preset.value, given, source, folder, started)
             trained = _trained(run, model, training, held_out, graphs, validation is None, dim, whiten_images)
             if is_main():
-                with whole_file(folder / CURVES) as temporary:
-                    training_curves(trained.history, f"{folder.name}: {stage.value}").savefig(
-                        temporary, format="png", dpi=130)
-    _tell_result(trained, stage, Path(out))
+                save_figure(training_curves(trained.history, f"{folder.name}: {stage.value}"), folder / CURVES)
+    _tell_result(trained, stage, out)
 
 
 class _Run:
@@ -182,25 +200,25 @@ class _Run:
             return settings
         _tell_settings(self.stage, self.preset or "laptop", settings, self.given, training)
         if rank_and_count()[1] > 1:
-            messages.print(f"{settings.updates} updates; how long they take isn't measured with several processes")
+            say(f"{settings.updates} updates; how long they take isn't measured with several processes")
             return settings
-        messages.print("measuring one update on a few images …")
+        say("measuring one update on a few images …")
         timing = measure(self.stage, model, training, settings, held_out)
         if self.preset != "paper" and "updates" not in self.given:
             left = SECONDS - (time.monotonic() - self.started)
             chosen = within(self.stage, timing.updates(self.stage, settings, left))
             settings = from_mapping(STAGES[self.stage], asdict(settings) | chosen | self.given, self.source)
-        messages.print(f"{settings.updates} updates of about {timing.update:.1f} s, and validation: about "
-                       f"{_duration(timing.seconds(settings))}")
+        say(f"{settings.updates} updates of about {timing.update:.1f} s, and validation: "
+            f"{duration(timing.seconds(settings))}")
         return settings
 
     def _tell_rest(self, settings: LoopSettings) -> None:
         log = read_log(self.folder / LOG) if (self.folder / LOG).exists() else []
         seconds = [row["seconds"] for row in log if row["seconds"] is not None]
         left = settings.updates - self.done
-        about = f", about {_duration(left * sum(seconds) / len(seconds))}" if seconds and left else ""
-        messages.print(f"{self.folder}: goes on with the settings of its start, {left} of {settings.updates} updates "
-                       f"left{about}", markup=False, soft_wrap=True)
+        about = f", {duration(left * sum(seconds) / len(seconds))}" if seconds and left else ""
+        say(f"{self.folder}: goes on with the settings of its start, {left} of {settings.updates} updates "
+                       f"left{about}")
 
 
 def _trained(run: _Run, model: RMAC, training: LabelledImages, held_out: LabelledImages, graphs: Path | None,
@@ -214,7 +232,7 @@ def _trained(run: _Run, model: RMAC, training: LabelledImages, held_out: Labelle
         if model.fc is None:
             describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
             if not run.goes_on:
-                messages.print(f"whitening learned on {min(whiten_images, len(training.names))} images of "
+                say(f"whitening learned on {min(whiten_images, len(training.names))} images of "
                                f"{training.name}")
             whiten(model, training, describing, dim=dim or _TRAINED_DIM, images=whiten_images, seed=settings.seed,
                    out=run.folder)
@@ -226,12 +244,7 @@ def _trained(run: _Run, model: RMAC, training: LabelledImages, held_out: Labelle
     return learn(model, training, settings, out=run.folder, validation=held_out)
 
 
-def _check_options(stage: Stage, out: str, graphs: Path | None, dim: int | None, whiten_images: int) -> None:
-    if not out:
-        raise InputError("--out: expected a folder, got an empty text")
-    if dim is not None:
-        whole_number("--dim", dim, 1)
-    whole_number("--whiten-images", whiten_images, 2)
+def _check_options(stage: Stage, graphs: Path | None, dim: int | None) -> None:
     for option, value in (("--graphs", graphs), ("--dim", dim)):
         if stage != _RANKING and value is not None:
             raise InputError(f"{option}: expected in the ranking stage only, got {value}; in classification labels are "
@@ -250,19 +263,20 @@ def _check_collection(stage: Stage, training: LabelledImages, held_out: Labelled
 
 
 def _train_and_validation(images: str, validation: str | None, seed: int,
-                          out: Path) -> tuple[LabelledImages, LabelledImages]:
+                          out: Path, skip_bad: bool) -> tuple[LabelledImages, LabelledImages]:
     collections = []
     for source in (images, validation):
         if source is None:
             continue
         refuse_inside(out, source)
-        collections.append(open_collection(source))
-        tell_missing(collections[-1].missing)
+        collections.append(open_collection(source, skip_bad))
+        for sentence in collections[-1].notes:
+            note(sentence)
     if validation is not None:
         return collections[0], collections[1]
     # Of few images a tenth would be too few to tell a better network from luck.
     training, held_out = hold_out(collections[0], _SHARE_OF_FEW if len(collections[0].names) < SMALL else _SHARE, seed)
-    messages.print(f"{len(held_out.names)} of {len(collections[0].names)} images held out for validation (--validation "
+    say(f"{len(held_out.names)} of {len(collections[0].names)} images held out for validation (--validation "
                    "LIST to choose them)")
     return training, held_out
 
@@ -283,22 +297,14 @@ def _tell_settings(stage: str, preset: str, settings: LoopSettings, given: dict,
     shown = ", ".join(f"{name} {values[name]}" for name in [*names, *(set(given) - set(names))]
                       if name != "updates" or name in given)
     counts = training.counts
-    messages.print(f"preset {preset}, on {pick_device(settings.device)}, for {counts['images']} images of "
-                   f"{counts['landmarks']} landmarks: {escape(shown)}", soft_wrap=True)
+    say(f"preset {preset}, on {pick_device(settings.device)}, for {counts['images']} images of "
+                   f"{counts['landmarks']} landmarks: {shown}")
 
 
 def _tell_result(trained: Trained, stage: Stage, out: Path) -> None:
     tell_bad(trained.bad.items(), out / BAD)
     start = trained.history[0]["validation"]
     measured = "average recall of boxes" if stage == _PROPOSALS else "mAP"
-    messages.print(f"validation {measured} {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "
+    say(f"validation {measured} {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "
                    f"{int(trained.history[-1]['update'])} updates\nnetwork: {out / BEST}\ncurves: {out / CURVES}",
-                   markup=False, soft_wrap=True)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} minutes"
-    return f"{seconds / 3600:.1f} hours" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
+                   markup=False)
