@@ -3,7 +3,7 @@ result."""
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -72,7 +72,7 @@ def duration(seconds: float) -> str:
         return f"about {round(seconds, -1):.0f} s"
     if seconds < 5400:
         return f"about {seconds / 60:.0f} min"
-    return f"about {seconds / 3600:.1f} h"
+    return f"about {seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"about {seconds / 86400:.1f} days"
 
 
 def tell_bad(bad: Iterable[tuple[str, str]], report: Path | None) -> None:

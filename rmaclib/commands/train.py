@@ -218,7 +218,7 @@ class _Run:
         left = settings.updates - self.done
         about = f", {duration(left * sum(seconds) / len(seconds))}" if seconds and left else ""
         say(f"{self.folder}: goes on with the settings of its start, {left} of {settings.updates} updates "
-                       f"left{about}")
+            f"left{about}")
 
 
 def _trained(run: _Run, model: RMAC, training: LabelledImages, held_out: LabelledImages, graphs: Path | None,
@@ -233,7 +233,7 @@ def _trained(run: _Run, model: RMAC, training: LabelledImages, held_out: Labelle
             describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
             if not run.goes_on:
                 say(f"whitening learned on {min(whiten_images, len(training.names))} images of "
-                               f"{training.name}")
+                    f"{training.name}")
             whiten(model, training, describing, dim=dim or _TRAINED_DIM, images=whiten_images, seed=settings.seed,
                    out=run.folder)
         settings = run.timed(settings, model, training, held_out)
@@ -277,7 +277,7 @@ def _train_and_validation(images: str, validation: str | None, seed: int,
     # Of few images a tenth would be too few to tell a better network from luck.
     training, held_out = hold_out(collections[0], _SHARE_OF_FEW if len(collections[0].names) < SMALL else _SHARE, seed)
     say(f"{len(held_out.names)} of {len(collections[0].names)} images held out for validation (--validation "
-                   "LIST to choose them)")
+        "LIST to choose them)")
     return training, held_out
 
 
@@ -298,7 +298,7 @@ def _tell_settings(stage: str, preset: str, settings: LoopSettings, given: dict,
                       if name != "updates" or name in given)
     counts = training.counts
     say(f"preset {preset}, on {pick_device(settings.device)}, for {counts['images']} images of "
-                   f"{counts['landmarks']} landmarks: {shown}")
+        f"{counts['landmarks']} landmarks: {shown}")
 
 
 def _tell_result(trained: Trained, stage: Stage, out: Path) -> None:
@@ -306,5 +306,4 @@ def _tell_result(trained: Trained, stage: Stage, out: Path) -> None:
     start = trained.history[0]["validation"]
     measured = "average recall of boxes" if stage == _PROPOSALS else "mAP"
     say(f"validation {measured} {start:.4f} before, {trained.score:.4f} after {trained.best_update} of "
-                   f"{int(trained.history[-1]['update'])} updates\nnetwork: {out / BEST}\ncurves: {out / CURVES}",
-                   markup=False)
+        f"{int(trained.history[-1]['update'])} updates\nnetwork: {out / BEST}\ncurves: {out / CURVES}")
