@@ -1,4 +1,4 @@
-"""The first stage of learning (Section 4.2): the backbone learns to name landmarks, by cross-entropy.
+"""The first stage of learning (Section 4.2): the backbone learns to classify landmarks, by cross-entropy.
 
 It makes the features of landmarks; the second stage (rmaclib.learning.training) makes distances of them.
 """
@@ -42,7 +42,7 @@ WHITENING_IMAGES = 400
 
 @settings
 class ClassifySettings(LoopSettings):
-    """How a network learns to name landmarks. Defaults are the paper's, where they are known (Section 4.2).
+    """How a network learns to classify landmarks. Defaults are the paper's, where they are known (Section 4.2).
 
     batch: images of an update; every image has its turn before one comes again
     shorter: an image is resized so that its shorter side is a random number of pixels in this range
@@ -114,7 +114,7 @@ class Classifier(nn.Module):
 def train_classifier(network: RMAC, collection: LabelledImages, settings: ClassifySettings | None = None, *,
                      out: str | os.PathLike, validation: LabelledImages | None = None,
                      progress: bool = True, watch: Callable[[list[dict]], object] | None = None) -> Trained:
-    """Train the backbone of a network to name the landmarks of a collection (Section 4.2), in place.
+    """Train the backbone of a network to classify the landmarks of a collection (Section 4.2), in place.
 
     out: folder for best.safetensors, log.csv and the state; resuming as in training.train
     validation: images among which retrieval is measured, by R-MAC on the backbone, see ClassifySettings.dim: the best
@@ -126,7 +126,7 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
     log.csv has loss and accuracy on the update's images, before the update.
     Batch normalisation keeps the statistics that the network came with. Images that can't be read are left out
     and listed in Trained.bad and bad.txt.
-    raises LearningError: a single label; a loss that is not finite; a folder of another run
+    raises LearningError: a single label; training that diverges; a folder of another run
     """
     settings = settings or ClassifySettings()
     if len(set(collection.labels)) < 2:
