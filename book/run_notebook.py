@@ -17,6 +17,8 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
+from rmaclib.environment import prepare_process
+
 GIVEN_BY_THE_RUNNER = ("profile", "output")
 
 
@@ -103,6 +105,7 @@ def main() -> int:
     parser.add_argument("--profile", required=True, help="YAML file, notebooks/profiles/NAME.yml")
     parser.add_argument("--output", required=True, help="folder, _build/NAME")
     options = parser.parse_args()
+    prepare_process()  # the notebook's process inherits it
     try:
         run(options.notebook, options.profile, options.output)
     except (OSError, ValueError, RuntimeError) as error:

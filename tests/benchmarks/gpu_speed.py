@@ -35,6 +35,7 @@ from torch import Tensor
 from rmaclib.backbones import create_backbone
 from rmaclib.datasets import open_collection
 from rmaclib.datasets.types import LabelledImages
+from rmaclib.environment import prepare_process
 from rmaclib.images import read_image, resize_longer
 from rmaclib.learning import TrainSettings, Tuples, Views, accumulate, train, triplet
 from rmaclib.learning.loop import repeatable
@@ -137,6 +138,7 @@ def learned(images: LabelledImages, settings: TrainSettings) -> tuple[float, flo
 
 
 def main() -> int:
+    prepare_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="resnet101")
     parser.add_argument("--size", type=int, default=800)

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from rmaclib.cleaning import CleanSettings, clean
 from rmaclib.datasets import LabelledImages, open_collection
+from rmaclib.environment import prepare_process
 from rmaclib.learning import Relations, Tuples, Views, accumulate, mine, triplet, verified_pairs
 from rmaclib.results import record
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
@@ -163,6 +164,7 @@ def gradient(network: RMAC) -> Tensor:
 
 
 def main() -> int:
+    prepare_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", type=Path, default=Path("_build/photos/cleaning/landmarks48"),
                         help="folder of a cleaning run on landmarks48")
