@@ -1,3 +1,4 @@
+import copy
 import json
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_shared_features_equal_networks_apart(data, lite0):
     for name, network in apart.items():
         assert np.allclose(split[name], describe(network, data.paths[:4], FAST).vectors, atol=1e-5)
     with pytest.raises(ValueError, match="same backbone"):
-        other = RMAC(lite0.settings, torch.nn.Module())
+        other = RMAC(lite0.settings, copy.deepcopy(lite0.backbone))
         SharedFeatures({"one": lite0, "two": other})
 
 
