@@ -106,7 +106,7 @@ def test_the_time_is_told_before_the_first_update_and_a_run_that_goes_on_keeps_w
         result = run(*arguments)
     said = result.stderr
     assert "preset laptop, on cpu, for 15 images of 5 landmarks: optimizer adamw, lr 0.0001" in said
-    assert said.index("measuring one update") < said.index("8 updates of about") < said.index("validation: about")
+    assert said.index("measuring one update") < said.index("8 updates of about") < said.index("and validation: ")
     assert read_state(tmp_path / "out").update == 2
     # On a slower day fewer updates would be chosen, and a whitening could differ in its last digits.
     monkeypatch.setattr(train_module, "SECONDS", 0)
