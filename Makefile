@@ -31,10 +31,11 @@ book: $(READY)  ## build the book; PROFILE=embedded (the data set in the reposit
 
 test: $(READY)  ## run the tests
 	$(BIN)/ruff check --quiet .
-	$(BIN)/pytest -q
+	@# A process for each of two cores, each of which computes on one.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal
 
 attack: $(READY)  ## kill, damage and crowd everything that writes or reads files, for at most 20 minutes
-	RMAC_ATTACK=whole timeout --signal=INT 1200 $(BIN)/pytest -q -n 2 tests/attack
+	RMAC_ATTACK=whole OMP_NUM_THREADS=1 timeout --signal=INT 1200 $(BIN)/pytest -q -n 2 tests/attack
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=.
