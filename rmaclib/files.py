@@ -20,8 +20,18 @@ from pathlib import Path
 
 from rmaclib.errors import OutputError, RmacError
 
-# Host, process, number: whose file it is can be told when that process is gone.
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+def _machine() -> str:
+    """Eight digits for this machine, or this container of it: where a process number means the same process."""
+    try:
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        processes = ""
+    return hashlib.sha256(f"{socket.gethostname()} {processes}".encode()).hexdigest()[:8]
+
+
+# Machine, process, number: whose file it is can be told when that process is gone.
+_HOST = _machine()
 _TEMPORARY = re.compile(r"\.rmac-([0-9a-f]{8})-([0-9]+)-[0-9]+(\..*)?")
 _numbers = count()
 _swept: set[Path] = set()  # folders in which this process has looked for left-overs
@@ -199,7 +209,7 @@ def _both(before, now) -> str:
 def need_space(folder: str | os.PathLike, size: int, what: str) -> None:
     """raises OutputError when the disk of a folder, which need not be there yet, has fewer than `size` bytes free."""
     place = Path(folder).absolute()
-    while not place.exists():
+    while not os.path.exists(place):
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < size:

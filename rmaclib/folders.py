@@ -6,6 +6,7 @@ replaced and never removed. A lock beside the marker keeps a second process wait
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock, Timeout
 
 from rmaclib.errors import InputError, OutputError
-from rmaclib.files import is_temporary, read_json, sweep, write_json
+from rmaclib.files import is_line, is_temporary, read_json, sweep, write_json
 
 MARKER, LOCK = ".rmac.json", ".rmac.lock"
 _FORMAT, _VERSION = "rmaclib-folder", 1
 _KINDS = {"clean": "a cleaned collection (rmac clean)", "training": "a training run (rmac train)",
           "descriptors": "descriptors (rmac describe)", "index": "an index (rmac index)"}
+_SYSTEMS = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|lost\+found|\.nfs.*")  # that systems put into folders
 _PATIENCE = 0.5  # seconds after which the wait for another process is told
 
 # Whether a folder that another process writes to is waited for; the option --no-wait of the commands.
@@ -58,7 +60,7 @@ class OutputFolder:
         """
         new = set(names) - self._files
         for name in sorted(new):
-            if (self.path / name).exists() or (self.path / name).is_symlink():
+            if os.path.lexists(self.path / name):
                 raise OutputError(f"{self.path / name}: would be replaced, and was not written by this library; move "
                                   "it away, or choose another folder")
         if new:
@@ -85,9 +87,9 @@ class OutputFolder:
         """Remove what killed processes left of files that were being written."""
         for folder in {"", *_folders_of(self._files)}:
             place = self.path / folder
-            if place.is_dir() and not place.is_symlink():
+            if os.path.isdir(place) and not os.path.islink(place):
                 sweep(place, again=True)
-                if folder and not any(name.startswith(f"{folder}/") and (self.path / name).exists()
+                if folder and not any(name.startswith(f"{folder}/") and os.path.lexists(self.path / name)
                                       for name in self._files):
                     self._remove_if_empty(place)
 
@@ -120,11 +122,11 @@ def output_folder(folder: str | os.PathLike, kind: str, *,
       that another process writes to when waiting(False) holds
     """
     path = Path(folder)
-    if not str(folder):
-        raise InputError("output folder: expected a path, got an empty text")
+    if not str(folder) or not is_line(str(folder)):
+        raise InputError(f"output folder: expected a path that is a line of UTF-8 text, got {str(folder)!r}")
     _check_owner(path, kind, recognise)  # before anything is written into it
     # Resolved: a folder that is opened again by another path, through a link, is not to wait for itself.
-    lock = FileLock(path.resolve() / LOCK, is_singleton=True)
+    lock = FileLock(os.path.join(os.path.realpath(path), LOCK), is_singleton=True)
     try:
         path.mkdir(parents=True, exist_ok=True)
         _acquire(lock, path)
@@ -136,7 +138,7 @@ def output_folder(folder: str | os.PathLike, kind: str, *,
             yield _opened[lock.lock_file]  # whose list of files is the one that counts
             return
         opened = _opened[lock.lock_file] = OutputFolder(path, kind, files)
-        if not (path / MARKER).exists():
+        if not os.path.lexists(path / MARKER):
             opened._write_marker()
         opened.sweep()
         yield opened
@@ -159,11 +161,12 @@ def _acquire(lock: FileLock, path: Path) -> None:
 
 def _check_owner(path: Path, kind: str, recognise: Callable | None) -> set[str]:
     """The files that the folder's marker lists, none of a new one. raises OutputError unless it is ours or empty"""
-    if not path.exists():
-        if path.is_symlink():
+    # Of os.path: what can't be looked at counts as not there, and making the folder then says why.
+    if not os.path.exists(path):
+        if os.path.islink(path):
             raise OutputError(f"{path}: expected a folder to write to, found a link to nothing")
         return set()
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise OutputError(f"{path}: expected a folder to write to, found a file")
     try:
         names = os.listdir(path)
@@ -171,7 +174,8 @@ def _check_owner(path: Path, kind: str, recognise: Callable | None) -> set[str]:
         raise OutputError(f"{path}: can't be read ({error.strerror})") from error
     if MARKER in names:
         return _listed(path, kind)
-    if all(name == LOCK or is_temporary(name) for name in names):
+    names = [name for name in names if name != LOCK and not is_temporary(name) and not _SYSTEMS.fullmatch(name)]
+    if not names:
         return set()
     older = recognise(path) if recognise else None
     if older is None:
@@ -182,7 +186,10 @@ def _check_owner(path: Path, kind: str, recognise: Callable | None) -> set[str]:
 
 
 def _listed(path: Path, kind: str) -> set[str]:
-    marker = read_json(path / MARKER, OutputError, "the list of what was written to this folder", checksum=True)
+    try:
+        marker = read_json(path / MARKER, OutputError, "the list of what was written to this folder", checksum=True)
+    except OutputError as error:
+        raise OutputError(f"{error}; choose another folder") from error
     files = marker.get("files")
     if (marker.get("format") != _FORMAT or not isinstance(files, list)
             or any(not isinstance(name, str) or not _is_inside(name) for name in files)):
@@ -203,11 +210,11 @@ def _is_inside(name: str) -> bool:
 
 def is_output(folder: Path) -> bool:
     """Whether a folder is one that this library writes to: its pictures are never taken for photographs."""
-    return (folder / MARKER).is_file()
+    return os.path.isfile(os.path.join(folder, MARKER))
 
 
 def refuse_inside(out: str | os.PathLike, images: str | os.PathLike) -> None:
     """raises OutputError when `out` is the folder that images are read from, or lies in it."""
-    inner, outer = Path(out).resolve(), Path(images).resolve()
-    if outer.is_dir() and (inner == outer or outer in inner.parents):
+    inner, outer = (Path(os.path.realpath(path)) for path in (out, images))
+    if os.path.isdir(outer) and (inner == outer or outer in inner.parents):
         raise OutputError(f"{out}: expected an output folder outside of the images ({images}), got one inside")

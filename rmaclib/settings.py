@@ -30,7 +30,8 @@ T = TypeVar("T")
 as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 _CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text",
-          "tuple": "a list", "list": "a list", "dataclass": "`name: value`", "dict": "`name: value`"}
+          "tuple": "a list", "list": "a list", "dataclass": "`name: value`", "dict": "`name: value`",
+          "dataclass_exact": "settings of that part"}
 _SHOWN = 3  # mistakes told at once
 
 
@@ -45,6 +46,10 @@ def settings(kind: type[T]) -> type[T]:
 
     @functools.wraps(create)
     def __init__(self, *values, **named):
+        # By name, so that a mistake is told by its field.
+        given = dict(zip((field.name for field in fields(type(self))), values, strict=False))
+        if len(given) == len(values) and not given.keys() & named.keys():
+            values, named = (), given | named
         try:
             create(self, *values, **named)
         except ValidationError as error:
@@ -123,7 +128,7 @@ def _expected(what: str, context: Mapping, message: str) -> str:
               "less_than_equal": ("le", "at most"), "less_than": ("lt", "less than")}
     if what in limits:
         name, words = limits[what]
-        return f"{words} {context[name]:g}" if isinstance(context[name], int | float) else f"{words} {context[name]}"
+        return f"{words} {context[name]}"
     if what == "literal_error":
         return f"one of {context['expected']}"
     if what == "finite_number":

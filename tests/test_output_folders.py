@@ -7,7 +7,7 @@ import time
 import pytest
 
 from rmaclib import files
-from rmaclib.errors import OutputError
+from rmaclib.errors import InputError, OutputError
 from rmaclib.folders import MARKER, is_output, output_folder, refuse_inside, waiting
 
 
@@ -186,3 +186,20 @@ def test_changed_json_is_told(tmp_path):
 def test_checksum_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"123456789")
     assert files.checksum(tmp_path / "a") == "cbf43926"  # the check value of CRC-32
+
+
+def test_paths_that_cannot_be_looked_at_are_told(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("loop", "loop/out", "a" * 300, "", "a\udcff", "two\nlines"):
+        with pytest.raises((OutputError, InputError)):
+            with output_folder(f"{tmp_path}/{name}" if name else "", "index"):
+                pass
+    assert os.listdir(tmp_path) == ["loop"]
+    files.need_space(tmp_path / "loop" / ("a" * 300), 1, "descriptors")
+    refuse_inside(tmp_path / "loop" / "out", tmp_path / "loop")
+
+
+def test_what_systems_put_into_folders_is_passed_over(tmp_path):
+    (tmp_path / ".DS_Store").write_text("")
+    with output_folder(tmp_path, "index"):
+        assert is_output(tmp_path)
