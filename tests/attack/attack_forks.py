@@ -81,6 +81,9 @@ class Forks:
 
 
 def command(*arguments, **options) -> dict:
-    """A command of rmac as a task. Options: timeout in seconds; watched: folder whose changes are counted; kill: number
-    of the change at which it dies, after: as soon as that is made; cwd; limited: to a gigabyte of memory; one_core"""
+    """A command of rmac as a task.
+
+    Options: timeout in seconds; watched: folder whose changes are counted; kill: number of the change at which it dies,
+    after: as soon as that is made, interrupt: Ctrl-C in place of that; cwd; limited: to a gigabyte of memory; one_core
+    """
     return {"arguments": [str(argument) for argument in arguments], **options}

@@ -19,11 +19,13 @@ _CHANGES = {"os.rename": ((0, 2), (1, 3)), "os.remove": ((0, 1),), "os.rmdir": (
 class Killer:
     """Counts changes under a folder; at number `at`, from 1, the process dies.
 
-    at: None only counts; after: dies as soon as the change is made, not before
+    at: None only counts; after: dies as soon as the change is made, not before; interrupt: is interrupted, as by
+    Ctrl-C, in place of dying: what is done about that runs too
     """
 
-    def __init__(self, folder: str, at: int | None, after: bool):
+    def __init__(self, folder: str, at: int | None, after: bool, interrupt: bool):
         self.folder, self.at, self.after = os.path.join(os.path.realpath(folder), ""), at, after
+        self.interrupt = interrupt
         self.count, self.changes = 0, []
         self._lock = threading.Lock()
 
@@ -60,6 +62,9 @@ class Killer:
             self.changes.append(f"{event} {os.path.basename(path)}")
             if self.count != self.at:
                 return
+        if self.interrupt:
+            signal.raise_signal(signal.SIGINT)
+            return
         if not self.after:
             _die()
         # The first thing that Python does once the change is made.

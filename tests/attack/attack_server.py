@@ -147,7 +147,7 @@ def _run(task: dict, place: Path) -> int:
     if task.get("watched"):
         from attack_killer import Killer
 
-        killer = Killer(task["watched"], task.get("kill"), task.get("after", False))
+        killer = Killer(task["watched"], task.get("kill"), task.get("after", False), task.get("interrupt", False))
         killer.start()
     try:
         if "function" in task:
