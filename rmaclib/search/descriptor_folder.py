@@ -67,13 +67,23 @@ def descriptor_files(folder: Path) -> list[str] | None:
     if not contents or not all(set(_IDENTITY) <= content.keys() for content in contents):
         return None
     files = []
-    if folder / META in metas:  # it was written last; beside the chunks of a killed run such files may be the user's
+    if folder / META in metas:  # it was written last
         files = [VECTORS, NAMES, BAD, META]
         files += [name for name in ("network.safetensors",) if (folder / name).is_file()]  # of rmac describe
     if folder / PARTIAL / META in metas:
         files += [f"{PARTIAL}/{META}", *(f"{PARTIAL}/{name}" for name in os.listdir(folder / PARTIAL)
                                          if _CHUNK.fullmatch(name))]
+        # Vectors were written first. Without them what has the other names is the user's.
+        files += [VECTORS, NAMES, BAD] if _has_vectors(folder) else []
     return files
+
+
+def _has_vectors(folder: Path) -> bool:
+    try:
+        _mapped(folder / VECTORS)
+    except DescriptorsError:
+        return False
+    return True
 
 
 def remove_descriptors(folder: Path) -> None:

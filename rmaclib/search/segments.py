@@ -157,8 +157,9 @@ def write_segment(folder: Path, number: int, segment: Segment) -> SegmentEntry:
     raises OutputError when they can't be written
     """
     vectors, names = (folder / name for name in segment_files(number))
-    with whole_file(vectors) as temporary:
-        faiss.write_index(segment.index, str(temporary))
+    # Python writes: of a file that faiss itself opened, an error of the last bytes is lost.
+    with whole_file(vectors) as temporary, temporary.open("wb") as stream:
+        faiss.write_index(segment.index, faiss.PyCallbackIOWriter(stream.write))
     write_text(names, "".join(f"{name}\n" for name in segment.names))
     return SegmentEntry(number, *segment.structure, len(segment.names),
                         (vectors.stat().st_size, names.stat().st_size), (), (checksum(vectors), checksum(names)))

@@ -389,8 +389,9 @@ def test_an_interrupt_ends_the_workers_at_once_and_quietly(tmp_path):
     """A terminal sends it to the workers too."""
     for number in range(150):
         save(tmp_path / "photos" / "castle" / f"{number}.png", texture(number, 400, 400))
-    process = subprocess.Popen([sys.executable, "-m", "rmaclib", "clean", tmp_path / "photos", "--out", tmp_path / "out"],
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    command = [sys.executable, "-m", "rmaclib", "clean", tmp_path / "photos", "--out", tmp_path / "out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               start_new_session=True)
     try:
         told = ""
         while "about" not in told:

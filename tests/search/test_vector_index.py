@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -632,6 +633,23 @@ def test_an_addition_that_cannot_be_written_leaves_the_old_state(tmp_path, monke
     monkeypatch.undo()
     index.save(tmp_path)
     assert len(VectorIndex.load(tmp_path)) == 14
+
+
+def test_a_disk_that_is_full_at_the_last_bytes_is_told(tmp_path):
+    """Too few bytes for a buffer to be written before the file is closed."""
+    built(5).save(tmp_path)
+    index = VectorIndex.load(tmp_path)
+    index.add(sample(50, 1), numbered(50, 5))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises((OSError, OutputError)):
+            index.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert VectorIndex.load(tmp_path).names == tuple(numbered(5))
+    index.save(tmp_path)
+    assert VectorIndex.load(tmp_path).names == tuple(numbered(55))
 
 
 def test_sizes_in_a_file_are_not_believed(small_limits, tmp_path):
