@@ -4,13 +4,12 @@ Chunks of images to find keypoints in, then pairs of blocks of images to match. 
 that was killed goes on with the landmarks that have none.
 """
 
-import multiprocessing
 import os
 import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,7 @@ from rmaclib.environment import environment
 from rmaclib.errors import RmacError
 from rmaclib.files import differences, files_fingerprint
 from rmaclib.images import ImageError
-from rmaclib.workers import end_with_parent
+from rmaclib.workers import end_workers, worker_pool
 
 CHUNK = 16  # images whose keypoints are found by one task
 BLOCK = 64  # images on either side of a matching task: some 4,000 pairs, for 12 MB sent
@@ -76,7 +75,7 @@ def match_landmarks(images: LabelledImages, members: Mapping[int, Sequence[int]]
     for label, indices in tqdm(members.items(), desc="look", unit="class", leave=False,
                                disable=None if progress else True):
         job = _Job(graph_file(folder, label), [images.names[index] for index in indices],
-                   [images.paths[index] for index in indices], settings, neighbours)
+                   [images.paths[index] for index in indices], settings, neighbours, tell)
         if not job.is_done(folder):
             todo.append(job)
     pairs = sum(job.expected_pairs for job in todo)
@@ -154,7 +153,8 @@ class _Job:
     """Matching one landmark: gives tasks, takes their results, writes the graph."""
 
     def __init__(self, path: Path, names: Sequence[str], paths: Sequence[Path], settings: CleanSettings,
-                 neighbours: Neighbours | None):
+                 neighbours: Neighbours | None, tell: Callable[[str], None] | None):
+        self.tell = tell
         self.path, self.names, self.paths = path, tuple(names), list(paths)
         self.settings = settings
         self.neighbours = neighbours if neighbours is not None and len(paths) > settings.exhaustive else None
@@ -231,6 +231,9 @@ class _Job:
         directions = main_directions(root_sift(np.concatenate([self.features[i].descriptors for i in sample])))
         wanted = np.outer(usable, usable)
         if self.neighbours is not None:
+            if self.tell is not None:
+                self.tell(f"landmark {self.path.stem}: {len(usable):,} images are described for their shortlists, "
+                          "which is not in the time above")
             wanted &= _near(self.neighbours(self.paths, self.settings.neighbours), len(usable))
         wanted = np.triu(wanted, 1)
         tasks = []
@@ -346,12 +349,11 @@ def _executor(given: Executor | None) -> Iterator[Executor]:
         yield given
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # The matrix library reads this when a worker loads it. Workers are spawned, not forked: a forked one may hang
-    # on a lock that a thread of this process held.
+    # The matrix library reads this when a worker loads it.
     with (environment({name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}),
-          ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), end_with_parent) as pool):
+          worker_pool(cores) as pool):
         try:
             yield pool
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            end_workers(pool)
             raise

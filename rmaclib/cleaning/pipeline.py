@@ -29,7 +29,7 @@ from rmaclib.cleaning.jobs import (
 from rmaclib.cleaning.keypoints import need_packages
 from rmaclib.cleaning.settings import CleanSettings, clean_settings
 from rmaclib.datasets.lists import can_list
-from rmaclib.datasets.types import LabelledImages
+from rmaclib.datasets.types import DatasetError, LabelledImages
 from rmaclib.files import as_line, is_line
 from rmaclib.settings import whole_number
 
@@ -94,13 +94,17 @@ def clean(images: LabelledImages, settings: CleanSettings | None = None, *, out:
     out, with the reason. Two identical images verify each other; a file that is listed twice counts once, and files
     that a list can't name are left out: see `source.skipped` of what is returned.
     raises CleanError when `out` holds graphs made with other settings, or a worker is killed; OutputError when `out`
-      can't be written or isn't a cleaning run's; InputError; MissingPackageError
+      can't be written or isn't a cleaning run's; DatasetError when a list can name none of the images; InputError;
+      MissingPackageError
     """
     settings = settings or CleanSettings()
     whole_number("ahead", ahead, 1)
     need_packages(settings.keypoints.detector)
     names, paths = images.names, images.paths
     images = images.usable(lambda index: is_line(names[index]) and can_list(list_name(paths[index], out)))
+    if names and not images.names:
+        raise DatasetError(f"{as_line(str(images.root))}: expected images whose paths a list can name, found none: in "
+                           f"it, {as_line(list_name(paths[0], out))} would be one; rename the folder or its images")
     members = landmark_members(images)
     landmarks = []
     with cleaning_folder(out) as opened:

@@ -75,7 +75,7 @@ def write_landmarks_list(path: str | os.PathLike, images: LabelledImages) -> Non
 def can_list(name: str) -> bool:
     """Whether write_landmarks_list can write an image of this name."""
     entry = ListEntry(name, 0, None)
-    return _reads_back(_format(entry), entry)
+    return is_line(name) and _reads_back(_format(entry), entry)
 
 
 def read_csv(path: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:

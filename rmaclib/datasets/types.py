@@ -188,8 +188,10 @@ class LabelledImages:
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """(name, reason) of what was skipped, names as lines of text: for the lists of images that can't be used."""
-        return tuple((as_line(entry.name), entry.reason) for entry in self.skipped if entry.reason != TWICE)
+        """(name, reason) of what was skipped, names as lines of text: for the lists of images that can't be used. The
+        reason begins with the place where there is one."""
+        return tuple((as_line(entry.name), f"{entry.place}: {entry.reason}" if entry.place else entry.reason)
+                     for entry in self.skipped if entry.reason != TWICE)
 
     @property
     def counts(self) -> dict[str, int]:

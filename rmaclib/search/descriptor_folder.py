@@ -8,6 +8,7 @@ whole, what made it, and the checksums of its files.
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from rmaclib.folders import LOCK, MARKER, OutputFolder, output_folder
 VECTORS, NAMES, BAD, META, PARTIAL = "descriptors.npy", "names.txt", "bad.txt", "meta.json", "partial"
 _CHECKED = (VECTORS, NAMES)  # files whose checksums are in meta.json
 _IDENTITY = ("network", "weights", "settings", "images")
+_CHUNK = re.compile(r"[0-9]{6,}\.npz")
 _FLOAT = np.dtype("<f4")
 
 
@@ -64,16 +66,31 @@ def descriptor_files(folder: Path) -> list[str] | None:
         return None
     if not contents or not all(set(_IDENTITY) <= content.keys() for content in contents):
         return None
-    chunks = [f"{PARTIAL}/{path.name}" for path in (folder / PARTIAL).glob("[0-9]*.npz")]
-    beside = [name for name in ("network.safetensors",) if (folder / name).is_file()]  # of rmac describe
-    return [VECTORS, NAMES, BAD, META, f"{PARTIAL}/{META}", *chunks, *beside]
+    files = []
+    if folder / META in metas:  # it was written last
+        files = [VECTORS, NAMES, BAD, META]
+        files += [name for name in ("network.safetensors",) if (folder / name).is_file()]  # of rmac describe
+    if folder / PARTIAL / META in metas:
+        files += [f"{PARTIAL}/{META}", *(f"{PARTIAL}/{name}" for name in os.listdir(folder / PARTIAL)
+                                         if _CHUNK.fullmatch(name))]
+        # Vectors were written first. Without them what has the other names is the user's.
+        files += [VECTORS, NAMES, BAD] if _has_vectors(folder) else []
+    return files
+
+
+def _has_vectors(folder: Path) -> bool:
+    try:
+        _mapped(folder / VECTORS)
+    except DescriptorsError:
+        return False
+    return True
 
 
 def remove_descriptors(folder: Path) -> None:
     """Remove the files of a run, and the folder unless something else is in it. raises OutputError"""
     with descriptors_folder(folder) as out:
         out.remove(out.listed())
-    for name in (MARKER, LOCK):
+    for name in (LOCK, MARKER):  # in this order: a folder with a marker is looked at again after a kill
         (folder / name).unlink(missing_ok=True)
     if not os.listdir(folder):
         folder.rmdir()

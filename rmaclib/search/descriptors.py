@@ -236,8 +236,10 @@ def _describe_to_folder(network: RMAC | SharedFeatures, items: Sequence[_Item], 
                         settings: DescribeSettings, folder: Path, progress: bool,
                         unfit: Sequence[tuple[str, str]], repeated: Sequence[str]) -> Descriptors:
     with descriptors_folder(folder) as out:
+        made_with = asdict(settings)
+        del made_with["device"]  # the machine's, not the descriptors'
         identity = {"network": network_settings(network), "weights": fingerprint(network),
-                    "settings": asdict(settings), "images": images_fingerprint(items, names)}
+                    "settings": made_with, "images": images_fingerprint(items, names)}
         run = Run(out, identity, [len(chunk) for chunk in _chunks(items)], network.dim)
         if not run.is_finished:
             for number, chunk in _described(network, items, settings, progress, run.done):

@@ -18,7 +18,7 @@ from rmaclib.checkpoints import CheckpointError, fingerprint, load_checkpoint, s
 from rmaclib.datasets import EXTENSIONS, open_images
 from rmaclib.errors import InputError
 from rmaclib.files import as_line, differences, is_line
-from rmaclib.folders import MARKER, OutputFolder, refuse_inside
+from rmaclib.folders import LOCK, MARKER, OutputFolder, refuse_inside
 from rmaclib.images import Box, read_image
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
 from rmaclib.search.descriptor_folder import tell_repeated
@@ -136,7 +136,7 @@ class Index:
             # Named after the images, so that what is left of another addition isn't in the way.
             place = Path(folder) / describing_folder(images_fingerprint([(file, None) for file in files], names))
             with index_folder(folder) as out:
-                out.will_write([f"{place.name}/{MARKER}"])
+                out.will_write([f"{place.name}/{name}" for name in (MARKER, LOCK)])
         found = describe(self.network, files, self.settings, names=names, out=place, progress=progress)
         self.vectors.add(found.vectors, found.names, progress)
         self.bad += found.bad

@@ -1,8 +1,6 @@
 """Shortlists for cleaning: the nearest images of a class by global descriptor (Section 3, for large classes)."""
 
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import lru_cache
@@ -13,7 +11,7 @@ import numpy as np
 from rmaclib.environment import environment
 from rmaclib.errors import RmacError
 from rmaclib.settings import whole_number
-from rmaclib.workers import end_with_parent
+from rmaclib.workers import end_workers, worker_pool
 
 # glibc gives memory back that it would keep for the next image, and oneDNN keeps what it made for few shapes of images
 # only: a quarter of what describing takes beside the libraries.
@@ -38,10 +36,17 @@ class DescriptorNeighbours:
     def __init__(self, network: str, size: int = 320):
         whole_number("size", size, 1)
         self._ask = network, size
-        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent)
-        with environment(_SPARING):
-            # It starts with its first task.
-            self.name, self.identity = self._process.submit(_name_and_identity, *self._ask).result()
+        self._process = worker_pool(1)
+        try:
+            with environment(_SPARING):
+                # It starts with its first task.
+                self.name, self.identity = self._process.submit(_name_and_identity, *self._ask).result()
+        except BrokenProcessPool as error:
+            raise NeighboursError(f"{network}: the process that loads it for shortlists was killed; it needs a "
+                                  "gigabyte of memory") from error
+        except BaseException:
+            self.close()
+            raise
 
     def __call__(self, paths: Sequence[Path], count: int) -> np.ndarray:
         """(N, min(count, M - 1)) int64, nearest first, M the images that can be read; rows of those that can't
@@ -53,8 +58,8 @@ class DescriptorNeighbours:
                                   "killed; it needs a gigabyte of memory") from error
 
     def close(self) -> None:
-        """End the process."""
-        self._process.shutdown()
+        """End the process, whatever it is at."""
+        end_workers(self._process)
 
 
 # What follows runs in the process. Only it may load torch.

@@ -13,7 +13,6 @@ from typing import Annotated, NamedTuple
 import faiss
 import numpy as np
 
-from rmaclib.errors import OutputError
 from rmaclib.files import checksum, whole_file, write_text
 from rmaclib.search.index_folder import SearchIndexError, segment_files
 from rmaclib.search.ranking import unit_rows
@@ -158,12 +157,9 @@ def write_segment(folder: Path, number: int, segment: Segment) -> SegmentEntry:
     raises OutputError when they can't be written
     """
     vectors, names = (folder / name for name in segment_files(number))
-    with whole_file(vectors) as temporary:
-        try:
-            faiss.write_index(segment.index, str(temporary))
-        except RuntimeError as error:
-            reason = "No space left on device" if "No space left" in str(error) else str(error).strip()
-            raise OutputError(f"{vectors}: can't be written ({reason})") from error
+    # Python writes: of a file that faiss itself opened, an error of the last bytes is lost.
+    with whole_file(vectors) as temporary, temporary.open("wb") as stream:
+        faiss.write_index(segment.index, faiss.PyCallbackIOWriter(stream.write))
     write_text(names, "".join(f"{name}\n" for name in segment.names))
     return SegmentEntry(number, *segment.structure, len(segment.names),
                         (vectors.stat().st_size, names.stat().st_size), (), (checksum(vectors), checksum(names)))

@@ -245,7 +245,8 @@ class VectorIndex:
             write_json(path / META, state, checksum=True)
         except BaseException:
             with suppress(OSError, RuntimeError):
-                out.remove(names)  # of a full disk, say: nothing names them
+                # Of a full disk, say. An interrupt may also come when the new meta.json is in place, which names them.
+                out.remove(set(names) - _named_files(path))
             raise
         for segment, entry in zip(self._segments, entries, strict=True):
             segment.entry = entry
@@ -333,6 +334,13 @@ class VectorIndex:
             if name in places or name in given:
                 raise InputError(f"names: {name!r} is {'in the index already' if name in places else 'given twice'}")
             given.add(name)
+
+
+def _named_files(folder: Path) -> set[str]:
+    """The segments' files that meta.json names. raises SearchIndexError: it can't be read"""
+    if not (folder / META).exists():
+        return set()
+    return {name for fields in read_meta(folder)["segments"] for name in segment_files(fields["number"])}
 
 
 def check_count(what: str, value: int, least: int) -> None:

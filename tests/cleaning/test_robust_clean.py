@@ -21,6 +21,7 @@ from rmaclib import cli
 from rmaclib.cleaning import CleanError, CleanSettings, KeypointSettings, clean, jobs, load_graph, save_graph
 from rmaclib.cleaning.report import write_report
 from rmaclib.datasets import LabelledImages, open_collection, open_images
+from rmaclib.datasets.types import DatasetError
 from rmaclib.errors import InputError, OutputError
 from rmaclib.folders import MARKER, is_output
 
@@ -37,7 +38,8 @@ def threads():
 @pytest.fixture
 def pool_of_threads(threads, monkeypatch):
     """The command works in this process: a pool of processes takes seconds to start."""
-    monkeypatch.setattr(jobs, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(jobs, "worker_pool", lambda _: ThreadPoolExecutor(1))
+    monkeypatch.setattr(jobs, "end_workers", ThreadPoolExecutor.shutdown)
 
 
 @pytest.fixture
@@ -166,6 +168,20 @@ def test_a_folder_of_the_older_version_is_taken_over(photos, tmp_path, threads, 
     after = tree(out)
     assert after.pop("graphs/notes.npz") == b"mine"
     assert after == before
+
+
+def test_files_of_the_user_in_an_older_folder_are_not_taken_over(photos, tmp_path, threads):
+    """An older version left graphs only, beside files of the user's that have the names of ours."""
+    images, out = open_collection(photos), tmp_path / "out"
+    run(images, out, threads)
+    for name in (MARKER, ".rmac.lock"):
+        (out / name).unlink()
+    users = ("labels.txt", "images.csv", "landmarks.csv", "settings.json", "report.html")
+    for name in users:
+        (out / name).write_text("mine\n")
+    with pytest.raises(OutputError, match="would be replaced, and was not written by this library"):
+        write_report(run(images, out, threads), SETTINGS, out, 2, progress=False)
+    assert all((out / name).read_text() == "mine\n" for name in users)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -341,3 +357,50 @@ def test_settings_json_is_what_was_used(photos, tmp_path, pool_of_threads):
     assert command(photos, "--out", out, *COUNT).exit_code == 0
     assert json.loads((out / "settings.json").read_text())["keypoints"]["count"] == 150
     assert command(photos, "--out", out, "--settings", out / "settings.json").exit_code == 0
+
+
+# --- names that a list can't have ------------------------------------------------------------------------------------
+
+
+def test_a_root_that_a_list_cannot_name_is_refused_before_the_work(photos, tmp_path, threads, monkeypatch):
+    root = tmp_path / "r\udcff"
+    photos.rename(root)
+    monkeypatch.setattr(jobs, "extract", lambda *_: 1 / 0)
+    with pytest.raises(DatasetError, match=r"r.+udcff': expected images whose paths a list can name.*rename") as raised:
+        run(open_collection(root), tmp_path / "out", threads)
+    assert str(raised.value).isprintable() and not (tmp_path / "out").exists()
+
+
+def test_images_that_a_list_cannot_name_are_left_out(photos, tmp_path, threads):
+    (tmp_path / "r\udcff").mkdir()
+    names = [f"castle/{number}.png" for number in range(3)]
+    paths = [photos / name for name in names]
+    paths[2] = paths[2].rename(tmp_path / "r\udcff" / "2.png")
+    images = LabelledImages("c", tmp_path, tuple(names), tuple(paths), (0,) * 3, (None,) * 3)
+    cleaned = run(images, tmp_path / "out", threads)
+    write_report(cleaned, SETTINGS, tmp_path / "out", progress=False)
+    assert cleaned.clean.names == tuple(names[:2]) and [entry.name for entry in cleaned.source.skipped] == names[2:]
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_ends_the_workers_at_once_and_quietly(tmp_path):
+    """A terminal sends it to the workers too."""
+    for number in range(150):
+        save(tmp_path / "photos" / "castle" / f"{number}.png", texture(number, 400, 400))
+    command = [sys.executable, "-m", "rmaclib", "clean", tmp_path / "photos", "--out", tmp_path / "out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               start_new_session=True)
+    try:
+        told = ""
+        while "about" not in told:
+            told = process.stdout.readline()
+            assert told, "ended before the work began"
+        os.killpg(process.pid, signal.SIGINT)
+        started = time.monotonic()
+        rest = process.communicate(timeout=60)[0]
+        assert time.monotonic() - started < 10
+        assert process.returncode == 130 and "Traceback" not in rest and "Error" not in rest, rest
+    finally:
+        process.kill()

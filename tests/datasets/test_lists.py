@@ -174,6 +174,7 @@ def test_bad_lines_can_be_skipped(tmp_path):
         (f"{tmp_path}/list.txt:2", "no label"), (f"{tmp_path}/list.txt:3", "b.jpg 1 9 5 1 9"),
         (f"{tmp_path}/list.txt:5", "a.jpg")]
     assert "0 numbers" in found.skipped[0].reason and "box" in found.skipped[1].reason
+    assert found.left_out[1] == ("b.jpg 1 9 5 1 9", f"{tmp_path}/list.txt:3: {found.skipped[1].reason}")
     assert "3 files or rows are left out" in found.notes[0]
     with pytest.raises(DatasetError):
         read_landmarks_list(tmp_path / "list.txt")

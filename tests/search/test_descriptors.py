@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -388,10 +389,40 @@ def test_what_an_older_version_wrote_is_loaded(tmp_path):
     (out / "network.safetensors").write_text("of rmac describe")
     assert np.array_equal(load_descriptors(out).vectors, vectors)
     (out / "meta.json").rename(out / "kept")
-    (out / "descriptors.npy").unlink()
     shutil.copytree(out, tmp_path / "killed", ignore=shutil.ignore_patterns("kept"))
     again = describe(network, paths, FAST, out=tmp_path / "killed")  # goes on with its chunk
     assert np.array_equal(again.vectors, vectors) and not (tmp_path / "killed" / "partial").exists()
+
+
+def test_files_of_the_user_beside_an_older_killed_run_are_kept(tmp_path):
+    """It had written chunks only: what has the names of the rest isn't its own."""
+    network, paths, out = tiny(), photographs(tmp_path / "jpg", 3), tmp_path / "out"
+    describe(network, paths, FAST, out=out)
+    meta = json.loads((out / "meta.json").read_text())
+    shutil.rmtree(out)
+    (out / "partial").mkdir(parents=True)
+    old = {key: meta[key] for key in ("network", "weights", "settings", "images")}
+    (out / "partial" / "meta.json").write_text(json.dumps(old))
+    (out / "partial" / "1mine.npz").write_text("mine")
+    (out / "names.txt").write_text("mine")
+    with pytest.raises(OutputError, match="names.txt: would be replaced, and was not written by this library"):
+        describe(network, paths, FAST, out=out)
+    (out / "names.txt").rename(out / "other.txt")
+    assert len(describe(network, paths, FAST, out=out).names) == 3
+    assert (out / "other.txt").read_text() == (out / "partial" / "1mine.npz").read_text() == "mine"
+
+
+def test_the_device_is_not_what_descriptors_are_made_of(tmp_path):
+    network, paths, out = tiny(), photographs(tmp_path / "jpg", 3), tmp_path / "out"
+    vectors = describe(network, paths, replace(FAST, device="auto"), out=out).vectors
+    before = (out / "descriptors.npy").stat().st_mtime_ns
+    assert np.array_equal(describe(network, paths, FAST, out=out).vectors, vectors)
+    meta = json.loads((out / "meta.json").read_text())  # as older versions wrote it
+    del meta["checksum"], meta["checksums"]
+    meta["settings"]["device"] = "cuda:1"
+    (out / "meta.json").write_text(json.dumps(meta))
+    assert np.array_equal(describe(network, paths, FAST, out=out).vectors, vectors)
+    assert (out / "descriptors.npy").stat().st_mtime_ns == before
 
 
 def test_another_run_in_an_older_folder_is_told(tmp_path):

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from rmaclib.backbones import Backbone
 from rmaclib.checkpoints import save_checkpoint
 from rmaclib.errors import OutputError
 from rmaclib.images import ImageError
-from rmaclib.rmac import RMAC
+from rmaclib.rmac import RMAC, NetworkSettings
 from rmaclib.search import index as index_module
 from rmaclib.search.descriptors import DescribeSettings, describe, describe_image
 from rmaclib.search.index import Index
+from rmaclib.search.index_folder import index_folder, remove_descriptions
 from rmaclib.search.ranking import rank
 from rmaclib.search.vector_index import SearchIndexError, VectorIndex
 
@@ -240,6 +243,43 @@ def test_left_overs_of_a_killed_addition_go_with_the_next_save(pictures, lite0, 
     assert not list(out.glob("describing-*")) and len(Index.load(out, lite0)) == 2
     marker = json.loads((out / ".rmac.json").read_text())
     assert set(marker["files"]) | {".rmac.json", ".rmac.lock"} == set(os.listdir(out))
+
+
+def test_a_kill_anywhere_around_descriptions_leaves_nothing_of_them(pictures, tmp_path, monkeypatch):
+    """Before each rename and removal of a file: what is left goes with the next save."""
+    class Killed(BaseException):
+        pass
+
+    def counted(call):
+        def counting(path, *arguments, **options):
+            nonlocal count
+            count += "describing-" in str(path)
+            if count == last:
+                raise Killed  # also at all that a killed process wouldn't do any more
+            return call(path, *arguments, **options)
+        return counting
+
+    body = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU())
+    network = RMAC(NetworkSettings("tiny", levels=2), Backbone("tiny", body, 8, 8, (0.5,) * 3, (0.5,) * 3)).eval()
+    start, last, count, finished = tmp_path / "start", 0, 0, False
+    Index.build(pictures[:1], network, SMALL, out=start)
+    for owner, name in ((os, "replace"), (os, "unlink"), (os, "rmdir")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+    while not finished:
+        last, count = last + 1, 0
+        out = tmp_path / f"index {last}"
+        shutil.copytree(start, out)
+        try:
+            index = Index.load(out, network)
+            index.add(pictures[1:2], progress=False)
+            index.save(out)
+            finished = True
+        except Killed:
+            count = -10**6
+        with index_folder(out) as opened:
+            remove_descriptions(opened)
+        assert not list(out.glob("describing-*")), last
+    assert last > 5
 
 
 def test_what_others_added_is_taken_over(pictures, lite0, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from PIL import Image
 from rmaclib.backbones import BackboneError
 from rmaclib.checkpoints import save_checkpoint
 from rmaclib.errors import InputError
+from rmaclib.search import neighbours as neighbours_module
 from rmaclib.search.descriptors import DescribeSettings, describe
 from rmaclib.search.neighbours import DescriptorNeighbours, NeighboursError
 
@@ -72,6 +73,16 @@ def test_a_killed_process_is_told(lite0, paths, tmp_path):
         os.kill(number, signal.SIGKILL)
         with pytest.raises(NeighboursError, match="describes 6 images for shortlists was killed"):
             neighbours(paths, 2)
+
+
+def test_a_process_that_is_killed_while_it_loads_is_told(monkeypatch):
+    monkeypatch.setattr(neighbours_module, "_name_and_identity", end_itself)
+    with pytest.raises(NeighboursError, match="efficientnet_lite0: the process that loads it .* was killed"):
+        DescriptorNeighbours("efficientnet_lite0", 64)
+
+
+def end_itself(*_):
+    os._exit(1)
 
 
 def test_cleaning_does_not_load_torch():

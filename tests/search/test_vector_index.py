@@ -1,9 +1,13 @@
+import errno
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -13,6 +17,7 @@ from rmaclib.errors import OutputError
 from rmaclib.files import write_json
 from rmaclib.search import vector_index
 from rmaclib.search.crowd import crowd
+from rmaclib.search.index_folder import segment_files
 from rmaclib.search.ranking import rank, unit_rows
 from rmaclib.search.vector_index import SearchIndexError, VectorIndex, choose_structure
 
@@ -319,7 +324,8 @@ from rmaclib.search.vector_index import VectorIndex
 
 folder, kills = sys.argv[1], int(sys.argv[2])
 def vectors(first, count):
-    return np.sin(np.arange(first, first + count)[:, None] * np.arange(1.0, 9.0)).astype(np.float32)
+    # From 1: a vector of zeros has no direction.
+    return np.sin(np.arange(first + 1, first + count + 1)[:, None] * np.arange(1.0, 9.0)).astype(np.float32)
 
 def following(state):  # added, looked through for removals -> the next state
     added, looked = state
@@ -379,6 +385,57 @@ def test_killed_50_times_while_adding_and_saving(tmp_path):
     assert done.returncode == 0, done.stderr
     added, left_overs = map(int, done.stdout.split())
     assert added > 200 and left_overs >= 3  # some were killed in the middle of a save
+
+
+class Breakpoints:
+    """Raises an error at one of the calls that a save changes the disk with, before or after it."""
+
+    CALLS = ((os, "replace"), (os, "fsync"), (os, "unlink"), (faiss, "write_index"), (Path, "write_text"))
+
+    def __init__(self, monkeypatch, error, after):
+        self.error, self.after, self.wanted, self.count = error, after, None, 0
+        for owner, name in self.CALLS:
+            monkeypatch.setattr(owner, name, self.watched(getattr(owner, name)))
+
+    def watched(self, call):
+        def watching(*arguments, **options):
+            self.count += 1
+            chosen = self.count == self.wanted
+            if chosen and not self.after:
+                raise self.error
+            result = call(*arguments, **options)
+            if chosen:
+                raise self.error
+            return result
+        return watching
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")])
+def test_an_interrupt_or_error_anywhere_in_a_save_leaves_an_index(tmp_path, monkeypatch, error, after):
+    """The old state or the new one, and the next save brings the new one."""
+    built(5).save(tmp_path / "start")
+    breakpoints = Breakpoints(monkeypatch, error, after)
+    ended, number = {"old": 0, "new": 0}, 0
+    while True:
+        number += 1
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "start", folder)
+        index = VectorIndex.load(folder)
+        index.add(sample(6, 1), numbered(6, 5))  # takes the first segment in
+        breakpoints.wanted, breakpoints.count = number, 0
+        with suppress(KeyboardInterrupt, OSError, OutputError):
+            index.save(folder)
+        happened, breakpoints.wanted = breakpoints.count >= number, None
+        state = {5: "old", 11: "new"}[len(VectorIndex.load(folder))]
+        index.save(folder)
+        assert VectorIndex.load(folder).names == tuple(numbered(11))
+        named = {name for segment in index._segments for name in segment_files(segment.entry.number)}
+        assert set(os.listdir(folder)) == {".rmac.json", ".rmac.lock", "meta.json", *named}
+        if not happened:
+            break
+        ended[state] += 1
+    assert ended["old"] > 5 and ended["new"] > 1, ended
 
 
 # --- several writers, and what older versions wrote ---------------------------------------------------------------
@@ -576,6 +633,23 @@ def test_an_addition_that_cannot_be_written_leaves_the_old_state(tmp_path, monke
     monkeypatch.undo()
     index.save(tmp_path)
     assert len(VectorIndex.load(tmp_path)) == 14
+
+
+def test_a_disk_that_is_full_at_the_last_bytes_is_told(tmp_path):
+    """Too few bytes for a buffer to be written before the file is closed."""
+    built(5).save(tmp_path)
+    index = VectorIndex.load(tmp_path)
+    index.add(sample(50, 1), numbered(50, 5))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises((OSError, OutputError)):
+            index.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert VectorIndex.load(tmp_path).names == tuple(numbered(5))
+    index.save(tmp_path)
+    assert VectorIndex.load(tmp_path).names == tuple(numbered(55))
 
 
 def test_sizes_in_a_file_are_not_believed(small_limits, tmp_path):
