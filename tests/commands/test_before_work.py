@@ -263,6 +263,33 @@ def test_a_search_that_fails_keeps_the_old_picture(photos, tmp_path, lite0, monk
     assert (tmp_path / "n.png").read_bytes() == before and not list(tmp_path.glob(".rmac-*"))
 
 
+def test_a_search_never_replaces_what_it_reads(photos, tmp_path, lite0, no_network):
+    paths = sorted(photos.rglob("*.jpg"))
+    Index.build(paths, lite0, DescribeSettings((32,)), out=tmp_path / "i")
+    query = shutil.copy(paths[0], tmp_path / "q.jpg")
+    (tmp_path / "link.jpg").symlink_to(query)
+    (tmp_path / "there").symlink_to(photos)
+    before = tree(tmp_path)
+    indexed = paths[1].relative_to(photos)
+    for out in (query, tmp_path / "link.jpg", paths[1], tmp_path / "there" / indexed):
+        refused(run("search", tmp_path / "i", query, "--out", out), OutputError, str(out), "nothing was changed")
+    assert tree(tmp_path) == before
+
+
+def test_proposals_never_replace_what_is_read(photos, tmp_path, no_network):
+    paths, listed = sorted(photos.rglob("*.jpg")), tmp_path / "my.csv"
+    listed.write_text("path\n" + "".join(f"{path}\n" for path in paths))
+    network = proposing(tmp_path)
+    before = tree(tmp_path)
+    for images in (listed, photos):
+        command = ("propose", images, "--network", network)
+        for option in (("--out", paths[2]), ("--out", network), ("--picture", paths[2])):
+            refused(run(*command, *option), OutputError, option[1].name, "nothing was changed")
+    refused(run("propose", listed, "--network", network, "--out", tmp_path / "i" / ".." / "my.csv"), OutputError,
+            "my.csv")
+    assert tree(tmp_path) == before
+
+
 def test_a_box_outside_of_the_query_is_refused_first(photos, tmp_path):
     query = min(photos.rglob("*.jpg"))
     search = ("search", tmp_path / "no_index")
