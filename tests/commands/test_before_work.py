@@ -248,6 +248,27 @@ def test_what_takes_long_is_told(capsys, monkeypatch):
     assert capsys.readouterr().err == "opening x …\n"
 
 
+def slow(function):
+    def later(*arguments, **options):
+        common.threading.Event().wait(0.3)
+        return function(*arguments, **options)
+    return later
+
+
+def test_opening_is_told(photos, little, tmp_path, lite0, monkeypatch):
+    from rmaclib.commands import clean
+
+    Index.build(sorted(photos.rglob("*.jpg")), lite0, DescribeSettings((32,)), out=tmp_path / "i")
+    told = []
+    monkeypatch.setattr(common, "_PATIENCE", 0.05)
+    monkeypatch.setattr(common, "say", told.append)
+    monkeypatch.setattr(clean, "open_collection", slow(clean.open_collection))
+    assert run("clean", photos, "--out", tmp_path / "i").exit_code == 1  # it is an index
+    monkeypatch.setattr(Index, "load", slow(Index.load))
+    assert run("index", photos, "--out", tmp_path / "i").exit_code == 0
+    assert f"looking for images in {photos} …" in told and f"opening {tmp_path / 'i'} …" in told
+
+
 def test_the_time_is_told_before(photos, little, tmp_path, monkeypatch):
     from rmaclib.commands import network
 
