@@ -24,7 +24,7 @@ class _Entry(NamedTuple):
 
 _GOES_ON = "the same command goes on where it was"
 
-# Each is in the module of rmaclib.commands that has its name, imported when the command is asked for: what a network
+# Each is in the module of rmaclib.commands that has its name, imported when the command is called: what a network
 # needs takes seconds and 700 MB of memory, more than all that cleaning a class holds.
 _COMMANDS = {
     "clean": _Entry("Clean a noisy collection: keep what shows the same thing, with boxes.", _GOES_ON),

@@ -113,7 +113,7 @@ def test_index_then_search(little, tmp_path):
 def test_searching_in_an_empty_index(tmp_path, lite0, little):
     Index.build([], lite0, DescribeSettings((64,)), out=tmp_path / "i")
     result = run("search", tmp_path / "i", min((little / "jpg").iterdir()), "--out", tmp_path / "x.png")
-    assert isinstance(result.exception, SearchIndexError) and "holds no images" in str(result.exception)
+    assert isinstance(result.exception, SearchIndexError) and "contains no images" in str(result.exception)
 
 
 def test_a_mistyped_command():

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rmaclib.cleaning import CleanSettings, clean
-from rmaclib.cleaning.folder import LIST, cleaning_folder
+from rmaclib.cleaning.folder import IMAGE_TABLE, LIST, cleaning_folder
 from rmaclib.cleaning.keypoints import DETECTORS
 from rmaclib.cleaning.report import write_report
 from rmaclib.commands.common import choice, command_group, note, say, telling
@@ -104,14 +104,14 @@ def clean_command(
     kept, every = len(cleaned.clean.names), len(cleaned.source.names)
     say(f"{kept} of {every} images of {len(cleaned.landmarks)} landmarks kept ({kept / max(every, 1):.1%}), "
         f"{time.monotonic() - started:.0f} s")
-    say(f"list: {out / LIST}\nreport: {page}")
+    say(f"list: {out / LIST}\nevery image, and why it was dropped: {out / IMAGE_TABLE}\nreport: {page}")
 
 
 def _clean_settings(file: Path | None, graph: Mapping, keypoints: Mapping) -> CleanSettings:
     """Settings of a YAML file, or the defaults; graph, keypoints: option -> (field, value), which go before them."""
     given = read_settings(CleanSettings, file)
     parts = _with_options(given.graph, graph)
-    # Weaker edges than asked for need not be kept; as weak ones as asked for must be.
+    # Weaker edges than the threshold need not be kept; those at the threshold must be.
     least = min(given.verification.min_inliers, parts.threshold)
     return replace(given, graph=parts, verification=replace(given.verification, min_inliers=least),
                    keypoints=_with_options(given.keypoints, keypoints))

@@ -66,7 +66,7 @@ def index_command(
     enlarge: Enlarge = False, device: Device = "auto", precision: Precision = "auto", seed: Seed = 0,
     skip_bad: SkipBad = False, no_wait: NoWait = False,
 ) -> None:
-    """Make an index of images, to be asked by `rmac search`. A killed run goes on when started again.
+    """Make an index of images, to be searched by `rmac search`. A killed run goes on when started again.
 
     Examples:
 
@@ -99,7 +99,7 @@ def index_command(
         bad = (*collection.left_out, *index.bad)
         _list_bad(bad, folder)
     tell_bad(bad, out / BAD)
-    say(f"{added:,} images added; {out} holds {index}")
+    say(f"{added:,} images added; {out} contains {index}")
 
 
 def _add(index: "Index", paths: Sequence[Path], out: Path) -> int:

@@ -54,7 +54,7 @@ def search_command(
         check_device(device)
         index = Index.load(folder)
     if not len(index):
-        raise SearchIndexError(f"{folder}: holds no images")
+        raise SearchIndexError(f"{folder}: contains no images")
     # Those of its file name: to look at each file of a large index would take longer than the search.
     refuse_replacing(out, (name for name in index.vectors.names if os.path.basename(name) == out.name))
     index.settings = replace(index.settings, crop_order=crop_order, device=device)
