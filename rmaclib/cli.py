@@ -1,4 +1,4 @@
-"""The command line: rmac clean, train, propose, describe, index, search, evaluate, data render."""
+"""The command line: rmac clean, train, propose, describe, index, search, evaluate."""
 
 import sys
 from importlib import import_module
@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rmaclib import __version__
-from rmaclib.commands.common import fail, say, telling
+from rmaclib.commands.common import fail, say, telling, telling_warnings
 from rmaclib.environment import prepare_process
 from rmaclib.errors import RmacError
 
@@ -16,22 +16,24 @@ _REFUSED, _INTERRUPTED = 1, 130  # exit codes, beside 0 and typer's 2
 
 
 class _Entry(NamedTuple):
-    """A command: one line of help, and whether the same command started again goes on where a killed one was."""
+    """A command: one line of help, and what is said of the same command started again when it was stopped."""
 
     help: str
-    goes_on: bool
+    again: str = ""
 
 
-# Each is in the module of rmaclib.commands that has its name, imported when the command is asked for: what a network
+_GOES_ON = "the same command goes on where it was"
+
+# Each is in the module of rmaclib.commands that has its name, imported when the command is called: what a network
 # needs takes seconds and 700 MB of memory, more than all that cleaning a class holds.
 _COMMANDS = {
-    "clean": _Entry("Clean a noisy collection: keep what shows the same thing, with boxes.", True),
-    "train": _Entry("Train a network to rank, by hard triplets.", True),
-    "propose": _Entry("Propose regions that may hold a landmark.", False),
-    "describe": _Entry("Describe images: one vector each.", True),
-    "index": _Entry("Make an index of images, or add to it.", True),
-    "search": _Entry("Find the nearest neighbours of an image in an index.", False),
-    "evaluate": _Entry("Measure a network on a benchmark.", False),
+    "clean": _Entry("Clean a noisy collection: keep what shows the same thing, with boxes.", _GOES_ON),
+    "train": _Entry("Train a network to rank, by hard triplets.", _GOES_ON),
+    "propose": _Entry("Propose regions that may hold a landmark."),
+    "describe": _Entry("Describe images: one vector each.", _GOES_ON),
+    "index": _Entry("Make an index of images, or add to it.", _GOES_ON),
+    "search": _Entry("Find the nearest neighbours of an image in an index."),
+    "evaluate": _Entry("Measure a network on a benchmark.", f"with --out, {_GOES_ON}"),
 }
 _debug = False  # --debug of this run
 
@@ -52,12 +54,13 @@ class _Commands(TyperGroup):
 
     def invoke(self, context):
         try:
-            return super().invoke(context)
+            with telling_warnings():
+                return super().invoke(context)
         except KeyboardInterrupt as error:
             if _debug:
                 raise
-            goes_on = _COMMANDS[context.invoked_subcommand].goes_on if context.invoked_subcommand else False
-            say("stopped" + ("; the same command goes on where it was" if goes_on else ""))
+            again = _COMMANDS[context.invoked_subcommand].again if context.invoked_subcommand else ""
+            say("; ".join(filter(None, ["stopped", again])))
             raise typer.Exit(_INTERRUPTED) from error
 
 

@@ -120,7 +120,7 @@ def boxes_sheet(pictures: Sequence[tuple[str, str | os.PathLike | Image.Image, n
             _draw(axes, box, edgecolor=f"C{place % 10}", linewidth=2, alpha=0.35 + 0.65 * float(score))
         if truth is not None:
             _draw(axes, truth, edgecolor="white", linewidth=1.5, linestyle="--")
-        axes.set_title(caption, fontsize=8)
+        axes.set_title(caption, fontsize=8, parse_math=False)  # file names have $ in them
     return figure
 
 

@@ -1,7 +1,7 @@
 """rmac clean. Nothing here loads torch: the process that cleans needs the memory for keypoints."""
 
+import os
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 
 from rmaclib.cleaning import CleanSettings, clean
-from rmaclib.cleaning.folder import LIST, cleaning_folder
+from rmaclib.cleaning.folder import IMAGE_TABLE, LIST, cleaning_folder
 from rmaclib.cleaning.keypoints import DETECTORS
 from rmaclib.cleaning.report import write_report
-from rmaclib.commands.common import choice, command_group, note, say
+from rmaclib.commands.common import choice, command_group, note, say, telling
 from rmaclib.commands.options import NoWait, SkipBad, number, output_folder, settings_file, text, whole
 from rmaclib.commands.reading import refuse_outputs
 from rmaclib.datasets import LabelledImages, open_collection
@@ -88,9 +88,10 @@ def clean_command(
                    "--largest": ("largest", largest), "--min-matches": ("min_matches", min_matches)},
         {"--detector": ("detector", detector and detector.value), "--keypoints": ("count", keypoints),
          "--size": ("size", size)})
-    with _told(), waiting(not no_wait):
-        collection = open_collection(images, skip_bad)
-        if not Path(images).is_file():
+    with waiting(not no_wait):
+        with telling(f"looking for images in {images}"):
+            collection = open_collection(images, skip_bad)
+        if not os.path.isfile(images):
             refuse_outputs(out, collection)
         for sentence in collection.notes:
             note(sentence)
@@ -98,26 +99,19 @@ def clean_command(
               _shortlists(collection, chosen, network) as neighbours):
             cleaned = clean(collection, chosen, out=out, executor=executor, ahead=ahead, neighbours=neighbours,
                             tell=say)
-            page = write_report(cleaned, chosen, out, thumbnails)
+            with telling(f"writing the list and the report to {out}"):
+                page = write_report(cleaned, chosen, out, thumbnails)
     kept, every = len(cleaned.clean.names), len(cleaned.source.names)
     say(f"{kept} of {every} images of {len(cleaned.landmarks)} landmarks kept ({kept / max(every, 1):.1%}), "
         f"{time.monotonic() - started:.0f} s")
-    say(f"list: {out / LIST}\nreport: {page}")
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What the library warns of is told as a note, without the place in the code."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: note(str(message))
-        yield
+    say(f"list: {out / LIST}\nevery image, and why it was dropped: {out / IMAGE_TABLE}\nreport: {page}")
 
 
 def _clean_settings(file: Path | None, graph: Mapping, keypoints: Mapping) -> CleanSettings:
     """Settings of a YAML file, or the defaults; graph, keypoints: option -> (field, value), which go before them."""
     given = read_settings(CleanSettings, file)
     parts = _with_options(given.graph, graph)
-    # Weaker edges than asked for need not be kept; as weak ones as asked for must be.
+    # Weaker edges than the threshold need not be kept; those at the threshold must be.
     least = min(given.verification.min_inliers, parts.threshold)
     return replace(given, graph=parts, verification=replace(given.verification, min_inliers=least),
                    keypoints=_with_options(given.keypoints, keypoints))

@@ -3,6 +3,7 @@ result."""
 
 import re
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -46,6 +47,14 @@ def fail(error: Exception) -> None:
     say(re.sub(r"\s*\n\s*", " ", str(error)))
 
 
+@contextmanager
+def telling_warnings() -> Iterator[None]:
+    """What the library warns of is told as a note, without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: note(str(message))
+        yield
+
+
 def _printable(text: str) -> str:
     """Without what would move the cursor or can't be printed: file names may contain anything."""
     return "".join(character if character.isprintable() or character == "\n" else repr(character)[1:-1]
@@ -76,11 +85,11 @@ def duration(seconds: float) -> str:
 
 
 def tell_bad(bad: Iterable[tuple[str, str]], report: Path | None) -> None:
-    """Files that were left out, each (name, reason); report: where all of them are listed, None: nowhere."""
+    """Images that were left out, each (name, reason); report: where all of them are listed, None: nowhere."""
     bad = list(bad)
     if not bad:
         return
-    note(f"{len(bad):,} images can't be read, left out" + (f"; all are listed in {report}" if report else ""))
+    note(f"{len(bad):,} images left out" + (f"; all are listed in {report}" if report else ""))
     for name, reason in bad[:_SHOWN]:
         reason = " ".join(reason.split())
         say(f"  {reason if name in reason else f'{name}: {reason}'}")

@@ -30,7 +30,7 @@ from rmaclib.commands.options import (
 )
 from rmaclib.commands.reading import read_photographs
 from rmaclib.folders import waiting
-from rmaclib.search.descriptor_folder import descriptors_folder
+from rmaclib.search.descriptor_folder import BAD, descriptors_folder
 
 app = command_group()
 
@@ -70,6 +70,6 @@ def describe_command(
         # The folder is complete in itself: the network that made it is beside it.
         folder.will_write([CHECKPOINT])
         save_checkpoint(folder / CHECKPOINT, model)
-    tell_bad(descriptors.bad, out / "bad.txt")
+    tell_bad(descriptors.bad, out / BAD)
     count, width = descriptors.vectors.shape
     say(f"{count:,} images, {width} dimensions each, in {out}")

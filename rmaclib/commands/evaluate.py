@@ -1,6 +1,7 @@
 """rmac evaluate."""
 
 import json
+import os
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -11,7 +12,15 @@ import typer
 from rich.table import Table
 
 from rmaclib.commands.common import command_group, note, results, say, tell_bad, telling
-from rmaclib.commands.network import NetworkOptions, describing, open_unwhitened, prepare, whitening_collection
+from rmaclib.commands.network import (
+    NetworkOptions,
+    describing,
+    expected,
+    open_unwhitened,
+    prepare,
+    seconds_per_image,
+    whitening_collection,
+)
 from rmaclib.commands.options import (
     CropOrder,
     Device,
@@ -35,12 +44,19 @@ from rmaclib.commands.options import (
     whole,
 )
 from rmaclib.commands.reading import refuse_outputs
-from rmaclib.datasets import RetrievalDataset, known_datasets, open_collection, open_dataset, self_check
+from rmaclib.datasets import (
+    LabelledImages,
+    RetrievalDataset,
+    known_datasets,
+    open_collection,
+    open_dataset,
+    self_check,
+)
 from rmaclib.errors import InputError
 from rmaclib.evaluation import Evaluation, check_protocol, default_protocol
 from rmaclib.folders import waiting
 from rmaclib.images import ImageError, crop_pixels, read_size
-from rmaclib.search.descriptor_folder import descriptors_folder
+from rmaclib.search.descriptor_folder import BAD, META, descriptors_folder
 
 app = command_group()
 Protocol = Literal["oxford", "oxford-removed", "revisited", "holidays", "folder"]
@@ -101,16 +117,18 @@ def evaluate_command(
         settings = describing(context, _resolutions(size[0]) if multires else size)
         options = NetworkOptions.of(context)
         model = open_unwhitened(network, dim, **options.settings)
+        training = None if pq is None else whitening_collection(whiten_on)
         if pq is not None:
-            _check_codes(pq, dim or model.dim, whitening_collection(whiten_on))
-        prepare(model, [*(query.path for query in data.queries), *data.paths], settings, options, out)
+            _check_codes(pq, dim or model.dim, training)
+        prepare(model, [*(query.path for query in data.queries), *data.paths], settings, options, out,
+                training=training, saved=False)
 
         from rmaclib.search.retrieval import SearchSettings, measure
 
         search = SearchSettings(qe, dba)
-        codes = None if pq is None else _codes(model, settings, pq, whiten_on, out and out / _TRAINING)
+        codes = None if pq is None else _codes(model, settings, pq, training, out and out / _TRAINING)
         evaluation, database = measure(model, data, protocol, settings, search=search, codes=codes, out=out)
-    tell_bad(database.bad, out and out / "bad.txt")
+    tell_bad(database.bad, out and out / BAD)
     if as_json:
         result = {"dataset": data.name, "counts": data.counts, "missing": list(data.missing),
                   "differences": differences, "protocol": protocol, "scores": _finite(evaluation.scores),
@@ -146,7 +164,7 @@ def _open(dataset: str, protocol: str | None, distractors: str | None,
         note(f"{data.name} is not the whole published set: {difference}")
     if out is not None:
         refuse_outputs(out, data)
-        if distractors is not None and not Path(distractors).is_file():
+        if distractors is not None and not os.path.isfile(distractors):
             refuse_outputs(out, others)
     if data.missing:
         note(f"{len(data.missing):,} images are not there or known to be corrupt, left out: "
@@ -157,7 +175,7 @@ def _open(dataset: str, protocol: str | None, distractors: str | None,
 
 def _layout(dataset: str, protocol: str | None) -> str | None:
     """Of a folder that could be read in several ways, the protocol decides; a registered name has its layout."""
-    return protocol.removesuffix("-removed") if protocol and Path(dataset).is_dir() else None
+    return protocol.removesuffix("-removed") if protocol and os.path.isdir(dataset) else None
 
 
 def _check_boxes(data: RetrievalDataset) -> None:
@@ -172,7 +190,7 @@ def _check_boxes(data: RetrievalDataset) -> None:
                 raise InputError(f"{data.name}: query {query.name!r}, {query.path}: {error}") from error
 
 
-def _check_codes(size: int, dim: int, training) -> None:
+def _check_codes(size: int, dim: int, training: LabelledImages) -> None:
     """raises InputError unless descriptors fall into `size` equal parts, and there are images to learn them on"""
     if dim % size:
         raise InputError(f"--pq: expected a divisor of {dim}, the dimensions of a descriptor, got {size}")
@@ -187,14 +205,15 @@ def _resolutions(size: int) -> tuple[int, ...]:
     return resolutions(size)
 
 
-def _codes(model, settings, size: int, training: str | None, out: Path | None):
+def _codes(model, settings, size: int, training: LabelledImages, out: Path | None):
     """Product quantization to `size` bytes, learned on all training images."""
     from rmaclib.search.compression import CodeSettings, train_codes
     from rmaclib.search.descriptors import describe
 
-    collection = whitening_collection(training)
-    say(f"codes learned on {len(collection.paths)} images of {collection.name}")
-    descriptors = describe(model, collection.paths, settings, names=list(collection.names), out=out)
+    is_finished = out is not None and (out / META).exists()
+    pace = None if is_finished else seconds_per_image(model, training.paths, settings)
+    say(f"codes learned on {len(training.paths)} images of {training.name}" + expected(len(training.paths), pace))
+    descriptors = describe(model, training.paths, settings, names=list(training.names), out=out)
     return train_codes(descriptors.vectors, CodeSettings("pq", size))
 
 

@@ -43,13 +43,14 @@ from rmaclib.commands.reading import read_photographs
 from rmaclib.errors import InputError, OutputError
 from rmaclib.files import read_json, write_json, write_text
 from rmaclib.folders import OutputFolder, waiting
+from rmaclib.search.descriptor_folder import BAD
 from rmaclib.search.index_folder import META, index_folder
 
 if TYPE_CHECKING:
     from rmaclib.search.index import Index
 
 app = command_group()
-_BAD, _OPTIONS = "bad.txt", "options.json"
+_OPTIONS = "options.json"
 _LEARNED = ("whiten_on", "whiten_images", "shrinkage", "seed")  # options that the network itself doesn't tell
 
 
@@ -65,7 +66,7 @@ def index_command(
     enlarge: Enlarge = False, device: Device = "auto", precision: Precision = "auto", seed: Seed = 0,
     skip_bad: SkipBad = False, no_wait: NoWait = False,
 ) -> None:
-    """Make an index of images, to be asked by `rmac search`. A killed run goes on when started again.
+    """Make an index of images, to be searched by `rmac search`. A killed run goes on when started again.
 
     Examples:
 
@@ -81,9 +82,10 @@ def index_command(
             from rmaclib.search.index import Index
 
             check_device(device)
-        folder.will_write([_BAD, _OPTIONS])
+        folder.will_write([BAD, _OPTIONS])
         if (out / META).exists():
-            index = Index.load(out)
+            with telling(f"opening {out}"):
+                index = Index.load(out)
             _check_same(context, index, folder)
             index.settings = replace(index.settings, device=device)
             added = _add(index, collection.paths, out)
@@ -96,8 +98,8 @@ def index_command(
             added = len(index)
         bad = (*collection.left_out, *index.bad)
         _list_bad(bad, folder)
-    tell_bad(bad, out / _BAD)
-    say(f"{added:,} images added; {out} holds {index}")
+    tell_bad(bad, out / BAD)
+    say(f"{added:,} images added; {out} contains {index}")
 
 
 def _add(index: "Index", paths: Sequence[Path], out: Path) -> int:
@@ -107,13 +109,14 @@ def _add(index: "Index", paths: Sequence[Path], out: Path) -> int:
         say(f"describing {len(new):,} images that are not in the index"
             + expected(len(new), seconds_per_image(index.network, new, index.settings)))
     added = index.add(paths)
-    index.save(out)
+    with telling(f"writing {out}"):
+        index.save(out)
     return added
 
 
 def _list_bad(bad: Sequence[tuple[str, str]], folder: OutputFolder) -> None:
     lines = ("\t".join(" ".join(part.split()) for part in entry) for entry in bad)
-    write_text(folder / _BAD, "".join(f"{line}\n" for line in lines))
+    write_text(folder / BAD, "".join(f"{line}\n" for line in lines))
 
 
 # --- the options of an index that is there ---------------------------------------------------------------------------

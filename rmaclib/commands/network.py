@@ -14,6 +14,8 @@ from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.datasets.types import DatasetError
 from rmaclib.errors import InputError
 from rmaclib.files import need_space
+from rmaclib.search.descriptor_folder import META, PARTIAL
+from rmaclib.search.index_folder import CHECKPOINT
 
 if TYPE_CHECKING:
     from rmaclib.rmac import RMAC
@@ -108,19 +110,26 @@ def whiten(model: "RMAC", training: LabelledImages, settings: "DescribeSettings"
 
 
 def prepare(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings", options: NetworkOptions,
-            out: Path | None) -> None:
+            out: Path | None, *, training: LabelledImages | None = None, saved: bool = True) -> None:
     """All that comes before images are described: space on the disk, the time it will take, and the whitening.
 
+    training: images for the whitening, where they are open already; saved: the network is going to be in `out` too
     raises OutputError: too little space in `out`
     """
-    dim = options.dim or model.dim
+    is_finished = out is not None and (out / META).exists()
+    goes_on = is_finished or out is not None and any(path for name in (PARTIAL, META) for path in out.rglob(name))
     if out is not None:
-        # Descriptors are written twice, in parts and joined; the network beside them.
         weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-        need_space(out, 2 * 4 * dim * len(paths) + weights, f"descriptors of {len(paths):,} images")
-    training = whitening_collection(options.whiten_on) if is_to_be_whitened(model, options) else None
-    is_finished = out is not None and (out / "meta.json").exists()
-    goes_on = is_finished or out is not None and any(out.glob("**/partial"))
+        # Descriptors are written twice, in parts and joined. What a run that goes on lacks of them is counted where it
+        # looks at its parts.
+        descriptors = 0 if goes_on else 2 * 4 * (options.dim or model.dim) * len(paths)
+        need_space(out, descriptors + weights * (saved and not (out / CHECKPOINT).exists()),
+                   f"descriptors of {len(paths):,} images and the network" if saved else
+                   f"descriptors of {len(paths):,} images")
+    if not is_to_be_whitened(model, options):
+        training = None
+    elif training is None:
+        training = whitening_collection(options.whiten_on)
     pace = None if is_finished and training is None else seconds_per_image(model, paths, settings)
     if training is not None:
         whiten(model, training, settings, options, pace)
@@ -160,11 +169,16 @@ def expected(count: int, pace: float | None) -> str:
 def whitening_collection(whiten_on: str | None) -> LabelledImages:
     """The images that whitening and codes are learned on."""
     if whiten_on is not None:
-        return open_collection(whiten_on)
+        return _opened(whiten_on)
     photographs, rendered = WHITENING_SETS
     try:
-        return open_collection(photographs)
+        return _opened(photographs)
     except DatasetError:
-        note(f"no {photographs} under RMACLIB_DATA: the whitening is learned on the rendered {rendered}. Photographs "
-             "are better: --whiten-on FOLDER")
-        return open_collection(rendered)
+        note(f"no {photographs} under RMACLIB_DATA: the training images are the rendered {rendered}. Photographs are "
+             "better: --whiten-on FOLDER")
+        return _opened(rendered)
+
+
+def _opened(collection: str) -> LabelledImages:
+    with telling(f"looking for images in {collection}"):
+        return open_collection(collection)

@@ -5,6 +5,7 @@ got.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from rmaclib.files import is_line
 from rmaclib.sheet import FORMATS
 
 WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
@@ -40,7 +42,7 @@ def number(low: float, high: float = math.inf) -> Callable[[Any], Any]:
 
 
 def _in_range(what: str, low: float, high: float) -> Callable[[Any], Any]:
-    expected = f"{what} of at least {low:g}" if math.isinf(high) else f"{what} in {low:g}..{high:g}"
+    expected = f"{what} of at least {low}" if math.isinf(high) else f"{what} in {low}..{high}"
 
     def check(value):
         for each in value if isinstance(value, list | tuple) else [value]:
@@ -53,6 +55,7 @@ def _in_range(what: str, low: float, high: float) -> Callable[[Any], Any]:
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------
+# os.path's questions have an answer for every path: what can't be looked at isn't there. Path's raise OSError.
 
 
 def _path(value: str | Path) -> Path:
@@ -61,10 +64,17 @@ def _path(value: str | Path) -> Path:
     return Path(value)
 
 
+def _output(value: str | Path) -> Path:
+    if not is_line(str(value)):
+        raise refuse("a path that is one line of UTF-8 text", str(value))
+    return _path(value)
+
+
 def output_folder(value: str | Path) -> Path:
     """A folder to write to, there or not."""
-    path = _path(value)
-    blocking = next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
+    path = _output(value)
+    blocking = next((place for place in (path, *path.parents)
+                     if os.path.exists(place) and not os.path.isdir(place)), None)
     if blocking is not None:
         raise typer.BadParameter(f"expected a folder, got {str(path)!r}"
                                  + (", a file" if blocking == path else f": {str(blocking)!r} is a file"))
@@ -73,8 +83,8 @@ def output_folder(value: str | Path) -> Path:
 
 def output_file(value: str | Path) -> Path:
     """A file to write, there or not."""
-    path = _path(value)
-    if path.is_dir():
+    path = _output(value)
+    if os.path.isdir(path):
         raise typer.BadParameter(f"expected a file, got {str(path)!r}, a folder")
     output_folder(path.parent)
     return path
@@ -91,8 +101,8 @@ def output_sheet(value: str | Path) -> Path:
 
 
 def _picture(value: str | Path, formats: tuple[str, ...]) -> Path:
-    path = _path(value)
-    if not path.suffix and not path.is_dir():
+    path = _output(value)
+    if not path.suffix and not os.path.isdir(path):
         path = path.with_name(f"{path.name}.png")
     if path.suffix.lower() not in formats:
         raise refuse(f"a picture ({', '.join(formats)})", str(path))
@@ -102,8 +112,9 @@ def _picture(value: str | Path, formats: tuple[str, ...]) -> Path:
 def settings_file(value: str | Path) -> Path:
     """A file that is there."""
     path = _path(value)
-    if not path.is_file():
-        raise typer.BadParameter(f"expected a file, got {str(path)!r}, " + ("a folder" if path.is_dir() else "no file"))
+    if not os.path.isfile(path):
+        raise typer.BadParameter(f"expected a file, got {str(path)!r}, "
+                                 + ("a folder" if os.path.isdir(path) else "no file"))
     return path
 
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from rmaclib.commands.common import command_group, say, tell_bad
+from rmaclib.commands.common import command_group, say, tell_bad, telling
 from rmaclib.commands.network import describing, expected, open_unwhitened, seconds_per_image
 from rmaclib.commands.options import Device, Images, SkipBad, output_file, output_picture, text, whole
-from rmaclib.commands.reading import read_photographs
+from rmaclib.commands.reading import read_photographs, refuse_replacing
 from rmaclib.errors import InputError
-from rmaclib.files import whole_file
+from rmaclib.files import as_line, whole_file
 
 app = command_group()
 _DRAWN, _BOXES = 12, 5  # pictures that are drawn, proposals on each
@@ -41,6 +41,9 @@ def propose_command(
     The table has the columns image, x1, y1, x2, y2 (pixels of the image) and score (0..1), the likeliest first.
     """
     collection = read_photographs(images, None, skip_bad)
+    for written in (out, picture):
+        if written is not None:
+            refuse_replacing(written, (images, network, *collection.paths))
     settings = describing(context, [size])
     model = open_unwhitened(network)
     if model.proposer is None:
@@ -57,15 +60,16 @@ def propose_command(
         table.writerow(("image", "x1", "y1", "x2", "y2", "score"))
         for path, of_image in zip(collection.paths, proposed, strict=True):
             for box, score in zip(of_image.boxes.tolist(), of_image.scores.tolist(), strict=True):
-                table.writerow((path, *(f"{value:.1f}" for value in box), f"{score:.4f}"))
+                table.writerow((as_line(str(path)), *(f"{value:.1f}" for value in box), f"{score:.4f}"))
     tell_bad([(name, of_image.reason) for name, of_image in zip(collection.names, proposed, strict=True)
               if of_image.reason], None)
     say(f"{sum(len(of_image.boxes) for of_image in proposed):,} proposals: {out}")
     if picture is not None:
-        from rmaclib.plots import boxes_sheet, save_figure
+        with telling(f"drawing {picture}"):
+            from rmaclib.plots import boxes_sheet, save_figure
 
-        good = [(path, of_image) for path, of_image in zip(collection.paths, proposed, strict=True)
-                if not of_image.reason][:_DRAWN]
-        save_figure(boxes_sheet([(path.name, path, of_image.boxes[:_BOXES], of_image.scores[:_BOXES])
-                                 for path, of_image in good]), picture)
+            good = [(path, of_image) for path, of_image in zip(collection.paths, proposed, strict=True)
+                    if not of_image.reason][:_DRAWN]
+            save_figure(boxes_sheet([(path.name, path, of_image.boxes[:_BOXES], of_image.scores[:_BOXES])
+                                     for path, of_image in good]), picture)
         say(f"picture: {picture}")

@@ -1,5 +1,6 @@
 """rmac search."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from rich.table import Table
 from rmaclib.commands.common import command_group, results, say, telling
 from rmaclib.commands.network import check_device
 from rmaclib.commands.options import Corners, CropOrder, Device, box, output_sheet, whole
+from rmaclib.commands.reading import refuse_replacing
 from rmaclib.errors import InputError
 from rmaclib.images import crop_pixels, read_image
 from rmaclib.sheet import FORMATS, neighbours_sheet, save_sheet
@@ -40,6 +42,7 @@ def search_command(
     - `rmac search photos.index my_photo.jpg --box 100,50,400,380 --k 20 --rerank 20 --out found.png`
     """
     picture = read_image(query)
+    refuse_replacing(out, [query])
     if box is not None:
         _check_box(box, query, picture.size)
     with telling(f"opening {folder}"):
@@ -51,7 +54,9 @@ def search_command(
         check_device(device)
         index = Index.load(folder)
     if not len(index):
-        raise SearchIndexError(f"{folder}: holds no images")
+        raise SearchIndexError(f"{folder}: contains no images")
+    # Those of its file name: to look at each file of a large index would take longer than the search.
+    refuse_replacing(out, (name for name in index.vectors.names if os.path.basename(name) == out.name))
     index.settings = replace(index.settings, crop_order=crop_order, device=device)
     with telling(f"comparing {query} with {len(index):,} images"):
         neighbours = index.search(query, box, k, rerank)

@@ -19,6 +19,7 @@ from rmaclib.commands.common import tell_bad, telling
 from rmaclib.errors import InputError, OutputError
 from rmaclib.images import ImageError
 from rmaclib.rmac import NetworkSettings, create_network
+from rmaclib.search import descriptor_folder
 from rmaclib.search.descriptors import DescribeSettings, load_descriptors
 from rmaclib.search.index import Index
 
@@ -131,9 +132,38 @@ def test_a_full_disk_is_told_before_the_work(little, tmp_path, monkeypatch, comm
     from rmaclib.search import descriptors
 
     monkeypatch.setattr(descriptors, "describe", None)
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
     images = little if command == "evaluate" else little / "jpg"
-    refused(run(command, images, "--out", tmp_path / "x"), OutputError, "need", "1.0 MB free")
+    refused(run(command, images, "--out", tmp_path / "x"), OutputError, "need", "0.1 MB free")
+
+
+def test_what_is_on_the_disk_already_needs_no_room(photos, tmp_path, monkeypatch):
+    """A finished run, and one that was killed with all of its parts there."""
+    commands = [("describe", photos, "--out", tmp_path / "d"),
+                ("evaluate", "diorama_holidays", "--out", tmp_path / "e")]
+    commands = [(*command, "--size", 32, "--levels", 1, "--precision", "float32") for command in commands]
+    for command in commands:
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+    free = 1000
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, free))
+    for command in commands:
+        result = run(*command)
+        assert result.exit_code == 0, (command, result.exception)
+    whole, finish = tree(tmp_path / "d"), descriptor_folder.Run.finish
+    shutil.rmtree(tmp_path / "d")
+    free = 10**9
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(descriptor_folder.Run, "finish", killed)
+    assert run(*commands[0]).exit_code == 130
+    monkeypatch.setattr(descriptor_folder.Run, "finish", finish)
+    assert (tmp_path / "d" / "partial" / "000000.npz").exists()
+    free = len(whole[tmp_path / "d" / "network.safetensors"]) + 6 * 1280 * 4  # what is still to be written
+    assert run(*commands[0]).exit_code == 0
+    same = ("descriptors.npy", "network.safetensors")
+    assert all((tmp_path / "d" / name).read_bytes() == whole[tmp_path / "d" / name] for name in same)
 
 
 _HOLD = """
@@ -175,15 +205,34 @@ def test_bad_files_are_counted_and_listed(photos, tmp_path, command):
         (photos / f"bad{number:02d}[red].jpg").write_text("no picture")
     result = run(command, photos, "--out", tmp_path / "x", "--size", 32)
     assert result.exit_code == 0, result.output
-    assert "20 images can't be read" in result.stderr and str(tmp_path / "x" / "bad.txt") in result.stderr
+    assert "20 images left out" in result.stderr and str(tmp_path / "x" / "bad.txt") in result.stderr
     assert sum("bad0" in line for line in result.stderr.splitlines()) == 3 and "bad00[red].jpg" in result.stderr
     listed = (tmp_path / "x" / "bad.txt").read_text().splitlines()
     assert len(listed) == 20 and all(f"bad{number:02d}[red].jpg" in line for number, line in enumerate(listed))
 
 
+def test_rows_that_are_left_out_are_not_said_to_be_unreadable(photos, tmp_path):
+    paths, listed = sorted(photos.rglob("*.jpg")), tmp_path / "my.csv"
+    listed.write_text("path,x1,y1,x2,y2\n" + "".join(f"{path},,,,\n" for path in paths) + f"{paths[0]},5,5,1,1\n")
+    result = run("describe", listed, "--out", tmp_path / "x", "--size", 32, "--skip-bad")
+    assert result.exit_code == 0, result.output
+    assert "1 images left out; all are listed in" in result.stderr and "can't be read" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "clean"])
+def test_warnings_of_the_library_are_notes(little, tmp_path, command):
+    data = shutil.copytree(little, tmp_path / "data")
+    (data / "jpg" / os.fsdecode(b"n\xff.jpg")).write_bytes(min((data / "jpg").iterdir()).read_bytes())
+    images = (data, "--size", "32", "--levels", 1) if command == "evaluate" else (data, "--out", tmp_path / "c")
+    result = run(command, *images)
+    assert result.exit_code == 0, result.output
+    assert "UserWarning" not in result.stderr and "registry.py" not in result.stderr
+    assert re.search("^note: .*1 files.* left out", result.stderr, re.M)
+
+
 def test_few_bad_files_are_told_whole(capsys):
     tell_bad([("a.jpg", "a.jpg: expected an image"), ("b.jpg", "no file")], None)
-    assert capsys.readouterr().err == ("note: 2 images can't be read, left out\n  a.jpg: expected an image\n"
+    assert capsys.readouterr().err == ("note: 2 images left out\n  a.jpg: expected an image\n"
                                        "  b.jpg: no file\n")
     tell_bad([], None)
     assert capsys.readouterr().err == ""
@@ -197,6 +246,27 @@ def test_what_takes_long_is_told(capsys, monkeypatch):
         pass
     common.threading.Event().wait(0.2)
     assert capsys.readouterr().err == "opening x …\n"
+
+
+def slow(function):
+    def later(*arguments, **options):
+        common.threading.Event().wait(0.3)
+        return function(*arguments, **options)
+    return later
+
+
+def test_opening_is_told(photos, little, tmp_path, lite0, monkeypatch):
+    from rmaclib.commands import clean
+
+    Index.build(sorted(photos.rglob("*.jpg")), lite0, DescribeSettings((32,)), out=tmp_path / "i")
+    told = []
+    monkeypatch.setattr(common, "_PATIENCE", 0.05)
+    monkeypatch.setattr(common, "say", told.append)
+    monkeypatch.setattr(clean, "open_collection", slow(clean.open_collection))
+    assert run("clean", photos, "--out", tmp_path / "i").exit_code == 1  # it is an index
+    monkeypatch.setattr(Index, "load", slow(Index.load))
+    assert run("index", photos, "--out", tmp_path / "i").exit_code == 0
+    assert f"looking for images in {photos} …" in told and f"opening {tmp_path / 'i'} …" in told
 
 
 def test_the_time_is_told_before(photos, little, tmp_path, monkeypatch):
@@ -214,6 +284,24 @@ def test_the_time_is_told_before(photos, little, tmp_path, monkeypatch):
     assert told == [whitening, describing, whitening, f"{describing}, less what is done already"]
     assert [common.duration(seconds) for seconds in (1, 62, 100, 1500, 9000)] == [
         "a few seconds", "about 60 s", "about 2 min", "about 25 min", "about 2.5 h"]
+
+
+def test_the_images_that_codes_are_learned_on_are_opened_once_and_timed(little, tmp_path, monkeypatch):
+    from rmaclib.commands import evaluate, network
+
+    told, opened = [], []
+    monkeypatch.setenv("RMACLIB_DATA", str(tmp_path))
+    for module in (evaluate, network):
+        monkeypatch.setattr(module, "say", told.append)
+    monkeypatch.setattr(network, "note", told.append)
+    whole = network.open_collection
+    monkeypatch.setattr(network, "open_collection", lambda name: (opened.append(name), whole(name))[1])
+    result = run("evaluate", little, "--pq", 8, "--size", 32, "--levels", 1)
+    assert result.exit_code == 0, result.output
+    assert opened == ["landmarks48", "diorama_train"]
+    codes = [line for line in told if line.startswith("codes learned on 875 images of diorama_train")]
+    assert len(codes) == 1 and re.search(": (a few seconds|about )", codes[0])
+    assert not any("whitening" in line for line in told) and sum("landmarks48" in line for line in told) == 1
 
 
 # --- an index that is there ------------------------------------------------------------------------------------------
@@ -263,6 +351,33 @@ def test_a_search_that_fails_keeps_the_old_picture(photos, tmp_path, lite0, monk
     assert (tmp_path / "n.png").read_bytes() == before and not list(tmp_path.glob(".rmac-*"))
 
 
+def test_a_search_never_replaces_what_it_reads(photos, tmp_path, lite0, no_network):
+    paths = sorted(photos.rglob("*.jpg"))
+    Index.build(paths, lite0, DescribeSettings((32,)), out=tmp_path / "i")
+    query = shutil.copy(paths[0], tmp_path / "q.jpg")
+    (tmp_path / "link.jpg").symlink_to(query)
+    (tmp_path / "there").symlink_to(photos)
+    before = tree(tmp_path)
+    indexed = paths[1].relative_to(photos)
+    for out in (query, tmp_path / "link.jpg", paths[1], tmp_path / "there" / indexed):
+        refused(run("search", tmp_path / "i", query, "--out", out), OutputError, str(out), "nothing was changed")
+    assert tree(tmp_path) == before
+
+
+def test_proposals_never_replace_what_is_read(photos, tmp_path, no_network):
+    paths, listed = sorted(photos.rglob("*.jpg")), tmp_path / "my.csv"
+    listed.write_text("path\n" + "".join(f"{path}\n" for path in paths))
+    network = proposing(tmp_path)
+    before = tree(tmp_path)
+    for images in (listed, photos):
+        command = ("propose", images, "--network", network)
+        for option in (("--out", paths[2]), ("--out", network), ("--picture", paths[2])):
+            refused(run(*command, *option), OutputError, option[1].name, "nothing was changed")
+    refused(run("propose", listed, "--network", network, "--out", tmp_path / "i" / ".." / "my.csv"), OutputError,
+            "my.csv")
+    assert tree(tmp_path) == before
+
+
 def test_a_box_outside_of_the_query_is_refused_first(photos, tmp_path):
     query = min(photos.rglob("*.jpg"))
     search = ("search", tmp_path / "no_index")
@@ -282,13 +397,25 @@ def test_propose(photos, tmp_path, monkeypatch):
                tmp_path / "p.csv", "--picture", tmp_path / "p.png")
     result = run(*command)
     assert result.exit_code == 0, result.output
-    assert "1 images can't be read" in result.stderr and f"picture: {tmp_path / 'p.png'}" in result.stderr
+    assert "1 images left out" in result.stderr and f"picture: {tmp_path / 'p.png'}" in result.stderr
     rows = list(csv.DictReader((tmp_path / "p.csv").open()))
     assert list(rows[0]) == ["image", "x1", "y1", "x2", "y2", "score"] and len({row["image"] for row in rows}) == 6
     before = (tmp_path / "p.csv").read_bytes(), (tmp_path / "p.png").read_bytes()
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     refused(run(*command), OutputError, "p.png", "No space left")
     assert ((tmp_path / "p.csv").read_bytes(), (tmp_path / "p.png").read_bytes()) == before
+
+
+def test_proposals_of_pictures_whose_names_are_no_text(photos, tmp_path):
+    folder = tmp_path / os.fsdecode(b"p\xff")
+    folder.mkdir()
+    for name in ("$\\frac$.jpg", "b.jpg"):
+        shutil.copy(min(photos.rglob("*.jpg")), folder / name)
+    result = run("propose", folder, "--network", proposing(tmp_path), "--k", 2, "--size", 96, "--out",
+                 tmp_path / "p.csv", "--picture", tmp_path / "p.png")
+    assert result.exit_code == 0, result.exception
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert {row["image"] for row in rows} == {repr(str(path)) for path in folder.iterdir()}
 
 
 def test_a_network_that_proposes_nothing_is_refused(photos):

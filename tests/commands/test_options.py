@@ -1,5 +1,6 @@
 """Options are checked before anything is opened: option, what is expected, what came; exit code 2."""
 
+import os
 from typing import get_args
 
 import pytest
@@ -16,6 +17,7 @@ INDEX = ("index", "{here}", "--out", "{here}/new")
 EVALUATE = ("evaluate", "{here}")
 SEARCH = ("search", "{here}", "{here}/file.txt")
 PROPOSE = ("propose", "{here}", "--network", "x.safetensors")
+LONG = 300 * "n"  # letters: more than a file system takes
 
 REFUSED = [
     *(((*command, "--size", value), "--size", value) for command in (DESCRIBE, INDEX, EVALUATE, PROPOSE)
@@ -33,6 +35,12 @@ REFUSED = [
     (SEARCH + ("--out", "{here}"), "--out", "{here}"),
     (SEARCH + ("--out", ""), "--out", "''"),
     (SEARCH + ("--out", "{here}/file.txt/n.png"), "--out", "file.txt"),
+    *((command + ("--out", f"{{here}}/{name}"), "--out", shown) for command in (
+        ("describe", "{here}"), ("index", "{here}"), ("evaluate", "{here}"), ("clean", "{here}"), SEARCH, PROPOSE)
+      for name, shown in (("o\udcff.png", "o\\udcff.png"), ("o\0.png", "o\\x00.png"), ("a\nb.png", "a\\nb.png"))),
+    *((("clean", "{here}", "--out", "{here}/new", "--settings", f"{{here}}/{name}"), "--settings", "no file")
+      for name in (LONG, "loop", "s\0")),
+    (INDEX + ("--seed", "5000000000"), "--seed", "0..4294967295"),
     (PROPOSE + ("--picture", "{here}/n.gif"), "--picture", "n.gif"),
     (PROPOSE + ("--out", "{here}"), "--out", "{here}"),
     *(((command, "{here}", "--out", value), "--out", shown) for command in ("describe", "index", "evaluate")
@@ -51,12 +59,32 @@ REFUSED = [
 def test_an_option_is_refused_by_name(tmp_path, monkeypatch, arguments, option, got):
     monkeypatch.setenv("COLUMNS", "1000")  # one line
     (tmp_path / "file.txt").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
     arguments = [argument.format(here=tmp_path) for argument in arguments]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 2, result.output
     assert option in result.stderr and got.format(here=tmp_path) in result.stderr
     assert "expected" in result.stderr or "one of" in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "loop"]
+
+
+@pytest.mark.parametrize("name", [LONG, f"{LONG}/x", "loop", "loop/x"])
+def test_a_path_that_the_system_refuses_is_told_by_who_writes(tmp_path, name):
+    (tmp_path / "loop").symlink_to("loop")
+    for check in (options.output_folder, options.output_file, options.output_picture, options.output_sheet):
+        assert str(check(tmp_path / name)).startswith(str(tmp_path / name))
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    """As for a user who isn't root: whose folder it isn't."""
+    def stat(path, **options):
+        if "closed/" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole_stat(path, **options)
+
+    whole_stat = os.stat
+    monkeypatch.setattr(os, "stat", stat)
+    assert options.output_folder(tmp_path / "closed" / "x" / "y") == tmp_path / "closed" / "x" / "y"
 
 
 def test_a_picture_without_a_format_is_a_png():

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import warnings
 from types import ModuleType
 
 import pytest
@@ -125,10 +126,17 @@ def test_debug_shows_every_traceback(ending):
     assert ending(raising(DatasetError("x")))[0] == 1  # it belongs to one run
 
 
-@pytest.mark.parametrize("command, told", [("describe", "stopped; the same command goes on where it was\n"),
-                                           ("search", "stopped\n")])
+@pytest.mark.parametrize("command, told", [
+    ("describe", "stopped; the same command goes on where it was\n"), ("search", "stopped\n"),
+    ("evaluate", "stopped; with --out, the same command goes on where it was\n")])
 def test_an_interrupt_is_one_line(ending, command, told):
     assert ending(raising(KeyboardInterrupt()), command=command) == (130, told)
+
+
+def test_a_warning_is_a_note(ending):
+    def does():
+        warnings.warn("x: 1 files left out", stacklevel=1)
+    assert ending(does) == (0, "note: x: 1 files left out\n")
 
 
 def test_names_are_printed_as_they_are(ending):
@@ -145,6 +153,7 @@ def test_names_are_printed_as_they_are(ending):
 def test_a_reader_that_has_enough_hears_nothing():
     code = """
 import sys
+import warnings
 from types import ModuleType
 from rmaclib import cli
 from rmaclib.commands.common import command_group
