@@ -38,8 +38,8 @@ from rmaclib.learning.errors import LearningError
 from rmaclib.rmac import RMAC
 
 BEST, LOG, STATE, RUN, BAD = "best.safetensors", "log.csv", "state.safetensors", "run.json", "bad.txt"
-CURVES, WHITENING, CHOSEN = "curves.png", "whitening.safetensors", "chosen.json"  # of rmac train
-_FILES = (BEST, LOG, STATE, RUN, BAD, CURVES, WHITENING, CHOSEN)
+CURVES, WHITENING = "curves.png", "whitening.safetensors"  # of rmac train
+_FILES = (BEST, LOG, STATE, RUN, BAD, CURVES, WHITENING)
 # What killed runs of the version before left of files that were being written.
 _LEFT_OVER = re.compile(r"\.(best|log|state|run|bad|curves)\.[0-9]+\.(safetensors|csv|json|txt|png)")
 _PARTS = ("model", "optimizer", "step")
@@ -269,27 +269,38 @@ class Log:
             tell(f"{path}: was damaged, made again from the state")
         write_text(path, text)
         self.rows = read_log(path)
-        self.file = path.open("a", encoding="utf-8", newline="\n")
+        with _writing(path):
+            # Without a buffer: what a full disk didn't take is not tried again when the file is closed.
+            self.file = path.open("ab", buffering=0)
 
     def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *error) -> None:
         if self.file:
-            self.file.close()
+            with _writing(self.file.name):
+                self.file.close()
 
     def write(self, row: Mapping[str, float | None]) -> None:
         if not self.file:
             return
         fields = ["" if row.get(name) is None else f"{row[name]:.7g}" for name in self.columns]
         self.lines.append(",".join(fields))
-        try:
-            self.file.write(self.lines[-1] + "\n")
-            self.file.flush()
-        except OSError as error:
-            raise OutputError(f"{self.file.name}: can't be written ({error.strerror or error})") from error
+        line = f"{self.lines[-1]}\n".encode()
+        with _writing(self.file.name):
+            while line:  # a disk that is nearly full takes a part
+                line = line[self.file.write(line):]
         self.rows.append({name: float(value) if value else None
                           for name, value in zip(self.columns, fields, strict=True)})
+
+
+@contextmanager
+def _writing(path: str | os.PathLike) -> Iterator[None]:
+    """raises OutputError, naming the file, for what the system says against it"""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written ({error.strerror or error})") from error
 
 
 def _begins(path: Path, text: str) -> bool:

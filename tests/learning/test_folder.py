@@ -1,11 +1,14 @@
 """The folder of a training run: whose it is, what damaged files in it lead to, and that two processes share it."""
 
 import csv
+import errno
+import io
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -170,6 +173,28 @@ def test_too_little_room_is_told_before_any_work(images, tmp_path, monkeypatch):
     monkeypatch.setattr("rmaclib.files.shutil.disk_usage", lambda place: type("Usage", (), {"free": 10_000}))
     monkeypatch.setattr(training, "mine", None)
     with pytest.raises(OutputError, match="the network and the state of its training need"):
+        run(images, tmp_path, SHORT)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("fails", ["write", "close"])
+def test_a_full_disk_while_updates_are_logged(images, tmp_path, monkeypatch, fails):
+    opens = Path.open
+
+    class Closing(io.FileIO):  # some network disks say only then that they are full
+        def close(self):
+            is_open = not self.closed
+            super().close()
+            if is_open:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(path, mode="r", *arguments, **more):
+        if "a" not in mode:
+            return opens(path, mode, *arguments, **more)
+        return open("/dev/full", mode, *arguments, **more) if fails == "write" else Closing(path, "a")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OutputError, match="can't be written .No space left on device"):
         run(images, tmp_path, SHORT)
 
 
