@@ -32,7 +32,7 @@ from rmaclib.checkpoints import (
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.errors import OutputError
 from rmaclib.files import differences, files_fingerprint, need_space, read_json, write_json, write_text
-from rmaclib.folders import output_folder
+from rmaclib.folders import LOCK, MARKER, output_folder
 from rmaclib.learning.distributed import is_main
 from rmaclib.learning.errors import LearningError
 from rmaclib.rmac import RMAC
@@ -40,9 +40,11 @@ from rmaclib.rmac import RMAC
 BEST, LOG, STATE, RUN, BAD = "best.safetensors", "log.csv", "state.safetensors", "run.json", "bad.txt"
 CURVES, WHITENING = "curves.png", "whitening.safetensors"  # of rmac train
 _FILES = (BEST, LOG, STATE, RUN, BAD, CURVES, WHITENING)
+_MEASURED = "measured"  # a folder in it for the run of one update that is measured
 # What killed runs of the version before left of files that were being written.
 _LEFT_OVER = re.compile(r"\.(best|log|state|run|bad|curves)\.[0-9]+\.(safetensors|csv|json|txt|png)")
 _PARTS = ("model", "optimizer", "step")
+_OF_THE_MACHINE = ("device", "save_every", "timeout")  # settings with which a run may go on otherwise
 _COPIES = {"sgd": 2, "adamw": 3}  # of the weights in a state
 
 
@@ -54,8 +56,22 @@ def training_folder(out: str | os.PathLike) -> Iterator[Path]:
         return
     with output_folder(out, "training", recognise=_older) as folder:
         folder.remove(name for name in folder.listed() if _LEFT_OVER.fullmatch(name))
+        folder.remove(folder.listed(_MEASURED))
         folder.will_write(_FILES)
         yield folder.path
+
+
+@contextmanager
+def measured_folder(out: str | os.PathLike) -> Iterator[Path]:
+    """A folder, in that of a run, for another run that is only measured. Its files are removed at the end, or by the
+    next process that opens the folder of the run when this one is killed."""
+    with training_folder(out), output_folder(out, "training") as folder:
+        names = [f"{_MEASURED}/{name}" for name in (*_FILES, MARKER, LOCK)]
+        folder.will_write(names)
+        try:
+            yield folder / _MEASURED
+        finally:
+            folder.remove(names)
 
 
 def _older(folder: Path) -> list[str] | None:
@@ -89,7 +105,7 @@ def identity_of(stage: str, network: RMAC, settings, images: LabelledImages, pos
                 validation: LabelledImages | None = None, validation_positives: csr_array | None = None,
                 **more) -> dict:
     """What the result of a run depends on, as JSON; settings: LoopSettings; more: names and texts that count too."""
-    chosen = {name: value for name, value in asdict(settings).items() if name not in ("save_every", "timeout")}
+    chosen = {name: value for name, value in asdict(settings).items() if name not in _OF_THE_MACHINE}
     identity = {"stage": stage, "settings": chosen, "network": asdict(network.settings),
                 "weights": fingerprint(network), "images": images_identity(images, positives),
                 "validation": None if validation is None else images_identity(validation, validation_positives), **more}
