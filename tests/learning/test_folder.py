@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learning_pictures import FILES, tiny
+from learning_pictures import FILES, pictures, tiny
 from safetensors.torch import load_file, save_file
 from test_training import SETTINGS, rows, run
 
@@ -138,6 +138,29 @@ def test_a_run_of_the_version_before_with_other_settings_is_refused(images, stop
     older(stopped)
     with pytest.raises(LearningError, match=r"settings.margin \(0.1, now 0.2\)"):
         run(images, stopped, replace(SHORT, margin=0.2))
+
+
+def test_the_device_is_no_part_of_a_run(images, stopped, whole):
+    """Runs of the version before have it among their settings."""
+    older(stopped)
+    identity = json.loads((stopped / "run.json").read_text())
+    assert "device" not in identity["settings"]
+    identity["settings"]["device"] = "auto"
+    (stopped / "run.json").write_text(json.dumps(identity))
+    assert same(run(images, stopped, SHORT), whole)
+    assert same(run(images, stopped, replace(SHORT, device="auto" if not torch.cuda.is_available() else "cpu")), whole)
+
+
+def test_bad_images_of_a_folder_whose_name_is_no_text(tmp_path):
+    root = tmp_path / os.fsdecode(b"r\xff")
+    try:
+        images = pictures(root)
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 only")
+    (root / "0/0.png").write_bytes(b"no picture")
+    found = training.train(tiny(), images, replace(SHORT, updates=1, pool=25), out=tmp_path / "out", progress=False)
+    (line,) = (tmp_path / "out/bad.txt").read_text(encoding="utf-8").splitlines()
+    assert list(found.bad) == ["0/0.png"] and line.startswith("0/0.png\t") and "r\\udcff" in line
 
 
 def test_damaged_notes_of_a_state_of_the_version_before(images, stopped):
