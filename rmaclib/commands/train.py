@@ -1,5 +1,6 @@
 """rmac train."""
 
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Annotated
 import typer
 
 from rmaclib.checkpoints import is_checkpoint, open_network
-from rmaclib.commands.common import choice, command_group, duration, messages, note, say, tell_bad
+from rmaclib.commands.common import choice, command_group, duration, messages, note, say, tell_bad, telling
+from rmaclib.commands.network import expected, seconds_per_image
 from rmaclib.commands.options import (
     BACKBONES,
     LARGEST_SIDE,
@@ -25,10 +27,11 @@ from rmaclib.commands.options import (
     text,
     whole,
 )
+from rmaclib.commands.reading import refuse_outputs
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.errors import InputError
 from rmaclib.files import read_json
-from rmaclib.folders import refuse_inside, waiting
+from rmaclib.folders import waiting
 from rmaclib.learning import (
     LOSSES,
     LearningError,
@@ -40,7 +43,19 @@ from rmaclib.learning import (
     verified_pairs,
 )
 from rmaclib.learning.distributed import is_main, processes, rank_and_count, wait
-from rmaclib.learning.folder import BAD, BEST, CURVES, LOG, RUN, STATE, need_room, read_log, read_state, training_folder
+from rmaclib.learning.folder import (
+    BAD,
+    BEST,
+    CURVES,
+    LOG,
+    RUN,
+    STATE,
+    WHITENING,
+    need_room,
+    read_log,
+    read_state,
+    training_folder,
+)
 from rmaclib.learning.loop import OPTIMIZERS, LoopSettings
 from rmaclib.learning.presets import PAPER, SECONDS, SMALL, STAGES, laptop, measure, within
 from rmaclib.learning.whitening import whiten
@@ -53,7 +68,7 @@ app = command_group()
 
 _TRAINED_DIM = 512
 _SHARE, _SHARE_OF_FEW = 0.1, 0.2  # of the images of each landmark, held out for validation
-_MEASURED = ("updates", *within("ranking", 8))  # settings that follow from how long an update takes
+_MEASURED = tuple(within("ranking", 8))  # settings that follow from how long an update takes
 Stage, Loss, Optimizer = choice("Stage", STAGES), choice("Loss", LOSSES), choice("Optimizer", OPTIMIZERS)
 Preset = choice("Preset", ("laptop", "paper"))
 _RANKING, _PROPOSALS = Stage("ranking"), Stage("proposals")
@@ -149,7 +164,8 @@ def train_command(
             run = _Run(stage.value, preset and preset.value, given, source, folder, started)
             trained = _trained(run, model, training, held_out, graphs, validation is None, dim, whiten_images)
             if is_main():
-                save_figure(training_curves(trained.history, f"{folder.name}: {stage.value}"), folder / CURVES)
+                with telling("drawing the curves"):
+                    save_figure(training_curves(trained.history, f"{folder.name}: {stage.value}"), folder / CURVES)
     _tell_result(trained, stage, out)
 
 
@@ -203,7 +219,7 @@ class _Run:
             say(f"{settings.updates} updates; how long they take isn't measured with several processes")
             return settings
         say("measuring one update on a few images …")
-        timing = measure(self.stage, model, training, settings, held_out)
+        timing = measure(self.stage, model, training, settings, held_out, self.folder)
         if self.preset != "paper" and "updates" not in self.given:
             left = SECONDS - (time.monotonic() - self.started)
             chosen = within(self.stage, timing.updates(self.stage, settings, left))
@@ -227,21 +243,28 @@ def _trained(run: _Run, model: RMAC, training: LabelledImages, held_out: Labelle
     settings = run.settings(len(training.names))
     need_room(run.folder, model, settings.optimizer)
     if run.stage == "ranking":
-        positives = None if graphs is None else verified_pairs(training, graphs)
-        held_out_positives = verified_pairs(held_out, graphs) if graphs is not None and same_graphs else None
+        positives = held_out_positives = None
+        if graphs is not None:
+            with telling(f"reading the match graphs in {graphs}"):
+                positives = verified_pairs(training, graphs)
+                held_out_positives = verified_pairs(held_out, graphs) if same_graphs else None
         if model.fc is None:
-            describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
-            if not run.goes_on:
-                say(f"whitening learned on {min(whiten_images, len(training.names))} images of "
-                    f"{training.name}")
-            whiten(model, training, describing, dim=dim or _TRAINED_DIM, images=whiten_images, seed=settings.seed,
-                   out=run.folder)
+            _whiten(run, model, training, settings, dim or _TRAINED_DIM, whiten_images)
         settings = run.timed(settings, model, training, held_out)
         return train(model, training, settings, out=run.folder, positives=positives, validation=held_out,
                      validation_positives=held_out_positives)
     settings = run.timed(settings, model, training, held_out)
     learn = train_proposals if run.stage == "proposals" else train_classifier
     return learn(model, training, settings, out=run.folder, validation=held_out)
+
+
+def _whiten(run: _Run, model: RMAC, training: LabelledImages, settings: LoopSettings, dim: int, images: int) -> None:
+    describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
+    count = min(images, len(training.names))
+    if is_main() and not (run.folder / WHITENING).exists() and dim <= model.backbone.channels:
+        say(f"whitening learned on {count} images of {training.name}"
+            + expected(count, seconds_per_image(model, training.paths, describing)))
+    whiten(model, training, describing, dim=dim, images=images, seed=settings.seed, out=run.folder)
 
 
 def _check_options(stage: Stage, graphs: Path | None, dim: int | None) -> None:
@@ -268,10 +291,13 @@ def _train_and_validation(images: str, validation: str | None, seed: int,
     for source in (images, validation):
         if source is None:
             continue
-        refuse_inside(out, source)
-        collections.append(open_collection(source, skip_bad))
-        for sentence in collections[-1].notes:
+        with telling(f"looking for images in {source}"):
+            collection = open_collection(source, skip_bad)
+        if not os.path.isfile(source):  # a list may lie beside its results
+            refuse_outputs(out, collection)
+        for sentence in collection.notes:
             note(sentence)
+        collections.append(collection)
     if validation is not None:
         return collections[0], collections[1]
     # Of few images a tenth would be too few to tell a better network from luck.
@@ -285,7 +311,8 @@ def _network(network: str, dim: int | None, kinds: dict) -> RMAC:
     """A checkpoint, or a backbone without a whitening; kinds: settings of the network, None where not given."""
     if kinds["levels"] is None and not is_checkpoint(network):
         kinds["levels"] = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
-    model = open_network(network, **{name: value for name, value in kinds.items() if value is not None})
+    with telling(f"opening {network}"):
+        model = open_network(network, **{name: value for name, value in kinds.items() if value is not None})
     if dim is not None and model.settings.dim is not None and dim != model.settings.dim:
         raise InputError(f"--dim: expected {model.settings.dim}, the dimensions of {network}, got {dim}")
     return model

@@ -32,17 +32,19 @@ from rmaclib.checkpoints import (
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.errors import OutputError
 from rmaclib.files import differences, files_fingerprint, need_space, read_json, write_json, write_text
-from rmaclib.folders import output_folder
+from rmaclib.folders import LOCK, MARKER, output_folder
 from rmaclib.learning.distributed import is_main
 from rmaclib.learning.errors import LearningError
 from rmaclib.rmac import RMAC
 
 BEST, LOG, STATE, RUN, BAD = "best.safetensors", "log.csv", "state.safetensors", "run.json", "bad.txt"
-CURVES, WHITENING, CHOSEN = "curves.png", "whitening.safetensors", "chosen.json"  # of rmac train
-_FILES = (BEST, LOG, STATE, RUN, BAD, CURVES, WHITENING, CHOSEN)
+CURVES, WHITENING = "curves.png", "whitening.safetensors"  # of rmac train
+_FILES = (BEST, LOG, STATE, RUN, BAD, CURVES, WHITENING)
+_MEASURED = "measured"  # a folder in it for the run of one update that is measured
 # What killed runs of the version before left of files that were being written.
 _LEFT_OVER = re.compile(r"\.(best|log|state|run|bad|curves)\.[0-9]+\.(safetensors|csv|json|txt|png)")
 _PARTS = ("model", "optimizer", "step")
+_OF_THE_MACHINE = ("device", "save_every", "timeout")  # settings with which a run may go on otherwise
 _COPIES = {"sgd": 2, "adamw": 3}  # of the weights in a state
 
 
@@ -54,8 +56,22 @@ def training_folder(out: str | os.PathLike) -> Iterator[Path]:
         return
     with output_folder(out, "training", recognise=_older) as folder:
         folder.remove(name for name in folder.listed() if _LEFT_OVER.fullmatch(name))
+        folder.remove(folder.listed(_MEASURED))
         folder.will_write(_FILES)
         yield folder.path
+
+
+@contextmanager
+def measured_folder(out: str | os.PathLike) -> Iterator[Path]:
+    """A folder, in that of a run, for another run that is only measured. Its files are removed at the end, or by the
+    next process that opens the folder of the run when this one is killed."""
+    with training_folder(out), output_folder(out, "training") as folder:
+        names = [f"{_MEASURED}/{name}" for name in (*_FILES, MARKER, LOCK)]
+        folder.will_write(names)
+        try:
+            yield folder / _MEASURED
+        finally:
+            folder.remove(names)
 
 
 def _older(folder: Path) -> list[str] | None:
@@ -89,7 +105,7 @@ def identity_of(stage: str, network: RMAC, settings, images: LabelledImages, pos
                 validation: LabelledImages | None = None, validation_positives: csr_array | None = None,
                 **more) -> dict:
     """What the result of a run depends on, as JSON; settings: LoopSettings; more: names and texts that count too."""
-    chosen = {name: value for name, value in asdict(settings).items() if name not in ("save_every", "timeout")}
+    chosen = {name: value for name, value in asdict(settings).items() if name not in _OF_THE_MACHINE}
     identity = {"stage": stage, "settings": chosen, "network": asdict(network.settings),
                 "weights": fingerprint(network), "images": images_identity(images, positives),
                 "validation": None if validation is None else images_identity(validation, validation_positives), **more}
@@ -269,27 +285,38 @@ class Log:
             tell(f"{path}: was damaged, made again from the state")
         write_text(path, text)
         self.rows = read_log(path)
-        self.file = path.open("a", encoding="utf-8", newline="\n")
+        with _writing(path):
+            # Without a buffer: what a full disk didn't take is not tried again when the file is closed.
+            self.file = path.open("ab", buffering=0)
 
     def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *error) -> None:
         if self.file:
-            self.file.close()
+            with _writing(self.file.name):
+                self.file.close()
 
     def write(self, row: Mapping[str, float | None]) -> None:
         if not self.file:
             return
         fields = ["" if row.get(name) is None else f"{row[name]:.7g}" for name in self.columns]
         self.lines.append(",".join(fields))
-        try:
-            self.file.write(self.lines[-1] + "\n")
-            self.file.flush()
-        except OSError as error:
-            raise OutputError(f"{self.file.name}: can't be written ({error.strerror or error})") from error
+        line = f"{self.lines[-1]}\n".encode()
+        with _writing(self.file.name):
+            while line:  # a disk that is nearly full takes a part
+                line = line[self.file.write(line):]
         self.rows.append({name: float(value) if value else None
                           for name, value in zip(self.columns, fields, strict=True)})
+
+
+@contextmanager
+def _writing(path: str | os.PathLike) -> Iterator[None]:
+    """raises OutputError, naming the file, for what the system says against it"""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written ({error.strerror or error})") from error
 
 
 def _begins(path: Path, text: str) -> bool:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from rmaclib.checkpoints import load_checkpoint, save_checkpoint
 from rmaclib.errors import NotFiniteError
-from rmaclib.files import write_text
+from rmaclib.files import as_line, write_text
 from rmaclib.learning.distributed import agree, is_main, sum_gradients, wait
 from rmaclib.learning.errors import diverged
 from rmaclib.learning.folder import (
@@ -39,6 +39,7 @@ from rmaclib.learning.folder import (
     training_folder,
 )
 from rmaclib.rmac import RMAC
+from rmaclib.search.descriptor_folder import as_text
 from rmaclib.settings import Field, settings
 
 OPTIMIZERS, SCHEDULES, PRECISIONS = ("sgd", "adamw"), ("constant", "step", "cosine"), ("float32", "bfloat16")
@@ -167,7 +168,8 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
                 saves = _Saves(folder, model, network, optimizer, step, identity, best, bad, log, watch)
                 _loop(saves, parameters, settings, evaluate, done, progress)
         if is_main():
-            write_text(folder / BAD, "".join(f"{name}\t{' '.join(why.split())}\n" for name, why in sorted(bad.items())))
+            write_text(folder / BAD, "".join(f"{as_line(name)}\t{as_text(' '.join(why.split()))}\n"
+                                             for name, why in sorted(bad.items())))
         wait()  # for the files
         return Trained(load_checkpoint(folder / BEST), best["update"], best["score"], read_log(folder / LOG), dict(bad))
 

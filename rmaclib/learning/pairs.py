@@ -58,7 +58,10 @@ def verified_pairs(collection: LabelledImages, folder: str | os.PathLike,
     settings = settings or _cleaned_with(Path(folder) / "settings.json")
     find, rows, columns = _Finder(collection), [], []
     for file in files:
-        graph = load_graph(file)
+        try:
+            graph = load_graph(file)
+        except FileNotFoundError as error:
+            raise LearningError(f"{file}: expected a match graph of a cleaning run, found a link to nothing") from error
         for i, j in graph.pairs[kept_edges(graph, settings, kept_components(graph, settings))].tolist():
             for a in find(graph.names[i]):
                 for b in find(graph.names[j]):

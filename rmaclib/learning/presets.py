@@ -6,13 +6,13 @@ laptop() gives all but the number of updates; how many there is time for is meas
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.learning.classification import WHITENING_IMAGES, ClassifySettings, train_classifier
+from rmaclib.learning.folder import measured_folder
 from rmaclib.learning.loop import LoopSettings, Trained
 from rmaclib.learning.proposing import ProposeSettings, train_proposals
 from rmaclib.learning.training import TrainSettings, train
@@ -93,12 +93,13 @@ class Timing:
 
 
 def measure(stage: str, network: RMAC, collection: LabelledImages, settings: LoopSettings,
-            validation: LabelledImages) -> Timing:
-    """Trains a copy of the network for one update on a few of the images, in a temporary folder, and times it."""
+            validation: LabelledImages, out: Path) -> Timing:
+    """Trains a copy of the network for one update on a few of the images and times it; out: folder of the run that is
+    to come, which has its files for so long."""
     some, judged = _some(collection), _some(validation)
     once = replace(settings, updates=1, evaluate_every=1, save_every=2)
-    with TemporaryDirectory(prefix="rmac-measures-") as folder:
-        trained: Trained = _TRAIN[stage](deepcopy(network), some, once, out=Path(folder), validation=judged)
+    with measured_folder(out) as folder:
+        trained: Trained = _TRAIN[stage](deepcopy(network), some, once, out=folder, validation=judged)
     start, update = (row["seconds"] for row in trained.history)
     _, refresh, validated = _described(stage, settings, len(some.names), len(judged.names))
     image = start / max(1, validated)

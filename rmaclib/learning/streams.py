@@ -9,7 +9,8 @@ import numpy as np
 class Stream(IntEnum):
     """What random numbers are drawn for. The values are part of every result: they never change.
 
-    0 belongs to the seed alone, with which proposals.fit_anchors draws.
+    0 belongs to the seed alone, with which proposals.fit_anchors draws. 6 was skipped when the values were
+    given, and nothing has been drawn with it: a new stream may take it.
     """
 
     RANKING_POOL = 1

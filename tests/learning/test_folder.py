@@ -1,15 +1,18 @@
 """The folder of a training run: whose it is, what damaged files in it lead to, and that two processes share it."""
 
 import csv
+import errno
+import io
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from learning_pictures import FILES, tiny
+from learning_pictures import FILES, pictures, tiny
 from safetensors.torch import load_file, save_file
 from test_training import SETTINGS, rows, run
 
@@ -137,6 +140,29 @@ def test_a_run_of_the_version_before_with_other_settings_is_refused(images, stop
         run(images, stopped, replace(SHORT, margin=0.2))
 
 
+def test_the_device_is_no_part_of_a_run(images, stopped, whole):
+    """Runs of the version before have it among their settings."""
+    older(stopped)
+    identity = json.loads((stopped / "run.json").read_text())
+    assert "device" not in identity["settings"]
+    identity["settings"]["device"] = "auto"
+    (stopped / "run.json").write_text(json.dumps(identity))
+    assert same(run(images, stopped, SHORT), whole)
+    assert same(run(images, stopped, replace(SHORT, device="auto" if not torch.cuda.is_available() else "cpu")), whole)
+
+
+def test_bad_images_of_a_folder_whose_name_is_no_text(tmp_path):
+    root = tmp_path / os.fsdecode(b"r\xff")
+    try:
+        images = pictures(root)
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 only")
+    (root / "0/0.png").write_bytes(b"no picture")
+    found = training.train(tiny(), images, replace(SHORT, updates=1, pool=25), out=tmp_path / "out", progress=False)
+    (line,) = (tmp_path / "out/bad.txt").read_text(encoding="utf-8").splitlines()
+    assert list(found.bad) == ["0/0.png"] and line.startswith("0/0.png\t") and "r\\udcff" in line
+
+
 def test_damaged_notes_of_a_state_of_the_version_before(images, stopped):
     older(stopped)
     for notes in (None, "", "[]", "{}", '{"update": "2", "best": {}, "bad": {}}',
@@ -170,6 +196,28 @@ def test_too_little_room_is_told_before_any_work(images, tmp_path, monkeypatch):
     monkeypatch.setattr("rmaclib.files.shutil.disk_usage", lambda place: type("Usage", (), {"free": 10_000}))
     monkeypatch.setattr(training, "mine", None)
     with pytest.raises(OutputError, match="the network and the state of its training need"):
+        run(images, tmp_path, SHORT)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("fails", ["write", "close"])
+def test_a_full_disk_while_updates_are_logged(images, tmp_path, monkeypatch, fails):
+    opens = Path.open
+
+    class Closing(io.FileIO):  # some network disks say only then that they are full
+        def close(self):
+            is_open = not self.closed
+            super().close()
+            if is_open:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(path, mode="r", *arguments, **more):
+        if "a" not in mode:
+            return opens(path, mode, *arguments, **more)
+        return open("/dev/full", mode, *arguments, **more) if fails == "write" else Closing(path, "a")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OutputError, match="can't be written .No space left on device"):
         run(images, tmp_path, SHORT)
 
 

@@ -60,6 +60,13 @@ def test_verified_pairs(tmp_path):
     assert (found == found.T).all() and not found.diagonal().any()
 
 
+def test_a_graph_that_is_a_link_to_nothing_is_named(tmp_path):
+    graph(tmp_path, 0, "ab", {(0, 1): 20})
+    (tmp_path / "graphs/000001.npz").symlink_to("nowhere")
+    with pytest.raises(LearningError, match="000001.npz: expected a match graph of a cleaning run"):
+        verified_pairs(listed("ab", [0, 0]), tmp_path)
+
+
 def test_pairs_are_those_of_the_settings_that_it_was_cleaned_with(tmp_path):
     graph(tmp_path, 0, "abcde", {(0, 1): 20, (1, 2): 12, (3, 4): 30}, least=12)
     images = listed("abcde", [0] * 5)

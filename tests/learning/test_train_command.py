@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from rmaclib import cli
 from rmaclib.checkpoints import load_checkpoint, save_checkpoint
 from rmaclib.cleaning import CleanSettings, clean, load_graph, save_graph
 from rmaclib.cleaning.report import write_report
+from rmaclib.commands import common
 from rmaclib.commands import train as train_module
 from rmaclib.errors import OutputError, RmacError
 from rmaclib.learning import TrainSettings, presets, read_log, training, whitening
@@ -181,6 +183,38 @@ def test_the_folder_of_the_images_is_no_output_folder(images, start):
     result = run(images.root, "--network", start / "start.safetensors", "--out", images.root / "trained")
     assert isinstance(result.exception, OutputError) and "outside of the images" in str(result.exception)
     assert sorted(images.root.rglob("*")) == before
+
+
+def test_the_folder_of_a_registered_collection_is_no_output_folder(images, start, monkeypatch):
+    monkeypatch.setattr(train_module, "open_collection", lambda name, skip_bad: images)
+    before = sorted(images.root.rglob("*"))
+    result = run("landmarks48", "--network", start / "start.safetensors", "--out", images.root / "trained")
+    assert isinstance(result.exception, OutputError) and "outside of the images" in str(result.exception)
+    assert sorted(images.root.rglob("*")) == before
+
+
+def test_a_run_lies_beside_its_list(images, start, tmp_path, monkeypatch):
+    shutil.copytree(images.root, tmp_path / "pictures")
+    (tmp_path / "list.txt").write_text("".join(
+        f"pictures/{name} {label}\n" for name, label in zip(images.names, images.labels, strict=True)))
+    monkeypatch.setattr(train_module, "train", lambda network, images, settings, **more: None)
+    run(tmp_path / "list.txt", "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE, "--updates", 1,
+        "--out", tmp_path / "out", "--device", "cpu")
+    assert (tmp_path / "out/.rmac.json").exists()
+
+
+def test_what_takes_a_while_is_told(images, start, tmp_path, monkeypatch):
+    """Reading the collection and opening the network; the whitening with its time."""
+    monkeypatch.setattr(common, "_PATIENCE", 0.1)
+    for name in ("open_collection", "open_network"):
+        plain = getattr(train_module, name)
+        monkeypatch.setattr(train_module, name, lambda *given, plain=plain, **more: (time.sleep(0.5),
+                                                                                     plain(*given, **more))[1])
+    monkeypatch.setattr(train_module, "train", lambda network, images, settings, **more: None)
+    said = run(images.root, "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE, "--updates", 1,
+               "--out", tmp_path / "out", "--device", "cpu").stderr
+    assert f"looking for images in {images.root} …" in said and "opening " in said
+    assert re.search("whitening learned on 15 images of .*: a few seconds\n", said)
 
 
 @pytest.mark.parametrize("text, message", [
