@@ -35,6 +35,7 @@ _HOST = _machine()
 _TEMPORARY = re.compile(r"\.rmac-([0-9a-f]{8})-([0-9]+)-[0-9]+(\..*)?")
 _numbers = count()
 _swept: set[Path] = set()  # folders in which this process has looked for left-overs
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 _FULL = "No space left on device"  # the operating system's words, which faiss and safetensors pass on
 
 
@@ -76,7 +77,7 @@ def _is_of_writing(error: Exception, temporary: Path, path: Path) -> bool:
         return True
     if not isinstance(error, OSError):
         return False
-    return error.errno in (errno.ENOSPC, errno.EDQUOT) or any(
+    return error.errno in _OF_WRITING or any(
         name is not None and Path(os.fsdecode(name)) in (temporary, path, path.parent)
         for name in (error.filename, error.filename2))
 
