@@ -139,6 +139,7 @@ def prepare(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings", 
 
 def seconds_per_image(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings") -> float | None:
     """Measured on a few of the images; None where there are too few for that."""
+    paths = list(dict.fromkeys(paths))  # queries may be among the database's images
     count = min(_MEASURED, len(paths) // 8)
     if not count:
         return None

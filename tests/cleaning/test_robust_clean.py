@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -290,7 +291,7 @@ def test_a_killed_worker_is_told(photos, tmp_path, monkeypatch):
 def test_it_is_told_before_what_there_is_to_do(photos, tmp_path, pool_of_threads):
     told = command(photos, "--out", tmp_path / "out", *COUNT).stderr
     assert "5 images of 2 landmarks to match, 4 pairs; 0 landmarks are matched already" in told
-    assert "about 1 s" in told
+    assert re.search("about [0-9]+ s", told)
     again = command(photos, "--out", tmp_path / "out", *COUNT).stderr
     assert "0 images of 0 landmarks to match, 0 pairs; 2 landmarks are matched already" in again
 
