@@ -10,7 +10,6 @@ was read.
 
 import difflib
 import functools
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -153,13 +152,6 @@ def one_of(name: str, value, allowed: Sequence[str]) -> None:
     """raises InputError when a value is none of those allowed."""
     if value not in allowed:
         raise InputError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-
-
-def in_range(name: str, value, low: float, high: float = math.inf) -> None:
-    """raises InputError when a value is no finite number in low..high."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
-        limits = f"of at least {low}" if math.isinf(high) else f"in {low}..{high}"
-        raise InputError(f"{name}: expected a number {limits}, got {value!r}")
 
 
 def whole_number(name: str, value, least: int, kind=int) -> None:

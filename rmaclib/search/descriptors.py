@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rmaclib.checkpoints import fingerprint
+from rmaclib.datasets.types import NOT_A_LINE
 from rmaclib.errors import InputError
 from rmaclib.files import as_line, file_state, is_line
 from rmaclib.folding import Folded
@@ -50,7 +51,6 @@ __all__ = ["DescribeSettings", "Descriptors", "DescriptorsError", "Extractor", "
            "learn_whitening", "load_descriptors", "pick_device"]
 
 CHUNK = 128  # images between two saves
-UNFIT_NAME = "its name is no line of UTF-8 text"
 _LARGEST_BATCH = 64
 # Pixels a batch may hold. A CPU core is fastest when a layer's output stays in cache and is not paged in anew.
 _BATCH_PIXELS = {"cpu": 200_000, "cuda": 16_000_000, "mps": 4_000_000}
@@ -117,7 +117,7 @@ def describe(network: RMAC | SharedFeatures, paths: Sequence[str | os.PathLike],
                          f"{len(boxes)} boxes")
     listed, repeated = _each_once(list(zip(names, paths, boxes, strict=True)))
     tell_repeated(repeated)
-    unfit = [*left_out, *((as_line(name), UNFIT_NAME) for name, _, _ in listed if not is_line(name))]
+    unfit = [*left_out, *((as_line(name), NOT_A_LINE) for name, _, _ in listed if not is_line(name))]
     names = [name for name, _, _ in listed if is_line(name)]
     items = [(path, box) for name, path, box in listed if is_line(name)]
     repeated = tuple(map(as_line, repeated))

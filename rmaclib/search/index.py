@@ -16,6 +16,7 @@ from PIL import Image
 
 from rmaclib.checkpoints import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
 from rmaclib.datasets import EXTENSIONS, open_images
+from rmaclib.datasets.types import NOT_A_LINE
 from rmaclib.errors import InputError
 from rmaclib.files import as_line, differences, is_line
 from rmaclib.folders import LOCK, MARKER, OutputFolder, refuse_inside
@@ -23,7 +24,6 @@ from rmaclib.images import Box, read_image
 from rmaclib.rmac import RMAC, NetworkSettings, create_network
 from rmaclib.search.descriptor_folder import tell_repeated
 from rmaclib.search.descriptors import (
-    UNFIT_NAME,
     DescribeSettings,
     describe,
     describe_image,
@@ -126,7 +126,7 @@ class Index:
         counts = Counter(name for name, _ in given)
         self.repeated = tuple(as_line(name) for name, count in counts.items() if count > 1)
         tell_repeated(self.repeated)
-        self.bad = (*left_out, *((as_line(name), UNFIT_NAME) for name in paths if not is_line(name)))
+        self.bad = (*left_out, *((as_line(name), NOT_A_LINE) for name in paths if not is_line(name)))
         new = {name: path for name, path in paths.items() if is_line(name) and name not in self.vectors}
         if not new:
             return 0
