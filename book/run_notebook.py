@@ -17,7 +17,7 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from rmaclib.environment import prepare_process
+from rmaclib.foundation.environment import prepare_process
 
 GIVEN_BY_THE_RUNNER = ("profile", "output")
 

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rmaclib.backbones import BackboneError
-from rmaclib.errors import InputError, RmacError
-from rmaclib.files import whole_file
-from rmaclib.rmac import RMAC, NetworkSettings, create_network
-from rmaclib.settings import from_mapping
+from rmaclib.foundation.errors import InputError, RmacError
+from rmaclib.foundation.files import whole_file
+from rmaclib.foundation.settings import from_mapping
+from rmaclib.network import RMAC, NetworkSettings, create_network
 
 _FORMAT, _VERSION = "rmaclib-checkpoint", 2
 _NOTES = "rmaclib"  # the one entry of the metadata

@@ -1,4 +1,4 @@
-"""The command line: rmac clean, train, propose, describe, index, search, evaluate."""
+"""The command line: rmac clean, train, propose, extract, index, search, evaluate."""
 
 import sys
 from importlib import import_module
@@ -9,8 +9,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from rmaclib import __version__
 from rmaclib.commands.common import fail, say, telling, telling_warnings
-from rmaclib.environment import prepare_process
-from rmaclib.errors import RmacError
+from rmaclib.foundation.environment import prepare_process
+from rmaclib.foundation.errors import RmacError
 
 _REFUSED, _INTERRUPTED = 1, 130  # exit codes, beside 0 and typer's 2
 
@@ -30,7 +30,7 @@ _COMMANDS = {
     "clean": _Entry("Clean a noisy collection: keep what shows the same thing, with boxes.", _GOES_ON),
     "train": _Entry("Train a network to rank, by hard triplets.", _GOES_ON),
     "propose": _Entry("Propose regions that may hold a landmark."),
-    "describe": _Entry("Describe images: one vector each.", _GOES_ON),
+    "extract": _Entry("Extract the descriptor of each image.", _GOES_ON),
     "index": _Entry("Make an index of images, or add to it.", _GOES_ON),
     "search": _Entry("Find the nearest neighbours of an image in an index."),
     "evaluate": _Entry("Measure a network on a benchmark.", f"with --out, {_GOES_ON}"),

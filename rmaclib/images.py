@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from rmaclib.boxes import Box
-from rmaclib.errors import InputError, RmacError
+from rmaclib.foundation.errors import InputError, RmacError
 
 # Pillow warns above this and refuses above twice as much; a small file that unpacks to more is taken for a
 # decompression bomb here, because its pixels alone would take more than 256 MiB.

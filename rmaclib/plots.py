@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle as Patch
 from PIL import Image
 
-from rmaclib.errors import InputError
-from rmaclib.files import whole_file
-from rmaclib.images import Box, ImageError, read_image, resize_longer
+from rmaclib.boxes import Box
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.files import whole_file
+from rmaclib.images import ImageError, read_image, resize_longer
 from rmaclib.regions import as_rectangle
 
 # Colours that stay apart for readers with colour-blindness (Wong 2011).

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rmaclib.boxes import Box, overlaps
-from rmaclib.errors import InputError
+from rmaclib.boxes import Box
+from rmaclib.foundation.errors import InputError
 from rmaclib.regions import Rectangle, as_rectangle
 
 Anchors = Sequence[tuple[float, float]]  # width and height of each, as parts of the image's longer side
@@ -255,20 +255,3 @@ def fit_anchors(boxes: Sequence[Box], sizes: Sequence[tuple[int, int]], count: i
                              minit="matrix", iter=100, missing="warn")
     sides = [[max(_LEAST_SHAPE, round(float(side), 4)) for side in shape] for shape in np.exp(centres)]
     return tuple(sorted(((width, height) for width, height in sides), key=lambda shape: shape[0] * shape[1]))
-
-
-def best_overlaps(found: Sequence[np.ndarray], boxes: Sequence[Box], count: int) -> np.ndarray:
-    """How much the nearest of the first `count` boxes of each image overlaps its object (IoU); (N,) float64, 0 without
-    boxes. Arguments as of object_recall."""
-    return np.array([overlaps(proposed[:count], box).max(initial=0)
-                     for proposed, box in zip(found, boxes, strict=True)])
-
-
-def object_recall(found: Sequence[np.ndarray], boxes: Sequence[Box], iou: float, count: int) -> float:
-    """Share of the objects that one of the first `count` boxes of their image overlaps by at least `iou`.
-
-    found: (n, 4) of each image, likeliest first; boxes: of each image's object
-    returns 0..1, NaN without an image
-    """
-    best = best_overlaps(found, boxes, count)
-    return float((best >= iou).mean()) if len(best) else float("nan")

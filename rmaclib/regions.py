@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rmaclib.errors import InputError
+from rmaclib.foundation.errors import InputError
 
 VARIANTS = ("exact", "float32", "global")
 _OVERLAP = Fraction(2, 5)

@@ -20,9 +20,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rmaclib.errors import InputError, RmacError
-from rmaclib.files import read_json, write_text
-from rmaclib.settings import from_mapping, settings
+from rmaclib.foundation.errors import InputError, RmacError
+from rmaclib.foundation.files import read_json, write_text
+from rmaclib.foundation.settings import from_mapping, settings
 
 VERSIONED = ("torch", "torchvision", "timm", "numpy", "faiss-cpu", "rmaclib")
 KEY = re.compile(r"[a-z0-9_][a-z0-9_.-]*(/[a-z0-9_][a-z0-9_.-]*)+")

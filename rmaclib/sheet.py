@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from rmaclib.boxes import Box
-from rmaclib.errors import InputError
-from rmaclib.files import whole_file
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.files import whole_file
 from rmaclib.images import ImageError, read_image, resize_longer
 
 FORMATS = {".jpeg": "JPEG", ".jpg": "JPEG", ".pdf": "PDF", ".png": "PNG", ".webp": "WEBP"}

@@ -53,7 +53,7 @@ def little(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def lite0():
     """Off-the-shelf R-MAC, EfficientNet-Lite0, L = 3, on the CPU."""
-    from rmaclib.rmac import NetworkSettings, create_network
+    from rmaclib.network import NetworkSettings, create_network
 
     return create_network(NetworkSettings("efficientnet_lite0", levels=3))
 

@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rmaclib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from rmaclib.errors import OutputError
-from rmaclib.rmac import NetworkSettings, create_network
+from rmaclib.foundation.errors import OutputError
+from rmaclib.network import NetworkSettings, create_network
 
 
 @pytest.fixture(scope="module")

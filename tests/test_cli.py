@@ -7,11 +7,13 @@ from typer.testing import CliRunner
 
 from rmaclib import cli
 from rmaclib.datasets import open_collection, open_dataset
-from rmaclib.rmac import NetworkSettings, create_network
-from rmaclib.search.descriptors import DescribeSettings, load_descriptors
+from rmaclib.evaluation.benchmark import extract_queries, score_descriptors
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.folder import load_descriptors
+from rmaclib.network import NetworkSettings, create_network
 from rmaclib.search.index import Index
-from rmaclib.search.retrieval import SearchSettings, describe_queries, score
-from rmaclib.search.vector_index import SearchIndexError
+from rmaclib.search.index_folder import SearchIndexError
+from rmaclib.search.retrieval import SearchSettings
 
 
 def run(*arguments):
@@ -63,11 +65,12 @@ def test_evaluate_with_everything(little, tmp_path):
     assert found["settings"]["sizes"] == [66, 96, 126] and found["pq"] is None
     assert found["search"] == {"qe": 1, "dba": 3, "qe_alpha": 0.0, "dba_alpha": None}
     dataset, vectors = open_dataset(little), load_descriptors(tmp_path / "d")
-    settings = DescribeSettings((66, 96, 126))
+    settings = ExtractionSettings((66, 96, 126))
     network = create_network(NetworkSettings("efficientnet_lite0", levels=3))
-    expected = score(dataset, describe_queries(network, dataset, settings), vectors, "oxford", SearchSettings(1, 3))
+    expected = score_descriptors(dataset, extract_queries(network, dataset, settings), vectors, "oxford",
+                                 SearchSettings(1, 3))
     assert found["scores"]["mAP"] == pytest.approx(expected.scores["mAP"], abs=1e-9)
-    plain = score(dataset, describe_queries(network, dataset, settings), vectors, "oxford")
+    plain = score_descriptors(dataset, extract_queries(network, dataset, settings), vectors, "oxford")
     assert found["scores"]["mAP"] != plain.scores["mAP"]
     coded = run(*arguments[:2], "--size", 96, "--pq", 80, "--qe", 1, "--whiten-on", "diorama_train", "--json")
     assert coded.exit_code == 0, coded.output
@@ -78,7 +81,7 @@ def test_evaluate_with_everything(little, tmp_path):
 
 
 def test_describe(little, tmp_path):
-    result = run("describe", little / "jpg", "--out", tmp_path / "d", "--size", 96)
+    result = run("extract", little / "jpg", "--out", tmp_path / "d", "--size", 96)
     assert result.exit_code == 0, result.output
     found = load_descriptors(tmp_path / "d")
     assert list(found.names) == [str(path) for path in sorted((little / "jpg").iterdir())]
@@ -111,7 +114,7 @@ def test_index_then_search(little, tmp_path):
 
 
 def test_searching_in_an_empty_index(tmp_path, lite0, little):
-    Index.build([], lite0, DescribeSettings((64,)), out=tmp_path / "i")
+    Index.build([], lite0, ExtractionSettings((64,)), out=tmp_path / "i")
     result = run("search", tmp_path / "i", min((little / "jpg").iterdir()), "--out", tmp_path / "x.png")
     assert isinstance(result.exception, SearchIndexError) and "contains no images" in str(result.exception)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rmaclib import images
-from rmaclib.errors import InputError
+from rmaclib.foundation.errors import InputError
 from rmaclib.images import ImageError, crop_pixels, fit, fitted_size, read_image, read_size, resized_size
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)

@@ -5,7 +5,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from rmaclib import plots
-from rmaclib.errors import InputError, OutputError
+from rmaclib.foundation.errors import InputError, OutputError
 from rmaclib.regions import rigid_grid
 
 

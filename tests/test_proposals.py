@@ -6,6 +6,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rmaclib.backbones import Backbone
+from rmaclib.boxes import overlaps
+from rmaclib.evaluation.boxes import object_recall
+from rmaclib.network import RMAC, NetworkSettings
+from rmaclib.pooling import l2
 from rmaclib.proposals import (
     CANDIDATES,
     OVERLAP,
@@ -13,15 +17,12 @@ from rmaclib.proposals import (
     assign,
     fit_anchors,
     move,
-    object_recall,
     offsets_to,
-    overlaps,
     pixel_boxes,
     proposal_loss,
     usable_boxes,
 )
 from rmaclib.regions import Rectangle
-from rmaclib.rmac import RMAC, NetworkSettings, l2
 
 ANCHORS = ((0.2, 0.2), (0.5, 0.3), (0.9, 0.9))
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from rmaclib import sheet
-from rmaclib.errors import InputError, OutputError
+from rmaclib.foundation.errors import InputError, OutputError
 
 
 def has(picture, colour):

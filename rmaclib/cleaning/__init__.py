@@ -16,16 +16,17 @@ from rmaclib.cleaning.graph import (
     parts,
     save_graph,
 )
-from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract, root_sift
+from rmaclib.cleaning.jobs import CleanError
+from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract_keypoints, root_sift
 from rmaclib.cleaning.matching import Matcher, MatchSettings, main_directions
-from rmaclib.cleaning.pipeline import Cleaned, CleanError, Landmark, Selection, clean, select
+from rmaclib.cleaning.pipeline import Cleaned, Landmark, Selection, clean, select
 from rmaclib.cleaning.settings import CleanSettings, clean_settings
 from rmaclib.cleaning.verification import VerificationSettings, Verified, verify, verify_pair
 
 __all__ = [
     "BoxSettings", "CleanError", "CleanSettings", "Cleaned", "Features", "GraphError", "GraphSettings",
     "KeypointSettings", "Landmark", "MatchGraph", "MatchSettings", "Matcher", "Selection", "VerificationSettings",
-    "Verified", "clean", "clean_settings", "components", "diffuse", "extract", "geometric_median",
+    "Verified", "clean", "clean_settings", "components", "diffuse", "extract_keypoints", "geometric_median",
     "geometric_medians", "initial_boxes", "kept_components", "kept_edges", "load_graph", "main_directions",
     "map_boxes", "parts", "root_sift", "save_graph", "select", "verify", "verify_pair",
 ]

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from rmaclib.errors import InputError
-from rmaclib.settings import Field, settings
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.settings import Field, settings
 
 Merge = Literal["extent", "median"]
 MERGES = get_args(Merge)

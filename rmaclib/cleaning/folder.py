@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rmaclib.cleaning.graph import GraphError, load_graph
-from rmaclib.folders import OutputFolder, output_folder
+from rmaclib.foundation.folders import OutputFolder, output_folder
 
 LIST, LABELS, PAGE, SETTINGS = "annotation_clean.txt", "labels.txt", "report.html", "settings.json"
 IMAGE_TABLE, LANDMARK_TABLE = "images.csv", "landmarks.csv"

@@ -18,9 +18,9 @@ from scipy.linalg import eigh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from rmaclib.errors import InputError, RmacError
-from rmaclib.files import whole_file
-from rmaclib.settings import Field, settings
+from rmaclib.foundation.errors import InputError, RmacError
+from rmaclib.foundation.files import whole_file
+from rmaclib.foundation.settings import Field, settings
 
 # Array -> what it counts, the rest of its shape, its type; N images, E edges.
 _ARRAYS = {"sizes": ("N", (2,), "int32"), "pairs": ("E", (2,), "int32"), "inliers": ("E", (), "int32"),

@@ -20,16 +20,16 @@ import numpy as np
 from tqdm import tqdm
 
 from rmaclib.cleaning.graph import GraphError, MatchGraph, load_graph, save_graph
-from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract, root_sift
+from rmaclib.cleaning.keypoints import Features, KeypointSettings, extract_keypoints, root_sift
 from rmaclib.cleaning.matching import Matcher, MatchSettings, main_directions
 from rmaclib.cleaning.settings import CleanSettings
 from rmaclib.cleaning.verification import VerificationSettings, verify_pair
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.environment import environment
-from rmaclib.errors import RmacError
-from rmaclib.files import differences, files_fingerprint
+from rmaclib.foundation.environment import environment
+from rmaclib.foundation.errors import RmacError
+from rmaclib.foundation.files import differences, files_fingerprint
+from rmaclib.foundation.workers import end_workers, worker_pool
 from rmaclib.images import ImageError
-from rmaclib.workers import end_workers, worker_pool
 
 CHUNK = 16  # images whose keypoints are found by one task
 BLOCK = 64  # images on either side of a matching task: some 4,000 pairs, for 12 MB sent
@@ -45,8 +45,8 @@ class CleanError(RmacError, RuntimeError):
     """A folder of graphs that can't be continued; the text names it and says what to do."""
 
 
-class Neighbours(Protocol):
-    """Gives the images of one class that are worth matching; rmaclib.search.neighbours has one."""
+class Shortlists(Protocol):
+    """Gives the images of one class that are worth matching; rmaclib.cleaning.shortlists has one."""
 
     identity: Mapping  # what changes the shortlists, as JSON has it: a graph is made again when it differs
 
@@ -67,7 +67,7 @@ def graph_file(folder: Path, label: int) -> Path:
 
 
 def match_landmarks(images: LabelledImages, members: Mapping[int, Sequence[int]], settings: CleanSettings,
-                    folder: Path, executor: Executor | None, neighbours: Neighbours | None, progress: bool,
+                    folder: Path, executor: Executor | None, neighbours: Shortlists | None, progress: bool,
                     ahead: int = AHEAD, tell: Callable[[str], None] | None = None) -> None:
     """Make folder/LABEL.npz for each landmark that has none; see clean()."""
     todo = deque()
@@ -153,7 +153,7 @@ class _Job:
     """Matching one landmark: gives tasks, takes their results, writes the graph."""
 
     def __init__(self, path: Path, names: Sequence[str], paths: Sequence[Path], settings: CleanSettings,
-                 neighbours: Neighbours | None, tell: Callable[[str], None] | None):
+                 neighbours: Shortlists | None, tell: Callable[[str], None] | None):
         self.tell = tell
         self.path, self.names, self.paths = path, tuple(names), list(paths)
         self.settings = settings
@@ -276,7 +276,7 @@ def extract_all(paths: Sequence[Path], settings: KeypointSettings) -> list[Featu
     found: list[Features | str] = []
     for path in paths:
         try:
-            found.append(extract(path, settings))
+            found.append(extract_keypoints(path, settings))
         except ImageError as error:
             found.append(error.reason)
     return found

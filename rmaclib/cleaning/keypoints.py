@@ -8,9 +8,9 @@ from typing import Annotated, Literal, NamedTuple, get_args
 import cv2
 import numpy as np
 
-from rmaclib.errors import MissingPackageError
+from rmaclib.foundation.errors import MissingPackageError
+from rmaclib.foundation.settings import Field, settings
 from rmaclib.images import read_image, resize_longer
-from rmaclib.settings import Field, settings
 
 Detector = Literal["sift", "hessian-affine"]
 DETECTORS = get_args(Detector)
@@ -46,7 +46,7 @@ class KeypointSettings:
     count: Annotated[int, Field(ge=3, le=100_000)] = 1000
 
 
-def extract(path: str | os.PathLike, settings: KeypointSettings | None = None) -> Features:
+def extract_keypoints(path: str | os.PathLike, settings: KeypointSettings | None = None) -> Features:
     """Keypoints of an image file; none at all (N = 0) where the picture is flat.
 
     raises ImageError when the file can't be read; MissingPackageError for hessian-affine without kornia

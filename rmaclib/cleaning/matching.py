@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from rmaclib.cleaning.keypoints import Features, root_sift
-from rmaclib.settings import Field, settings
+from rmaclib.foundation.settings import Field, settings
 
 DIMENSIONS = 128
 

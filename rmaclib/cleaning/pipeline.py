@@ -21,19 +21,19 @@ from rmaclib.cleaning.graph import MatchGraph, kept_components, kept_edges, load
 from rmaclib.cleaning.jobs import (
     AHEAD,
     CleanError,
-    Neighbours,
+    Shortlists,
     graph_file,
     landmark_members,
     match_landmarks,
 )
 from rmaclib.cleaning.keypoints import need_packages
 from rmaclib.cleaning.settings import CleanSettings, clean_settings
-from rmaclib.datasets.lists import can_list
+from rmaclib.datasets.layouts.lists import can_list
 from rmaclib.datasets.types import DatasetError, LabelledImages
-from rmaclib.files import as_line, is_line
-from rmaclib.settings import whole_number
+from rmaclib.foundation.files import as_line, is_line
+from rmaclib.foundation.settings import whole_number
 
-__all__ = ["CleanError", "CleanSettings", "Cleaned", "Landmark", "Neighbours", "Selection", "clean", "clean_settings",
+__all__ = ["CleanError", "CleanSettings", "Cleaned", "Landmark", "Shortlists", "Selection", "clean", "clean_settings",
            "graph_file", "landmark_members", "match_landmarks", "select"]
 
 
@@ -81,7 +81,7 @@ class Cleaned:
 
 
 def clean(images: LabelledImages, settings: CleanSettings | None = None, *, out: str | os.PathLike,
-          executor: Executor | None = None, neighbours: Neighbours | None = None, progress: bool = True,
+          executor: Executor | None = None, neighbours: Shortlists | None = None, progress: bool = True,
           ahead: int = AHEAD, tell: Callable[[str], None] | None = None) -> Cleaned:
     """Clean a collection of labelled images: keep what shows the same thing, with boxes (Section 3).
 

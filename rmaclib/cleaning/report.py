@@ -32,10 +32,10 @@ from rmaclib.cleaning.folder import (
 from rmaclib.cleaning.pipeline import Cleaned, Landmark
 from rmaclib.cleaning.settings import CleanSettings
 from rmaclib.datasets import write_landmarks_list
-from rmaclib.files import as_line, whole_file, write_json, write_text
-from rmaclib.folders import OutputFolder
+from rmaclib.foundation.files import as_line, whole_file, write_json, write_text
+from rmaclib.foundation.folders import OutputFolder
+from rmaclib.foundation.settings import whole_number
 from rmaclib.images import ImageError, read_image, resize_longer
-from rmaclib.settings import whole_number
 
 IMAGE_COLUMNS = ("path", "label", "landmark", "component", "reason", "edges", "inliers", "x1", "y1", "x2", "y2")
 LANDMARK_COLUMNS = ("label", "landmark", "images", "kept", "share", "unreadable", "pairs", "edges", "rejected",

@@ -9,7 +9,7 @@ from rmaclib.cleaning.graph import GraphSettings
 from rmaclib.cleaning.keypoints import KeypointSettings
 from rmaclib.cleaning.matching import MatchSettings
 from rmaclib.cleaning.verification import VerificationSettings
-from rmaclib.settings import Field, from_mapping, settings
+from rmaclib.foundation.settings import Field, from_mapping, settings
 
 
 @settings

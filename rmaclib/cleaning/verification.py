@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from rmaclib.cleaning.keypoints import Features
-from rmaclib.settings import Field, settings
+from rmaclib.foundation.settings import Field, settings
 
 REASONS = ("few inliers", "mirrored", "scale", "stretch", "thin strip", "caption")
 # Enough to find 10 inliers among 50 matches all but surely; half of OpenCV's default, most of a hopeless pair's time.

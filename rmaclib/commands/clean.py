@@ -16,14 +16,14 @@ from rmaclib.cleaning import CleanSettings, clean
 from rmaclib.cleaning.folder import IMAGE_TABLE, LIST, cleaning_folder
 from rmaclib.cleaning.keypoints import DETECTORS
 from rmaclib.cleaning.report import write_report
+from rmaclib.cleaning.shortlists import DescriptorShortlists
 from rmaclib.commands.common import choice, command_group, note, say, telling
 from rmaclib.commands.options import NoWait, SkipBad, number, output_folder, settings_file, text, whole
 from rmaclib.commands.reading import refuse_outputs
 from rmaclib.datasets import LabelledImages, open_collection
-from rmaclib.errors import InputError, MissingPackageError
-from rmaclib.folders import waiting
-from rmaclib.search.neighbours import DescriptorNeighbours
-from rmaclib.settings import read_settings
+from rmaclib.foundation.errors import InputError, MissingPackageError
+from rmaclib.foundation.folders import waiting
+from rmaclib.foundation.settings import read_settings
 
 app = command_group()
 Detector = choice("Detector", DETECTORS)
@@ -152,11 +152,11 @@ def _dask(scheduler: str | None) -> Iterator[Executor | None]:
 
 @contextmanager
 def _shortlists(collection: LabelledImages, chosen: CleanSettings,
-                network: str) -> Iterator[DescriptorNeighbours | None]:
+                network: str) -> Iterator[DescriptorShortlists | None]:
     """Shortlists by global descriptors, where a class is large enough to need them: the network takes seconds."""
     if max(Counter(collection.labels).values()) <= chosen.exhaustive:
         yield None
         return
     say(f"classes of more than {chosen.exhaustive} images: shortlists by {network}, which is loaded")
-    with closing(DescriptorNeighbours(network)) as neighbours:
+    with closing(DescriptorShortlists(network)) as neighbours:
         yield neighbours

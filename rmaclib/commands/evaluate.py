@@ -52,11 +52,11 @@ from rmaclib.datasets import (
     open_dataset,
     self_check,
 )
-from rmaclib.errors import InputError
 from rmaclib.evaluation import Evaluation, check_protocol, default_protocol
-from rmaclib.folders import waiting
+from rmaclib.extraction.folder import BAD, META, descriptors_folder
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.folders import waiting
 from rmaclib.images import ImageError, crop_pixels, read_size
-from rmaclib.search.descriptor_folder import BAD, META, descriptors_folder
 
 app = command_group()
 Protocol = Literal["oxford", "oxford-removed", "revisited", "holidays", "folder"]
@@ -123,11 +123,12 @@ def evaluate_command(
         prepare(model, [*(query.path for query in data.queries), *data.paths], settings, options, out,
                 training=training, saved=False)
 
-        from rmaclib.search.retrieval import SearchSettings, measure
+        from rmaclib.evaluation.benchmark import evaluate
+        from rmaclib.search.retrieval import SearchSettings
 
         search = SearchSettings(qe, dba)
         codes = None if pq is None else _codes(model, settings, pq, training, out and out / _TRAINING)
-        evaluation, database = measure(model, data, protocol, settings, search=search, codes=codes, out=out)
+        evaluation, database = evaluate(model, data, protocol, settings, search=search, codes=codes, out=out)
     tell_bad(database.bad, out and out / BAD)
     if as_json:
         result = {"dataset": data.name, "counts": data.counts, "missing": list(data.missing),
@@ -200,20 +201,20 @@ def _check_codes(size: int, dim: int, training: LabelledImages) -> None:
 
 
 def _resolutions(size: int) -> tuple[int, ...]:
-    from rmaclib.search.resolutions import resolutions
+    from rmaclib.extraction.resolutions import resolutions
 
     return resolutions(size)
 
 
 def _codes(model, settings, size: int, training: LabelledImages, out: Path | None):
     """Product quantization to `size` bytes, learned on all training images."""
+    from rmaclib.extraction.descriptors import extract
     from rmaclib.search.compression import CodeSettings, train_codes
-    from rmaclib.search.descriptors import describe
 
     is_finished = out is not None and (out / META).exists()
     pace = None if is_finished else seconds_per_image(model, training.paths, settings)
     say(f"codes learned on {len(training.paths)} images of {training.name}" + expected(len(training.paths), pace))
-    descriptors = describe(model, training.paths, settings, names=list(training.names), out=out)
+    descriptors = extract(model, training.paths, settings, names=list(training.names), out=out)
     return train_codes(descriptors.vectors, CodeSettings("pq", size))
 
 

@@ -40,10 +40,10 @@ from rmaclib.commands.options import (
     output_folder,
 )
 from rmaclib.commands.reading import read_photographs
-from rmaclib.errors import InputError, OutputError
-from rmaclib.files import read_json, write_json, write_text
-from rmaclib.folders import OutputFolder, waiting
-from rmaclib.search.descriptor_folder import BAD
+from rmaclib.extraction.folder import BAD
+from rmaclib.foundation.errors import InputError, OutputError
+from rmaclib.foundation.files import read_json, write_json, write_text
+from rmaclib.foundation.folders import OutputFolder, waiting
 from rmaclib.search.index_folder import META, index_folder
 
 if TYPE_CHECKING:

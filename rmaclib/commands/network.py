@@ -12,14 +12,14 @@ from rmaclib.commands.common import duration, note, say, telling
 from rmaclib.commands.options import WHITENING_SETS
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.datasets.types import DatasetError
-from rmaclib.errors import InputError
-from rmaclib.files import need_space
-from rmaclib.search.descriptor_folder import META, PARTIAL
+from rmaclib.extraction.folder import META, PARTIAL
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.files import need_space
 from rmaclib.search.index_folder import CHECKPOINT
 
 if TYPE_CHECKING:
-    from rmaclib.rmac import RMAC
-    from rmaclib.search.descriptors import DescribeSettings
+    from rmaclib.extraction.batches import ExtractionSettings
+    from rmaclib.network import RMAC
 
 _MEASURED = 8  # images whose time is measured, at most an eighth of all
 
@@ -53,7 +53,7 @@ class NetworkOptions(NamedTuple):
 
 def check_device(device: str) -> None:
     """raises InputError when this machine has no such device"""
-    from rmaclib.search.descriptors import pick_device
+    from rmaclib.extraction.batches import pick_device
 
     try:
         pick_device(device)
@@ -61,18 +61,18 @@ def check_device(device: str) -> None:
         raise InputError(f"--{error}") from error
 
 
-def describing(context: typer.Context, sizes: Sequence[int] | None = None) -> "DescribeSettings":
+def describing(context: typer.Context, sizes: Sequence[int] | None = None) -> "ExtractionSettings":
     """How images are described, from the options of a command; sizes: in place of --size.
 
     raises InputError: a device that isn't there
     """
     options = context.params
     with telling("loading what computes"):
-        from rmaclib.search.descriptors import DescribeSettings
+        from rmaclib.extraction.batches import ExtractionSettings
 
         check_device(options["device"])
     given = {name: options[name] for name in ("enlarge", "precision", "crop_order") if name in options}
-    return DescribeSettings(tuple(options["size"] if sizes is None else sizes), device=options["device"], **given)
+    return ExtractionSettings(tuple(options["size"] if sizes is None else sizes), device=options["device"], **given)
 
 
 def open_unwhitened(network: str, dim: int | None = None, **settings) -> "RMAC":
@@ -98,18 +98,17 @@ def is_to_be_whitened(model: "RMAC", options: NetworkOptions) -> bool:
     return model.fc is None and (options.dim is not None or options.whiten_on is not None)
 
 
-def whiten(model: "RMAC", training: LabelledImages, settings: "DescribeSettings", options: NetworkOptions,
+def whiten(model: "RMAC", training: LabelledImages, settings: "ExtractionSettings", options: NetworkOptions,
            pace: float | None = None) -> None:
     """Gives the network a whitening learned on some of the training images; pace: seconds an image, for the message."""
-    from rmaclib.search.descriptors import learn_whitening
-    from rmaclib.search.retrieval import training_sample
+    from rmaclib.extraction.whitening import learn_whitening, training_sample
 
     sample = training_sample(training, options.whiten_images, options.seed)
     say(f"whitening learned on {len(sample)} images of {training.name}" + expected(len(sample), pace))
     model.set_whitening(learn_whitening(model, sample, settings, dim=options.dim, shrinkage=options.shrinkage))
 
 
-def prepare(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings", options: NetworkOptions,
+def prepare(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings", options: NetworkOptions,
             out: Path | None, *, training: LabelledImages | None = None, saved: bool = True) -> None:
     """All that comes before images are described: space on the disk, the time it will take, and the whitening.
 
@@ -137,7 +136,7 @@ def prepare(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings", 
         + (", less what is done already" if goes_on else ""))
 
 
-def seconds_per_image(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings") -> float | None:
+def seconds_per_image(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings") -> float | None:
     """Measured on a few of the images; None where there are too few for that."""
     paths = list(dict.fromkeys(paths))  # queries may be among the database's images
     count = min(_MEASURED, len(paths) // 8)
@@ -150,15 +149,15 @@ def seconds_per_image(model: "RMAC", paths: Sequence[Path], settings: "DescribeS
     return max((all_of_them - first) / max(1, count - 1), all_of_them / count / 4)
 
 
-def _seconds(model: "RMAC", paths: Sequence[Path], settings: "DescribeSettings") -> float:
+def _seconds(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings") -> float:
     from dataclasses import replace
 
-    from rmaclib.search.descriptors import describe
+    from rmaclib.extraction.descriptors import extract
 
     # "auto" would compare two precisions on them first.
     settings = replace(settings, precision="float32" if settings.precision == "auto" else settings.precision)
     started = time.monotonic()
-    describe(model, paths, settings, progress=False)
+    extract(model, paths, settings, progress=False)
     return time.monotonic() - started
 
 

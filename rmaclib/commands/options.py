@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from rmaclib.files import is_line
+from rmaclib.foundation.files import is_line
 from rmaclib.sheet import FORMATS
 
 WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first

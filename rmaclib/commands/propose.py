@@ -10,8 +10,8 @@ from rmaclib.commands.common import command_group, say, tell_bad, telling
 from rmaclib.commands.network import describing, expected, open_unwhitened, seconds_per_image
 from rmaclib.commands.options import Device, Images, SkipBad, output_file, output_picture, text, whole
 from rmaclib.commands.reading import read_photographs, refuse_replacing
-from rmaclib.errors import InputError
-from rmaclib.files import as_line, whole_file
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.files import as_line, whole_file
 
 app = command_group()
 _DRAWN, _BOXES = 12, 5  # pictures that are drawn, proposals on each
@@ -50,11 +50,11 @@ def propose_command(
         raise InputError(f"--network: expected one that was trained to propose regions (rmac train --stage proposals), "
                          f"got {network}")
 
-    from rmaclib.search.proposing import propose
+    from rmaclib.extraction.proposals import propose_regions
 
     say(f"proposing on {len(collection.paths):,} images at {size} px"
         + expected(len(collection.paths), seconds_per_image(model, collection.paths, settings)))
-    proposed = propose(model, collection.paths, settings, k)
+    proposed = propose_regions(model, collection.paths, settings, k)
     with whole_file(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("image", "x1", "y1", "x2", "y2", "score"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rmaclib.commands.common import note, telling
 from rmaclib.datasets import LabelledImages, RetrievalDataset, open_images
-from rmaclib.errors import OutputError
-from rmaclib.folders import refuse_inside
+from rmaclib.foundation.errors import OutputError
+from rmaclib.foundation.folders import refuse_inside
 
 
 def read_photographs(images: str, out: Path | None, skip_bad: bool) -> LabelledImages:

@@ -11,7 +11,7 @@ from rmaclib.commands.common import command_group, results, say, telling
 from rmaclib.commands.network import check_device
 from rmaclib.commands.options import Corners, CropOrder, Device, box, output_sheet, whole
 from rmaclib.commands.reading import refuse_replacing
-from rmaclib.errors import InputError
+from rmaclib.foundation.errors import InputError
 from rmaclib.images import crop_pixels, read_image
 from rmaclib.sheet import FORMATS, neighbours_sheet, save_sheet
 
@@ -49,7 +49,7 @@ def search_command(
         from dataclasses import replace
 
         from rmaclib.search.index import Index
-        from rmaclib.search.vector_index import SearchIndexError
+        from rmaclib.search.index_folder import SearchIndexError
 
         check_device(device)
         index = Index.load(folder)

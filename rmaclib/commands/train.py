@@ -29,19 +29,22 @@ from rmaclib.commands.options import (
 )
 from rmaclib.commands.reading import refuse_outputs
 from rmaclib.datasets import LabelledImages, open_collection
-from rmaclib.errors import InputError
-from rmaclib.files import read_json
-from rmaclib.folders import waiting
+from rmaclib.extraction.batches import ExtractionSettings, pick_device
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.files import read_json
+from rmaclib.foundation.folders import waiting
+from rmaclib.foundation.settings import from_mapping, read_yaml
 from rmaclib.learning import (
     LOSSES,
     LearningError,
     Trained,
     hold_out,
-    train,
-    train_classifier,
+    train_classification,
     train_proposals,
+    train_ranking,
     verified_pairs,
 )
+from rmaclib.learning.budget import PAPER, SECONDS, SMALL, STAGES, laptop, measure, within
 from rmaclib.learning.distributed import is_main, processes, rank_and_count, wait
 from rmaclib.learning.folder import (
     BAD,
@@ -57,12 +60,9 @@ from rmaclib.learning.folder import (
     training_folder,
 )
 from rmaclib.learning.loop import OPTIMIZERS, LoopSettings
-from rmaclib.learning.presets import PAPER, SECONDS, SMALL, STAGES, laptop, measure, within
 from rmaclib.learning.whitening import whiten
+from rmaclib.network import RMAC, NetworkSettings
 from rmaclib.plots import save_figure, training_curves
-from rmaclib.rmac import RMAC, NetworkSettings
-from rmaclib.search.descriptors import DescribeSettings, pick_device
-from rmaclib.settings import from_mapping, read_yaml
 
 app = command_group()
 
@@ -142,8 +142,9 @@ def train_command(
     OUT/best.safetensors is the network with the best retrieval among the validation images (in the stage proposals,
     the best recall of their boxes); --network of the other commands takes it. OUT/log.csv has a line for each update,
     and OUT/curves.png shows them at the end.
-    --settings FILE takes all settings of rmaclib.learning.TrainSettings, such as `triplets: 32`, or `propose: 8` to
-    learn proposals jointly, of ClassifySettings, such as `batch: 32`, or of ProposeSettings, such as `anchors: 9`.
+    --settings FILE takes all settings of rmaclib.learning.RankingSettings, such as `triplets: 32`, or `propose: 8` to
+    learn proposals jointly, of ClassificationSettings, such as `batch: 32`, or of ProposalSettings, such as
+    `anchors: 9`.
     """
     started = time.monotonic()
     options = {"size": size, "updates": updates, "optimizer": optimizer and optimizer.value, "lr": lr,
@@ -251,15 +252,15 @@ def _trained(run: _Run, model: RMAC, training: LabelledImages, held_out: Labelle
         if model.fc is None:
             _whiten(run, model, training, settings, dim or _TRAINED_DIM, whiten_images)
         settings = run.timed(settings, model, training, held_out)
-        return train(model, training, settings, out=run.folder, positives=positives, validation=held_out,
+        return train_ranking(model, training, settings, out=run.folder, positives=positives, validation=held_out,
                      validation_positives=held_out_positives)
     settings = run.timed(settings, model, training, held_out)
-    learn = train_proposals if run.stage == "proposals" else train_classifier
+    learn = train_proposals if run.stage == "proposals" else train_classification
     return learn(model, training, settings, out=run.folder, validation=held_out)
 
 
 def _whiten(run: _Run, model: RMAC, training: LabelledImages, settings: LoopSettings, dim: int, images: int) -> None:
-    describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
+    describing = ExtractionSettings((settings.size,), precision=settings.precision, device=settings.device)
     count = min(images, len(training.names))
     if is_main() and not (run.folder / WHITENING).exists() and dim <= model.backbone.channels:
         say(f"whitening learned on {count} images of {training.name}"

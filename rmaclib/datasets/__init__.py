@@ -4,17 +4,19 @@
 or by path. The readers only look at names and lists; no image is opened.
 """
 
+from rmaclib.boxes import Box
 from rmaclib.datasets.files import EXTENSIONS, list_images
-from rmaclib.datasets.folders import read_folder_per_landmark, read_images, read_query_folder
-from rmaclib.datasets.holidays import read_holidays
-from rmaclib.datasets.lists import (
+from rmaclib.datasets.layouts.folders import read_folder_per_landmark, read_images, read_query_folder
+from rmaclib.datasets.layouts.holidays import read_holidays
+from rmaclib.datasets.layouts.lists import (
     ListEntry,
     read_csv,
     read_landmarks_entries,
     read_landmarks_list,
     write_landmarks_list,
 )
-from rmaclib.datasets.oxford import read_oxford
+from rmaclib.datasets.layouts.oxford import read_oxford
+from rmaclib.datasets.layouts.revisited import read_revisited
 from rmaclib.datasets.registry import (
     Entry,
     data_roots,
@@ -25,9 +27,8 @@ from rmaclib.datasets.registry import (
     open_images,
     self_check,
 )
-from rmaclib.datasets.revisited import read_revisited
 from rmaclib.datasets.safe_pickle import load_restricted_pickle
-from rmaclib.datasets.types import Box, DatasetError, LabelledImages, Query, RetrievalDataset, Skipped
+from rmaclib.datasets.types import DatasetError, LabelledImages, Query, RetrievalDataset, Skipped
 
 __all__ = [
     "EXTENSIONS", "Box", "DatasetError", "Entry", "LabelledImages", "ListEntry", "Query", "RetrievalDataset", "Skipped",

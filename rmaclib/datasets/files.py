@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rmaclib.datasets.types import NOT_A_LINE, DatasetError, Skipped
-from rmaclib.files import as_line, is_line
-from rmaclib.folders import is_output
+from rmaclib.foundation.files import as_line, is_line
+from rmaclib.foundation.folders import is_output
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _IMAGE_FOLDERS = ("jpg", "images", "png")

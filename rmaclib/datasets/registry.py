@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rmaclib.datasets.files import list_images
-from rmaclib.datasets.folders import read_folder_per_landmark, read_images, read_query_folder
-from rmaclib.datasets.holidays import is_holidays_name, read_holidays
-from rmaclib.datasets.lists import read_landmarks_list
-from rmaclib.datasets.oxford import GROUND_TRUTH_FOLDERS, query_files, read_oxford
-from rmaclib.datasets.revisited import ground_truth_files, read_revisited
+from rmaclib.datasets.layouts.folders import read_folder_per_landmark, read_images, read_query_folder
+from rmaclib.datasets.layouts.holidays import is_holidays_name, read_holidays
+from rmaclib.datasets.layouts.lists import read_landmarks_list
+from rmaclib.datasets.layouts.oxford import GROUND_TRUTH_FOLDERS, query_files, read_oxford
+from rmaclib.datasets.layouts.revisited import ground_truth_files, read_revisited
 from rmaclib.datasets.types import DatasetError, LabelledImages, RetrievalDataset
-from rmaclib.errors import InputError
-from rmaclib.settings import one_of, read_yaml
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.settings import one_of, read_yaml
 
 _REPOSITORY_DATA = Path(__file__).parents[2] / "data"
 _RETRIEVAL_READERS = {"oxford": read_oxford, "revisited": read_revisited, "holidays": read_holidays,

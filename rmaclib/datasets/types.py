@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rmaclib.boxes import Box
-from rmaclib.errors import InputError, RmacError
-from rmaclib.files import as_line, is_line
+from rmaclib.foundation.errors import InputError, RmacError
+from rmaclib.foundation.files import as_line, is_line
 
 # Every other grade is junk: neither right nor wrong.
 POSITIVE_GRADES = ("good", "ok", "easy", "hard", "relevant")

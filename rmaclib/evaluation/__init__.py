@@ -1,7 +1,7 @@
 """Scoring rankings (Section 5): average precision and the protocols of the benchmarks."""
 
 from rmaclib.evaluation.average_precision import average_precision, positive_ranks
-from rmaclib.evaluation.protocols import PROTOCOLS, Evaluation, check_protocol, default_protocol, evaluate
+from rmaclib.evaluation.protocols import PROTOCOLS, Evaluation, check_protocol, default_protocol, score_rankings
 
-__all__ = ["PROTOCOLS", "Evaluation", "average_precision", "check_protocol", "default_protocol", "evaluate",
+__all__ = ["PROTOCOLS", "Evaluation", "average_precision", "check_protocol", "default_protocol", "score_rankings",
            "positive_ranks"]

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from rmaclib.errors import InputError
+from rmaclib.foundation.errors import InputError
 
 
 def average_precision(ranking: Sequence[Hashable] | np.ndarray, positives: Iterable[Hashable] | np.ndarray,

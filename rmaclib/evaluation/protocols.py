@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rmaclib.datasets import Query, RetrievalDataset
-from rmaclib.errors import InputError
 from rmaclib.evaluation.average_precision import positive_ranks, trapezoid
-from rmaclib.settings import one_of
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.settings import one_of
 
 PRECISION_AT = (1, 5, 10)
 
@@ -103,7 +103,7 @@ def check_protocol(dataset: RetrievalDataset, protocol: str) -> None:
                              f"{', '.join(sorted(query.relevance)) or 'none'}{fitting}")
 
 
-def evaluate(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]],
+def score_rankings(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]],
              protocol: str | None = None) -> Evaluation:
     """Score a ranking per query (Section 5.1).
 

@@ -1,6 +1,6 @@
 """The first stage of learning (Section 4.2): the backbone learns to classify landmarks, by cross-entropy.
 
-It makes the features of landmarks; the second stage (rmaclib.learning.training) makes distances of them.
+It makes the features of landmarks; the second stage (rmaclib.learning.ranking) makes distances of them.
 """
 
 import os
@@ -18,6 +18,9 @@ from tqdm import trange
 
 from rmaclib.backbones import Backbone
 from rmaclib.datasets.types import LabelledImages
+from rmaclib.extraction.batches import ExtractionSettings, pick_device
+from rmaclib.extraction.whitening import learn_whitening, training_sample
+from rmaclib.foundation.settings import Field, as_tuple, settings
 from rmaclib.images import ImageError
 from rmaclib.learning.distributed import is_main, share, total
 from rmaclib.learning.errors import LearningError
@@ -28,10 +31,7 @@ from rmaclib.learning.pairs import Relations
 from rmaclib.learning.streams import Stream, generator
 from rmaclib.learning.validation import Validation
 from rmaclib.learning.views import Squares, why_unreadable
-from rmaclib.rmac import RMAC, NetworkSettings
-from rmaclib.search.descriptors import DescribeSettings, learn_whitening, pick_device
-from rmaclib.search.retrieval import training_sample
-from rmaclib.settings import Field, as_tuple, settings
+from rmaclib.network import RMAC, NetworkSettings
 
 HEADS = ("max", "average")
 _READERS = 4
@@ -41,7 +41,7 @@ WHITENING_IMAGES = 400
 
 
 @settings
-class ClassifySettings(LoopSettings):
+class ClassificationSettings(LoopSettings):
     """How a network learns to classify landmarks. Defaults are the paper's, where they are known (Section 4.2).
 
     batch: images of an update; every image has its turn before one comes again
@@ -111,14 +111,14 @@ class Classifier(nn.Module):
             self.linear.bias.copy_(bias)
 
 
-def train_classifier(network: RMAC, collection: LabelledImages, settings: ClassifySettings | None = None, *,
+def train_classification(network: RMAC, collection: LabelledImages, settings: ClassificationSettings | None = None, *,
                      out: str | os.PathLike, validation: LabelledImages | None = None,
                      progress: bool = True, watch: Callable[[list[dict]], object] | None = None) -> Trained:
     """Train the backbone of a network to classify the landmarks of a collection (Section 4.2), in place.
 
     out: folder for best.safetensors, log.csv and the state; resuming as in training.train
-    validation: images among which retrieval is measured, by R-MAC on the backbone, see ClassifySettings.dim: the best
-      one is kept. None: the last one is.
+    validation: images among which retrieval is measured, by R-MAC on the backbone, see ClassificationSettings.dim: the
+      best one is kept. None: the last one is.
     watch: as in training.train
     Trained.network is R-MAC on the trained backbone, without fully connected layer and proposal network: what was
     fitted to the backbone before would not fit it any more. Learn a whitening for it
@@ -128,7 +128,7 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
     and listed in Trained.bad and bad.txt.
     raises LearningError: a single label; training that diverges; a folder of another run
     """
-    settings = settings or ClassifySettings()
+    settings = settings or ClassificationSettings()
     if len(set(collection.labels)) < 2:
         raise LearningError(f"{collection.name}: expected images of two landmarks or more, found one label")
     # Neither the layer nor the proposals that were fitted to the backbone before would fit it any more.
@@ -138,7 +138,7 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
     identity = identity_of("classification", network, settings, collection, validation=validation)
     evaluate = None
     if validation is not None:
-        describing = DescribeSettings((settings.size,), precision=settings.precision, device=settings.device)
+        describing = ExtractionSettings((settings.size,), precision=settings.precision, device=settings.device)
         measure = Validation(validation, Relations(validation.labels), describing, bad)
 
         def evaluate() -> float:
@@ -149,19 +149,20 @@ def train_classifier(network: RMAC, collection: LabelledImages, settings: Classi
             return measure(deepcopy(network).set_whitening(whitening))
 
     model = Classifier(network.backbone, len(set(collection.labels)), settings.head, settings.seed).eval().to(device)
-    step = _Naming(model, collection, settings, bad)
+    step = _Classification(model, collection, settings, bad)
     if settings.fit and not (Path(out) / STATE).exists():
         step.fit(progress)
     return run(model, network, step, settings, out=out, identity=identity,
                evaluate=evaluate, bad=bad, progress=progress, watch=watch)
 
 
-class _Naming:
+class _Classification:
     """One update: a batch of random squares through the classifier, a few at a time."""
 
     columns = ("loss", "accuracy")
 
-    def __init__(self, model: Classifier, collection: LabelledImages, settings: ClassifySettings, bad: dict[str, str]):
+    def __init__(self, model: Classifier, collection: LabelledImages, settings: ClassificationSettings,
+                 bad: dict[str, str]):
         self.model, self.collection, self.settings, self.bad = model, collection, settings, bad
         self.targets = np.unique(collection.labels, return_inverse=True)[1]  # (N,) numbers of the labels, without gaps
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rmaclib.errors import RmacError
+from rmaclib.foundation.errors import RmacError
 
 
 class LearningError(RmacError, RuntimeError):

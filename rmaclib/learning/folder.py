@@ -30,12 +30,12 @@ from rmaclib.checkpoints import (
     save_tensors,
 )
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.errors import OutputError
-from rmaclib.files import differences, files_fingerprint, need_space, read_json, write_json, write_text
-from rmaclib.folders import LOCK, MARKER, output_folder
+from rmaclib.foundation.errors import OutputError
+from rmaclib.foundation.files import differences, files_fingerprint, need_space, read_json, write_json, write_text
+from rmaclib.foundation.folders import LOCK, MARKER, output_folder
 from rmaclib.learning.distributed import is_main
 from rmaclib.learning.errors import LearningError
-from rmaclib.rmac import RMAC
+from rmaclib.network import RMAC
 
 BEST, LOG, STATE, RUN, BAD = "best.safetensors", "log.csv", "state.safetensors", "run.json", "bad.txt"
 CURVES, WHITENING = "curves.png", "whitening.safetensors"  # of rmac train

@@ -10,7 +10,7 @@ of the descriptors of its distinct images alone. That splits the gradient in two
 By the chain rule the sum is the gradient of the loss, whatever the loss. Only a few images are ever held with
 their activations, and one in many triplets is computed no more often than one in a single triplet. An image whose
 descriptor has no gradient, as when all its triplets are satisfied, is not run again. Both passes run a copy of the
-network without its batch normalisations, which are part of its convolutions (rmaclib.folding).
+network without its batch normalisations, which are part of its convolutions (rmaclib.backbones.folding).
 """
 
 from collections import defaultdict
@@ -21,13 +21,13 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from rmaclib.folding import Folded
+from rmaclib.backbones.folding import Folded
+from rmaclib.extraction.batches import Workers, ahead
 from rmaclib.images import ImageError
 from rmaclib.learning.depthwise import split_depthwise
 from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import UnreadableError
-from rmaclib.rmac import RMAC
-from rmaclib.search.descriptors import Workers, ahead
+from rmaclib.network import RMAC
 
 T = TypeVar("T")
 # Pixels that go through the network together. On a processor each thread takes one image after the other, so that

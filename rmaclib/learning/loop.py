@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rmaclib.checkpoints import load_checkpoint, save_checkpoint
-from rmaclib.errors import NotFiniteError
-from rmaclib.files import as_line, write_text
+from rmaclib.extraction.folder import as_text
+from rmaclib.foundation.errors import NotFiniteError
+from rmaclib.foundation.files import as_line, write_text
+from rmaclib.foundation.settings import Field, settings
 from rmaclib.learning.distributed import agree, is_main, sum_gradients, wait
 from rmaclib.learning.errors import diverged
 from rmaclib.learning.folder import (
@@ -38,9 +40,7 @@ from rmaclib.learning.folder import (
     save_state,
     training_folder,
 )
-from rmaclib.rmac import RMAC
-from rmaclib.search.descriptor_folder import as_text
-from rmaclib.settings import Field, settings
+from rmaclib.network import RMAC
 
 OPTIMIZERS, SCHEDULES, PRECISIONS = ("sgd", "adamw"), ("constant", "step", "cosine"), ("float32", "bfloat16")
 _DROP = 0.1  # of the step schedule: 1e-3, then 1e-4, as in the paper

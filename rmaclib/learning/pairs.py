@@ -9,10 +9,10 @@ from scipy.sparse import csr_array
 
 from rmaclib.cleaning.graph import GraphSettings, kept_components, kept_edges, load_graph
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.errors import InputError
-from rmaclib.files import read_json
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.files import read_json
+from rmaclib.foundation.settings import from_mapping
 from rmaclib.learning.errors import LearningError
-from rmaclib.settings import from_mapping
 
 
 class Relations:

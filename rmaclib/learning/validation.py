@@ -6,16 +6,17 @@ import numpy as np
 import torch
 
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.errors import NotFiniteError
 from rmaclib.evaluation.average_precision import trapezoid
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.descriptors import extract
+from rmaclib.foundation.errors import NotFiniteError
 from rmaclib.learning.distributed import share, total
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.pairs import Relations
 from rmaclib.learning.streams import Stream, generator
 from rmaclib.learning.views import why_unreadable
-from rmaclib.rmac import RMAC
-from rmaclib.search.descriptors import DescribeSettings, describe
-from rmaclib.search.ranking import rank
+from rmaclib.network import RMAC
+from rmaclib.ranking import rank
 
 
 def leave_one_out(descriptors: np.ndarray, relevant: np.ndarray, irrelevant: np.ndarray) -> float:
@@ -36,7 +37,7 @@ def leave_one_out(descriptors: np.ndarray, relevant: np.ndarray, irrelevant: np.
     return float(np.mean(scores))
 
 
-def describe_together(network: RMAC, images: LabelledImages, indices: np.ndarray, settings: DescribeSettings,
+def extract_together(network: RMAC, images: LabelledImages, indices: np.ndarray, settings: ExtractionSettings,
                       bad: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
     """Descriptors of some images of a collection; with several processes each describes its share.
 
@@ -44,7 +45,7 @@ def describe_together(network: RMAC, images: LabelledImages, indices: np.ndarray
     bad: filled with name -> reason for the others
     """
     mine = share(range(len(indices)))
-    found = describe(network, [images.paths[indices[place]] for place in mine], settings,
+    found = extract(network, [images.paths[indices[place]] for place in mine], settings,
                      names=[str(place) for place in mine], progress=False)
     vectors, good = torch.zeros(len(indices), network.dim), torch.zeros(len(indices), dtype=torch.int64)
     places = [int(place) for place in found.names]
@@ -61,7 +62,7 @@ class Validation:
     raises LearningError when no image has a relevant and an irrelevant other one
     """
 
-    def __init__(self, images: LabelledImages, relations: Relations, settings: DescribeSettings,
+    def __init__(self, images: LabelledImages, relations: Relations, settings: ExtractionSettings,
                  bad: dict[str, str]):
         every = np.arange(len(images.names))
         if not (relations.relevant(every).any(1) & relations.irrelevant(every).any(1)).any():
@@ -71,7 +72,7 @@ class Validation:
 
     def __call__(self, network: RMAC) -> float:
         """Mean average precision of leave_one_out, 0..1. raises NotFiniteError: descriptors that are not"""
-        kept, vectors = describe_together(network, self.images, np.arange(len(self.images.names)), self.settings,
+        kept, vectors = extract_together(network, self.images, np.arange(len(self.images.names)), self.settings,
                                           self.bad)
         if not np.isfinite(vectors).all():
             raise NotFiniteError("descriptors of the validation images are not finite")

@@ -8,17 +8,18 @@ import torch
 
 from rmaclib.checkpoints import fingerprint, load_tensors, save_tensors
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.errors import InputError
-from rmaclib.files import differences, files_fingerprint
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.whitening import learn_whitening, training_sample
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.files import differences, files_fingerprint
 from rmaclib.learning.distributed import is_main
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.folder import RUN, STATE, WHITENING, tell, training_folder
-from rmaclib.rmac import RMAC, Whitening
-from rmaclib.search.descriptors import DescribeSettings, learn_whitening
-from rmaclib.search.retrieval import training_sample
+from rmaclib.network import RMAC
+from rmaclib.whitening import Whitening
 
 
-def whiten(network: RMAC, collection: LabelledImages, settings: DescribeSettings, *, dim: int, images: int, seed: int,
+def whiten(network: RMAC, collection: LabelledImages, settings: ExtractionSettings, *, dim: int, images: int, seed: int,
            out: Path, progress: bool = True) -> RMAC:
     """Give the network, in place, a whitening to `dim` dimensions that is learned on `images` of the collection, or the
     one that the run in `out` has started from.

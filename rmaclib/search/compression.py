@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import faiss
 import numpy as np
 
-from rmaclib.errors import InputError
-from rmaclib.rmac import Whitening, fit_whitening
-from rmaclib.search.ranking import unit_rows
-from rmaclib.settings import Field, settings
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.settings import Field, settings
+from rmaclib.ranking import normalise_rows
+from rmaclib.whitening import Whitening, fit_whitening
 
 KINDS = ("pq", "opq", "pq-fast", "scalar", "binary")
 _SCALARS = {4: faiss.ScalarQuantizer.QT_4bit, 6: faiss.ScalarQuantizer.QT_6bit, 8: faiss.ScalarQuantizer.QT_8bit,
@@ -46,7 +46,7 @@ def project(vectors: np.ndarray, pca: Whitening) -> np.ndarray:
     found = np.empty((len(vectors), len(pca.weight)), np.float32)
     for start in range(0, len(vectors), _ROWS):
         block = np.asarray(vectors[start:start + _ROWS], np.float64)
-        found[start:start + _ROWS] = unit_rows((block + pca.shift) @ pca.weight.T)
+        found[start:start + _ROWS] = normalise_rows((block + pca.shift) @ pca.weight.T)
     return found
 
 
@@ -78,7 +78,7 @@ def train_codes(vectors: np.ndarray, settings: CodeSettings) -> faiss.Index:
     raises InputError: too few vectors, a size or dim that the descriptor's dimension does not allow
     """
     chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), _LARGEST)).astype(np.int64)
-    vectors = unit_rows(vectors[chosen])
+    vectors = normalise_rows(vectors[chosen])
     dim = vectors.shape[1]
     steps = []
     if settings.dim is not None:
@@ -149,7 +149,7 @@ def fill(codes: faiss.Index, vectors: np.ndarray) -> faiss.Index:
         raise InputError(f"vectors: expected (N, {codes.d}), got shape {vectors.shape}")
     filled = faiss.deserialize_index(faiss.serialize_index(codes))  # faiss can't copy all of its transforms
     for start in range(0, len(vectors), _ROWS):
-        filled.add(unit_rows(vectors[start:start + _ROWS]))
+        filled.add(normalise_rows(vectors[start:start + _ROWS]))
     return filled
 
 
@@ -158,7 +158,7 @@ def rank_codes(filled: faiss.Index, queries: np.ndarray, top: int | None = None)
 
     queries: (Q, D); top: how many to return, all by default; returns (Q, min(top, N)) int64
     """
-    return filled.search(unit_rows(queries), min(top or filled.ntotal, filled.ntotal))[1]
+    return filled.search(normalise_rows(queries), min(top or filled.ntotal, filled.ntotal))[1]
 
 
 def decode(filled: faiss.Index) -> np.ndarray:

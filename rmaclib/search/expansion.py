@@ -6,8 +6,8 @@ dot product, which is the cosine for descriptors of unit length.
 
 import numpy as np
 
-from rmaclib.errors import InputError
-from rmaclib.search.ranking import rank, rank_others, unit_rows
+from rmaclib.foundation.errors import InputError
+from rmaclib.ranking import normalise_rows, rank, rank_others
 
 _BLOCK = 2**24  # numbers of gathered neighbours held at a time
 
@@ -71,7 +71,7 @@ def _averaged(vectors: np.ndarray, database: np.ndarray, neighbours: np.ndarray,
             means[start:start + step] = weights[0] * own + weights[1:].astype(near.dtype) @ near
         else:
             weights = np.maximum(np.einsum("nd,nkd->nk", own, near), 0)**alpha
-            means[start:start + step] = unit_rows(own + np.einsum("nk,nkd->nd", weights, near))
+            means[start:start + step] = normalise_rows(own + np.einsum("nk,nkd->nd", weights, near))
     return means
 
 

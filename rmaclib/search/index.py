@@ -14,23 +14,19 @@ from pathlib import Path
 
 from PIL import Image
 
+from rmaclib.boxes import Box
 from rmaclib.checkpoints import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
 from rmaclib.datasets import EXTENSIONS, open_images
 from rmaclib.datasets.types import NOT_A_LINE
-from rmaclib.errors import InputError
-from rmaclib.files import as_line, differences, is_line
-from rmaclib.folders import LOCK, MARKER, OutputFolder, refuse_inside
-from rmaclib.images import Box, read_image
-from rmaclib.rmac import RMAC, NetworkSettings, create_network
-from rmaclib.search.descriptor_folder import tell_repeated
-from rmaclib.search.descriptors import (
-    DescribeSettings,
-    describe,
-    describe_image,
-    images_fingerprint,
-    on_device,
-    pick_device,
-)
+from rmaclib.extraction.batches import ExtractionSettings, on_device, pick_device
+from rmaclib.extraction.descriptors import extract, extract_image, images_fingerprint
+from rmaclib.extraction.folder import tell_repeated
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.files import as_line, differences, is_line
+from rmaclib.foundation.folders import LOCK, MARKER, OutputFolder, refuse_inside
+from rmaclib.foundation.settings import from_mapping
+from rmaclib.images import read_image
+from rmaclib.network import RMAC, NetworkSettings, create_network
 from rmaclib.search.index_folder import (
     CHECKPOINT,
     META,
@@ -40,10 +36,9 @@ from rmaclib.search.index_folder import (
     remove_descriptions,
 )
 from rmaclib.search.vector_index import Neighbour, VectorIndex, check_count
-from rmaclib.settings import from_mapping
 
 NETWORK = NetworkSettings("efficientnet_lite0", levels=3)
-DESCRIBE = DescribeSettings((512,))
+DESCRIBE = ExtractionSettings((512,))
 
 Images = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -56,7 +51,7 @@ class Index:
     raises SearchIndexError: vectors are given that another network or other settings made
     """
 
-    def __init__(self, network: RMAC | None = None, settings: DescribeSettings | None = None,
+    def __init__(self, network: RMAC | None = None, settings: ExtractionSettings | None = None,
                  vectors: VectorIndex | None = None):
         self.network, self.settings = network or create_network(NETWORK), settings or DESCRIBE
         # The device is the machine's, not the index's.
@@ -70,7 +65,7 @@ class Index:
         self._placed: RMAC | None = None  # the network, where queries are computed
 
     @classmethod
-    def build(cls, images: Images, network: RMAC | None = None, settings: DescribeSettings | None = None, *,
+    def build(cls, images: Images, network: RMAC | None = None, settings: ExtractionSettings | None = None, *,
               out: str | os.PathLike | None = None, progress: bool = True) -> "Index":
         """An index of images.
 
@@ -137,7 +132,7 @@ class Index:
             place = Path(folder) / describing_folder(images_fingerprint([(file, None) for file in files], names))
             with index_folder(folder) as out:
                 out.will_write([f"{place.name}/{name}" for name in (MARKER, LOCK)])
-        found = describe(self.network, files, self.settings, names=names, out=place, progress=progress)
+        found = extract(self.network, files, self.settings, names=names, out=place, progress=progress)
         self.vectors.add(found.vectors, found.names, progress)
         self.bad += found.bad
         return len(found.names)
@@ -166,7 +161,7 @@ class Index:
             raise InputError("rerank: expected the query as a file, got a picture in memory")
         picture = image.convert("RGB") if in_memory else read_image(image)
         self._placed = on_device(self._placed or self.network, pick_device(self.settings.device))
-        vector = describe_image(self._placed, picture, self.settings, box)
+        vector = extract_image(self._placed, picture, self.settings, box)
         found = self.vectors.search(vector[None], max(k, rerank))[0]
         if rerank and found:
             from rmaclib.search.reranking import rerank as rerank_paths  # OpenCV takes a moment to load
@@ -201,7 +196,7 @@ class Index:
         folder = Path(folder)
         vectors = VectorIndex.load(folder)
         try:
-            settings = from_mapping(DescribeSettings, vectors.about["describe"], str(folder / META))
+            settings = from_mapping(ExtractionSettings, vectors.about["describe"], str(folder / META))
             network = network or load_checkpoint(folder / CHECKPOINT)
             return cls(network, settings, vectors)
         except (KeyError, TypeError, ValueError, CheckpointError) as error:

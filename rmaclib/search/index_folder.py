@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rmaclib.errors import RmacError
-from rmaclib.files import read_json
-from rmaclib.folders import MARKER, OutputFolder, output_folder
-from rmaclib.search.descriptor_folder import descriptor_files, remove_descriptors
+from rmaclib.extraction.folder import descriptor_files, remove_descriptors
+from rmaclib.foundation.errors import RmacError
+from rmaclib.foundation.files import read_json
+from rmaclib.foundation.folders import MARKER, OutputFolder, output_folder
 
 FORMAT, VERSION = "rmaclib-index", 2
 META = "meta.json"

@@ -5,8 +5,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rmaclib.cleaning import CleanSettings, Features, Matcher, extract, main_directions, root_sift, verify_pair
-from rmaclib.images import Box, ImageError
+from rmaclib.boxes import Box
+from rmaclib.cleaning import (
+    CleanSettings,
+    Features,
+    Matcher,
+    extract_keypoints,
+    main_directions,
+    root_sift,
+    verify_pair,
+)
+from rmaclib.images import ImageError
 
 
 def verified_inliers(query: Features, others: Sequence[Features], settings: CleanSettings | None = None) -> np.ndarray:
@@ -45,11 +54,11 @@ def rerank(query: str | os.PathLike, paths: Sequence[str | os.PathLike], box: Bo
     raises ImageError when the query can't be read
     """
     settings = settings or CleanSettings()
-    asked = inside(extract(query, settings.keypoints), box)
+    asked = inside(extract_keypoints(query, settings.keypoints), box)
     readable, found = [], []
     for number, path in enumerate(paths):
         try:
-            found.append(extract(path, settings.keypoints))
+            found.append(extract_keypoints(path, settings.keypoints))
             readable.append(number)
         except ImageError:
             continue

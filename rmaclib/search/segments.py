@@ -13,10 +13,10 @@ from typing import Annotated, NamedTuple
 import faiss
 import numpy as np
 
-from rmaclib.files import checksum, whole_file, write_text
+from rmaclib.foundation.files import checksum, whole_file, write_text
+from rmaclib.foundation.settings import Field, as_tuple, settings
+from rmaclib.ranking import normalise_rows
 from rmaclib.search.index_folder import SearchIndexError, segment_files
-from rmaclib.search.ranking import unit_rows
-from rmaclib.settings import Field, as_tuple, settings
 
 ROWS = 16384  # rows worked on at a time
 PROBES = 32  # IVF-PQ: cells that are looked into
@@ -116,7 +116,7 @@ def merged(taken: Sequence[Segment], vectors: np.ndarray, names: Sequence[str], 
             index.add(block)
             added(len(block))
     for start in range(0, len(vectors), ROWS):
-        block = unit_rows(vectors[start:start + ROWS])
+        block = normalise_rows(vectors[start:start + ROWS])
         index.add(block)
         added(len(block))
     every = tuple(segment.names[row] for segment in taken for row in segment.kept()) + tuple(names)
@@ -145,7 +145,7 @@ def _sample(taken: Sequence[Segment], vectors: np.ndarray, rows: np.ndarray) -> 
         inside = rows[(rows >= first) & (rows < first + len(segment))] - first
         parts += segment.blocks(segment.kept()[inside])
         first += len(segment)
-    return np.concatenate([*parts, unit_rows(vectors[rows[rows >= first] - first])])
+    return np.concatenate([*parts, normalise_rows(vectors[rows[rows >= first] - first])])
 
 
 # --- on disk ------------------------------------------------------------------------------------------------------

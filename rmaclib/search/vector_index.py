@@ -29,9 +29,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from rmaclib.errors import InputError
-from rmaclib.files import differences, is_line, write_json
-from rmaclib.folders import OutputFolder
+from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.files import differences, is_line, write_json
+from rmaclib.foundation.folders import OutputFolder
+from rmaclib.foundation.settings import from_mapping, whole_number
+from rmaclib.ranking import normalise_rows
 from rmaclib.search.index_folder import (
     FORMAT,
     META,
@@ -42,7 +44,6 @@ from rmaclib.search.index_folder import (
     segment_files,
     segment_number,
 )
-from rmaclib.search.ranking import unit_rows
 from rmaclib.search.segments import (
     PROBES,
     Segment,
@@ -54,7 +55,6 @@ from rmaclib.search.segments import (
     with_checksums,
     write_segment,
 )
-from rmaclib.settings import from_mapping, whole_number
 
 __all__ = ["META", "Neighbour", "SearchIndexError", "Structure", "VectorIndex", "cells", "check_count",
            "choose_structure"]
@@ -187,7 +187,7 @@ class VectorIndex:
         queries = np.asarray(queries)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise InputError(f"queries: expected (Q, {self.dim}), got shape {queries.shape}")
-        queries = unit_rows(queries)
+        queries = normalise_rows(queries)
         if not len(queries) or not self._segments:
             return [[] for _ in queries]
         nearest = [self._search_segment(segment, queries, min(int(k), len(segment))) for segment in self._segments]

@@ -25,7 +25,7 @@ def _too_slow(*_):
 def run(name: str, material: str, folder: str, start: int, stop: int) -> dict[str, int]:
     """Cases start … stop - 1 of a format: how many were refused, and read right. folder/notes has a line of JSON for
     each case that was begun and each problem."""
-    from rmaclib.errors import RmacError
+    from rmaclib.foundation.errors import RmacError
 
     form, folder = FORMATS[name], Path(folder)
     pristine = folder / "pristine"

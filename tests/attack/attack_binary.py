@@ -45,16 +45,17 @@ class _Stopped(BaseException):
 def _train(material: Path, out: Path, stop: bool):
     from rmaclib.checkpoints import load_checkpoint
     from rmaclib.datasets import open_collection
-    from rmaclib.learning import TrainSettings, train
-    from rmaclib.settings import read_settings
+    from rmaclib.foundation.settings import read_settings
+    from rmaclib.learning import RankingSettings, train_ranking
 
     def watch(rows):
         if stop and rows[-1]["update"] == _STOPPED_AFTER:
             raise _Stopped
 
-    settings = read_settings(TrainSettings, material / "training.yml", {"updates": 2, "size": 64, "device": "cpu"})
+    settings = read_settings(RankingSettings, material / "training.yml", {"updates": 2, "size": 64, "device": "cpu"})
     images = open_collection(str(material / "photos"))
-    return train(load_checkpoint(material / "network.safetensors"), images, settings, out=out, validation=images,
+    return train_ranking(load_checkpoint(material / "network.safetensors"), images, settings, out=out,
+                         validation=images,
                  progress=False, watch=watch)
 
 
@@ -135,11 +136,12 @@ def read_graph(folder: Path):
 def _described(material: Path, out: Path):
     from rmaclib.checkpoints import load_checkpoint
     from rmaclib.datasets import open_collection
-    from rmaclib.search.descriptors import DescribeSettings, describe
+    from rmaclib.extraction.batches import ExtractionSettings
+    from rmaclib.extraction.descriptors import extract
 
     paths = open_collection(str(material / "photos")).paths[:11]
-    return describe(load_checkpoint(material / "network.safetensors"), paths,
-                    DescribeSettings((64,), precision="float32", device="cpu"), out=out, progress=False)
+    return extract(load_checkpoint(material / "network.safetensors"), paths,
+                    ExtractionSettings((64,), precision="float32", device="cpu"), out=out, progress=False)
 
 
 def make_descriptors(material: Path, folder: Path) -> None:
@@ -147,7 +149,7 @@ def make_descriptors(material: Path, folder: Path) -> None:
 
 
 def read_descriptors(folder: Path):
-    from rmaclib.search.descriptors import load_descriptors
+    from rmaclib.extraction.folder import load_descriptors
 
     loaded = load_descriptors(folder / "out")
     return [list(loaded.vectors.shape), digest(np.asarray(loaded.vectors, np.float32)), loaded.names, loaded.bad]
@@ -155,7 +157,7 @@ def read_descriptors(folder: Path):
 
 def make_chunks(material: Path, folder: Path) -> None:
     """Descriptors of a run that stopped in its last chunk."""
-    from rmaclib.search import descriptors
+    from rmaclib.extraction import descriptors
 
     plain, pieces = np.savez, []
 
@@ -180,14 +182,14 @@ def read_chunks(folder: Path):
 
 
 def make_marker(material: Path, folder: Path) -> None:
-    from rmaclib.folders import output_folder
+    from rmaclib.foundation.folders import output_folder
 
     with output_folder(folder / "out", "index") as out:
         out.will_write(["000001.txt", "000001.faiss", "meta.json"])
 
 
 def read_marker(folder: Path):
-    from rmaclib.folders import output_folder
+    from rmaclib.foundation.folders import output_folder
 
     with output_folder(folder / "out", "index") as out:
         return sorted(out.listed())
@@ -220,12 +222,12 @@ def read_index(folder: Path):
 def make_image_index(material: Path, folder: Path) -> None:
     from rmaclib.checkpoints import load_checkpoint
     from rmaclib.datasets import open_collection
-    from rmaclib.search.descriptors import DescribeSettings
+    from rmaclib.extraction.batches import ExtractionSettings
     from rmaclib.search.index import Index
 
     Index.build(list(open_collection(str(material / "photos")).paths[:5]),
                 load_checkpoint(material / "network.safetensors"),
-                DescribeSettings((64,), precision="float32", device="cpu"), out=folder / "out", progress=False)
+                ExtractionSettings((64,), precision="float32", device="cpu"), out=folder / "out", progress=False)
 
 
 def read_image_index(folder: Path):

@@ -51,7 +51,8 @@ def network(path: Path) -> None:
     import torch
 
     from rmaclib.checkpoints import save_checkpoint
-    from rmaclib.rmac import NetworkSettings, create_network, fit_whitening
+    from rmaclib.network import NetworkSettings, create_network
+    from rmaclib.whitening import fit_whitening
 
     torch.manual_seed(3)
     made = create_network(NetworkSettings("timm:test_efficientnet", levels=1), pretrained=False)
@@ -67,7 +68,7 @@ def commands(root: Path, out: Path) -> dict[str, tuple]:
     """The commands that write a folder: name -> arguments; "add" adds to an index made by "index"."""
     photos, small = root / "photos", ("--network", root / "network.safetensors", *SMALL)
     return {
-        "describe": ("describe", photos, "--out", out, *small),
+        "extract": ("extract", photos, "--out", out, *small),
         "index": ("index", photos, "--out", out, *small),
         "add": ("index", root / "more", "--out", out),
         "clean": ("clean", photos, "--out", out, "--size", "160", "--keypoints", "200", "--thumbnails", "2"),

@@ -91,8 +91,8 @@ def read_all(folder: str, start: int) -> list[str]:
     or code ran. folder/number tells which was begun, should the process die. Runs in a child of attack_server."""
     import time
 
-    from rmaclib.datasets.revisited import read_revisited
-    from rmaclib.errors import RmacError
+    from rmaclib.datasets.layouts.revisited import read_revisited
+    from rmaclib.foundation.errors import RmacError
 
     root, problems = Path(folder), []
     (root / "jpg").mkdir(exist_ok=True)

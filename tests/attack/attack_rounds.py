@@ -25,7 +25,7 @@ def add(folder: str, barrier: str, process: int, others: int, round_: int) -> di
 
     Returns {"name", "refused"}: an addition is refused with a message, or said to be saved
     """
-    from rmaclib.errors import RmacError
+    from rmaclib.foundation.errors import RmacError
     from rmaclib.search.vector_index import VectorIndex
 
     index, name = VectorIndex.load(folder), f"round {round_} process {process}"

@@ -25,12 +25,12 @@ def main() -> None:
     import timm  # noqa: F401
 
     import rmaclib.commands
-    from rmaclib.search import descriptors
+    from rmaclib.extraction import batches
 
     for module in pkgutil.iter_modules(rmaclib.commands.__path__):
         import_module(f"rmaclib.commands.{module.name}")
 
-    descriptors.CHUNK = 4  # so that a dozen pictures are several chunks
+    batches.CHUNK = 4  # so that a dozen pictures are several chunks
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     print(json.dumps("ready"), file=answers, flush=True)

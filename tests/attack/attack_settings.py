@@ -28,12 +28,12 @@ def _settings_class(name: str):
     from rmaclib import learning
     from rmaclib.cleaning import CleanSettings
 
-    return {"train.yml": learning.TrainSettings, "classify.yml": learning.ClassifySettings,
-            "propose.yml": learning.ProposeSettings, "clean.yml": CleanSettings}[name]
+    return {"train.yml": learning.RankingSettings, "classify.yml": learning.ClassificationSettings,
+            "propose.yml": learning.ProposalSettings, "clean.yml": CleanSettings}[name]
 
 
 def read_settings(folder: Path):
-    from rmaclib.settings import read_settings
+    from rmaclib.foundation.settings import read_settings
 
     path = next(path for path in folder.iterdir() if path.name in SETTINGS)
     return asdict(read_settings(_settings_class(path.name), path))

@@ -48,7 +48,7 @@ def _collection(images) -> list:
 
 
 def read_list(folder: Path):
-    from rmaclib.datasets.lists import read_landmarks_list
+    from rmaclib.datasets.layouts.lists import read_landmarks_list
 
     return _collection(read_landmarks_list(folder / "list.txt"))
 
@@ -103,7 +103,7 @@ def make_csv(material: Path, folder: Path) -> None:
 
 
 def read_csv(folder: Path):
-    from rmaclib.datasets.lists import read_csv
+    from rmaclib.datasets.layouts.lists import read_csv
 
     return _collection(read_csv(folder / "list.csv"))
 
@@ -156,7 +156,7 @@ def _queries(dataset) -> list:
 
 
 def read_oxford(folder: Path):
-    from rmaclib.datasets.oxford import read_oxford
+    from rmaclib.datasets.layouts.oxford import read_oxford
 
     return _queries(read_oxford(folder))
 
@@ -201,7 +201,7 @@ def make_revisited(protocol: int, arrays: bool) -> Callable:
 
 
 def read_revisited(folder: Path):
-    from rmaclib.datasets.revisited import read_revisited
+    from rmaclib.datasets.layouts.revisited import read_revisited
 
     return _queries(read_revisited(folder))
 

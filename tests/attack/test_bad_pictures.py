@@ -62,11 +62,11 @@ def names_in(path):
 
 
 def test_describe(forks, material, photos, count):
-    out = material / "pictures-out" / "describe"
-    outcome = forks.rmac("describe", photos[0], "--out", out, "--network", material / "network.safetensors", *SMALL,
+    out = material / "pictures-out" / "extract"
+    outcome = forks.rmac("extract", photos[0], "--out", out, "--network", material / "network.safetensors", *SMALL,
                          limited=True, timeout=SECONDS)
     used = relative(names_in(out / "names.txt"), photos[0])
-    check(count, photos, problems_of(photos, outcome, used, listed(out)), "describe")
+    check(count, photos, problems_of(photos, outcome, used, listed(out)), "extract")
 
 
 def test_index_and_search(forks, material, photos, whole, count):

@@ -50,7 +50,7 @@ def _root():
         pytest.skip("mounting a small disk needs root")
 
 
-@pytest.mark.parametrize("name", ["describe", "index", "add", "clean", "train"])
+@pytest.mark.parametrize("name", ["extract", "index", "add", "clean", "train"])
 def test_a_command_on_a_full_disk(name, forks, material, whole, count):
     _, expected, _ = whole_run(forks, material, name)
     problems = []

@@ -7,7 +7,7 @@ import attack_material
 import pytest
 from attack_runs import state, whole_run
 
-SAMPLE = {"describe": 6, "index": 6, "add": 6, "clean": 4, "train": 4}  # kills in the small form
+SAMPLE = {"extract": 6, "index": 6, "add": 6, "clean": 4, "train": 4}  # kills in the small form
 WAYS = {"before": {}, "after": {"after": True}, "interrupted at": {"interrupt": True}}
 
 
@@ -34,7 +34,7 @@ def kill_and_go_on(forks, material, name, way, number, expected):
     return problem and f"then: {problem}"
 
 
-@pytest.mark.parametrize("name", ["describe", "index", "add", "clean", "train"])
+@pytest.mark.parametrize("name", ["extract", "index", "add", "clean", "train"])
 def test_a_killed_run_goes_on_to_the_same_bytes(name, forks, material, whole, count):
     changes, expected, not_listed = whole_run(forks, material, name)
     problems = [f"not in the marker after a whole run: {not_listed}"] if not_listed else []

@@ -10,7 +10,7 @@ import pytest
 from attack_forks import command
 from attack_runs import WHOLE, state, whole_run
 
-NAMES = ["describe", "index", "add", "clean", "train"]
+NAMES = ["extract", "index", "add", "clean", "train"]
 
 
 @pytest.mark.parametrize(("name", "waits"), [*((name, True) for name in NAMES),

@@ -31,10 +31,10 @@ from rmaclib.cleaning import (
     load_graph,
     select,
 )
-from rmaclib.cleaning.pipeline import graph_file, landmark_members, match_landmarks
+from rmaclib.cleaning.jobs import graph_file, landmark_members, match_landmarks
+from rmaclib.cleaning.shortlists import DescriptorShortlists
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset
 from rmaclib.results import record
-from rmaclib.search.neighbours import DescriptorNeighbours
 
 LEAST = 10  # inliers kept in the graphs, the lowest threshold of the sweep
 INJECTED = 10  # images for each class
@@ -132,7 +132,7 @@ class Steps:
     def shortlist(self) -> None:
         """Edges and kept images that remain on shortlists, computed from the graphs of all pairs."""
         found = self.graphs(self.photos, self.settings, "threshold")
-        lists, members = DescriptorNeighbours("efficientnet_lite0"), landmark_members(self.photos)
+        lists, members = DescriptorShortlists("efficientnet_lite0"), landmark_members(self.photos)
         large = [label for label, indices in members.items() if len(indices) >= 90]
         nearest = [lists([self.photos.paths[index] for index in members[label]], max(SHORTLISTS)) for label in large]
         for count in SHORTLISTS:

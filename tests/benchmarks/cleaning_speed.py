@@ -26,7 +26,7 @@ from rmaclib.cleaning import (  # noqa: E402
     CleanSettings,
     Matcher,
     VerificationSettings,
-    extract,
+    extract_keypoints,
     main_directions,
     root_sift,
     verify_pair,
@@ -94,7 +94,7 @@ def main() -> int:
     seconds, pairs_timed = {"plain": 0.0, "ours": 0.0}, 0
     edges = {"plain": set(), "one each": set(), "ours": set()}
     for group, paths in enumerate(groups):
-        features = [extract(path, settings.keypoints) for path in paths]
+        features = [extract_keypoints(path, settings.keypoints) for path in paths]
         pairs = [(i, j) for i in range(len(features)) for j in range(i + 1, len(features))]
         begin = time.process_time()
         prepared = [(image.points, root_sift(image.descriptors), image.size) for image in features]
@@ -131,7 +131,7 @@ def main() -> int:
     keep("pair_milliseconds", per_pair["ours"], "ms")
     begin = time.process_time()
     for path in groups[0]:
-        extract(path, settings.keypoints)
+        extract_keypoints(path, settings.keypoints)
     per_image = 1000 * (time.process_time() - begin) / len(groups[0])
     keep("image_milliseconds", per_image, "ms")
     print(f"keypoints: {per_image:.0f} ms an image")
@@ -141,7 +141,7 @@ def main() -> int:
         keep(f"landmarks_full_{cores}", value, unit, images=FULL_IMAGES, classes=FULL_CLASSES, pairs=round(FULL_PAIRS))
         print(f"Landmarks-full on {cores} cores: {value:.1f} {unit}")
     for count in options.growth:
-        features = [extract(path, replace(settings.keypoints, count=count)) for path in groups[0][:24]]
+        features = [extract_keypoints(path, replace(settings.keypoints, count=count)) for path in groups[0][:24]]
         features = [image for image in features if len(image.points) == count]
         pairs = [(i, j) for i in range(len(features)) for j in range(i + 1, len(features))]
         begin = time.process_time()

@@ -35,13 +35,15 @@ from torch import Tensor
 from rmaclib.backbones import create_backbone
 from rmaclib.datasets import open_collection
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.environment import prepare_process
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.descriptors import extract
+from rmaclib.extraction.whitening import learn_whitening
+from rmaclib.foundation.environment import prepare_process
 from rmaclib.images import read_image, resize_longer
-from rmaclib.learning import TrainSettings, Tuples, Views, accumulate, train, triplet
+from rmaclib.learning import RankingSettings, Tuples, Views, accumulate, train_ranking, triplet
 from rmaclib.learning.loop import repeatable
+from rmaclib.network import RMAC, NetworkSettings, create_network
 from rmaclib.results import record
-from rmaclib.rmac import RMAC, NetworkSettings, create_network
-from rmaclib.search.descriptors import DescribeSettings, describe, learn_whitening
 
 ARITHMETICS = ("float32", "tf32", "bfloat16")
 MARGIN = 5.0  # more than two squared distances of unit vectors differ by: no triplet is satisfied
@@ -124,14 +126,14 @@ def measured(run: Callable[[], object], rounds: int) -> tuple[float, float]:
     return float(np.median(seconds[1:])), (torch.cuda.max_memory_allocated() - before) / GIB
 
 
-def learned(images: LabelledImages, settings: TrainSettings) -> tuple[float, float, float]:
+def learned(images: LabelledImages, settings: RankingSettings) -> tuple[float, float, float]:
     """A small network trained on the embedded data set: its validation score in the end, what it gained, and the
     seconds that it took with its validations."""
     network = create_network(NetworkSettings("efficientnet_lite0", levels=2))
-    describing = DescribeSettings((settings.size,), device="cuda", precision="float32")
+    describing = ExtractionSettings((settings.size,), device="cuda", precision="float32")
     network.set_whitening(learn_whitening(network, images.paths, describing, dim=512, progress=False))
     with TemporaryDirectory() as folder:
-        log = train(network, images, settings, out=folder, validation=open_collection("diorama_val"),
+        log = train_ranking(network, images, settings, out=folder, validation=open_collection("diorama_val"),
                     progress=False).history
     last = log[-1]["validation"]
     return last, last - log[0]["validation"], sum(row["seconds"] for row in log)
@@ -180,11 +182,11 @@ def main() -> int:
     vectors = {}
     for name in ARITHMETICS:
         with arithmetic(name):
-            settings = DescribeSettings((options.size,), device="cuda",
+            settings = ExtractionSettings((options.size,), device="cuda",
                                         precision="bfloat16" if name == "bfloat16" else "float32")
 
             def described(settings=settings, name=name):
-                vectors[name] = describe(network, collection.paths[:options.images], settings, progress=False).vectors
+                vectors[name] = extract(network, collection.paths[:options.images], settings, progress=False).vectors
 
             seconds, memory = measured(described, options.rounds)
         note(f"{backbone}_describe_{name}_speed", options.images / seconds, "images/s")
@@ -214,7 +216,7 @@ def main() -> int:
     note(f"{backbone}_gradient_error", difference(network, plain, ours, loaded[:6], few[:2], False), "ratio")
 
     for name in ("float32", "bfloat16") if options.updates else ():
-        settings = TrainSettings(size=320, triplets=24, pool=400, refresh=16, optimizer="adamw", lr=2e-5,
+        settings = RankingSettings(size=320, triplets=24, pool=400, refresh=16, optimizer="adamw", lr=2e-5,
                                  schedule="constant", updates=options.updates, evaluate_every=options.updates,
                                  precision=name, device="cuda")
         score, gain, seconds = learned(source, settings)

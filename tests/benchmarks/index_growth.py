@@ -2,9 +2,9 @@
 
     python tests/benchmarks/index_growth.py --additions 300 --size 1000
 
-Vectors lie as descriptors do: some thousands around centres, made many by rmaclib.search.crowd; queries are further
-ones of the same kind. Recall is of the ten nearest, against exact search. Everything is saved after each addition, as
-`rmac index` does; the index that is built at once is saved as well. One thread does it all.
+Vectors lie as descriptors do: some thousands around centres, made many by rmaclib.search.distractors; queries are
+further ones of the same kind. Recall is of the ten nearest, against exact search. Everything is saved after each
+addition, as `rmac index` does; the index that is built at once is saved as well. One thread does it all.
 """
 
 import argparse
@@ -20,8 +20,8 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 
-from rmaclib.search.crowd import crowd  # noqa: E402
-from rmaclib.search.ranking import unit_rows  # noqa: E402
+from rmaclib.ranking import normalise_rows  # noqa: E402
+from rmaclib.search.distractors import synthetic_distractors  # noqa: E402
 from rmaclib.search.vector_index import VectorIndex  # noqa: E402
 
 K, SEED = 10, 0
@@ -34,7 +34,7 @@ def like_descriptors(count: int, dim: int, seed: int = SEED) -> np.ndarray:
     strength = 1 / np.sqrt(1 + np.arange(dim) / 8)
     centres = rng.normal(size=(max(3, count // 10), dim)) * strength
     noise = rng.normal(size=(count, dim)) * strength
-    return unit_rows(centres[rng.integers(0, len(centres), count)] + 0.7 * noise)
+    return normalise_rows(centres[rng.integers(0, len(centres), count)] + 0.7 * noise)
 
 
 def recall(index: VectorIndex, vectors: np.ndarray, queries: np.ndarray) -> float:
@@ -68,8 +68,8 @@ def main() -> int:
     options = parser.parse_args()
     faiss.omp_set_num_threads(1)
     originals = like_descriptors(5000, options.dim)
-    vectors = np.concatenate(list(crowd(originals, options.additions * options.size, SEED)))
-    queries = np.concatenate(list(crowd(originals, options.queries, SEED + 1)))
+    vectors = np.concatenate(list(synthetic_distractors(originals, options.additions * options.size, SEED)))
+    queries = np.concatenate(list(synthetic_distractors(originals, options.queries, SEED + 1)))
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
         whole = VectorIndex(options.dim)

@@ -2,7 +2,8 @@
 
     RMACLIB_DATA=FOLDER python tests/benchmarks/index_million.py --record _build/photos/results
 
-Real descriptors (512 numbers, whitened R-MAC) are made a million by rmaclib.search.crowd; queries are further ones
+Real descriptors (512 numbers, whitened R-MAC) are made a million by rmaclib.search.distractors; queries are further
+ones
 of the same kind. Everything runs on one thread, in one run. Then 1,000 are added, and the index is loaded again.
 Memory is what the process itself holds (RssAnon, looked at every 20 ms): pages of mapped files don't count, since the
 system takes them back when it needs them. A temporary folder takes 3 GB for the time of the run.
@@ -25,15 +26,16 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from rmaclib.datasets import open_collection, open_dataset  # noqa: E402
+from rmaclib.extraction.batches import ExtractionSettings  # noqa: E402
+from rmaclib.extraction.descriptors import extract  # noqa: E402
+from rmaclib.extraction.whitening import learn_whitening, training_sample  # noqa: E402
+from rmaclib.network import NetworkSettings, create_network  # noqa: E402
 from rmaclib.results import record  # noqa: E402
-from rmaclib.rmac import NetworkSettings, create_network  # noqa: E402
-from rmaclib.search.crowd import crowd  # noqa: E402
-from rmaclib.search.descriptors import DescribeSettings, describe, learn_whitening  # noqa: E402
-from rmaclib.search.retrieval import training_sample  # noqa: E402
+from rmaclib.search.distractors import synthetic_distractors  # noqa: E402
 from rmaclib.search.vector_index import VectorIndex  # noqa: E402
 
 K, DIM, SEED = 10, 512, 0
-SETTINGS = DescribeSettings((256,), precision="float32")
+SETTINGS = ExtractionSettings((256,), precision="float32")
 
 
 def held() -> float:
@@ -67,7 +69,7 @@ def real_descriptors(dataset: str, training: str) -> tuple[np.ndarray, dict, dic
     data, network = open_dataset(dataset), create_network(NetworkSettings("efficientnet_lite0", levels=3))
     sample = training_sample(open_collection(training), 200, SEED)
     network.set_whitening(learn_whitening(network, sample, SETTINGS, dim=DIM))
-    vectors = describe(network, data.paths, SETTINGS, names=data.names).vectors
+    vectors = extract(network, data.paths, SETTINGS, names=data.names).vectors
     return vectors, {"name": data.name, "counts": data.counts}, asdict(network.settings)
 
 
@@ -77,7 +79,7 @@ def written(path: Path, real: np.ndarray, count: int, queries: np.ndarray) -> tu
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count, DIM)})
         start = 0
-        for block in crowd(real, count, SEED):
+        for block in synthetic_distractors(real, count, SEED):
             file.write(block.tobytes())
             begin = time.perf_counter()
             found, places = faiss.knn(queries, block, K, faiss.METRIC_INNER_PRODUCT)
@@ -104,7 +106,7 @@ def main() -> int:
     started = time.monotonic()
 
     real, dataset, network = real_descriptors(options.dataset, options.training)
-    queries = np.concatenate(list(crowd(real, options.queries, SEED + 1)))
+    queries = np.concatenate(list(synthetic_distractors(real, options.queries, SEED + 1)))
     print(f"{len(real)} real descriptors, {time.monotonic() - started:.0f} s", flush=True)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +137,7 @@ def main() -> int:
         found["million_recall"] = float(np.mean([len({answer.name for answer in row} & {f"image {n}" for n in near}) / K
                                                  for row, near in zip(answers, exact, strict=True)])), "share"
         before = {path.name: path.stat().st_mtime_ns for path in home.iterdir()}
-        more = np.concatenate(list(crowd(real, options.added, SEED + 2)))
+        more = np.concatenate(list(synthetic_distractors(real, options.added, SEED + 2)))
         begin = time.perf_counter()
         index.add(more, [f"more {number}" for number in range(options.added)])
         index.save(home)

@@ -36,12 +36,13 @@ from torch import Tensor
 
 from rmaclib.cleaning import CleanSettings, clean
 from rmaclib.datasets import LabelledImages, open_collection
-from rmaclib.environment import prepare_process
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.descriptors import extract
+from rmaclib.extraction.whitening import learn_whitening, training_sample
+from rmaclib.foundation.environment import prepare_process
 from rmaclib.learning import Relations, Tuples, Views, accumulate, mine, triplet, verified_pairs
+from rmaclib.network import RMAC, NetworkSettings, create_network
 from rmaclib.results import record
-from rmaclib.rmac import RMAC, NetworkSettings, create_network
-from rmaclib.search.descriptors import DescribeSettings, describe, learn_whitening
-from rmaclib.search.retrieval import training_sample
 
 NETWORK = NetworkSettings("efficientnet_lite0", levels=2, dim=512)
 MARGIN, HARDEST, FEW = 0.1, 25, 8
@@ -129,7 +130,7 @@ def mined(network: RMAC, collection: LabelledImages, options) -> np.ndarray:
     """(max(OURS), 3) indices: triplets of a pool, as training draws them."""
     pool = np.sort(np.random.default_rng(0).choice(len(collection.names), min(options.pool, len(collection.names)),
                                                    replace=False))
-    found = describe(network, [collection.paths[index] for index in pool], DescribeSettings((options.size,)),
+    found = extract(network, [collection.paths[index] for index in pool], ExtractionSettings((options.size,)),
                      names=[str(index) for index in pool])
     images = np.array([int(name) for name in found.names], np.int64)
     relations = Relations(collection.labels, verified_pairs(collection, options.graphs))
@@ -184,7 +185,7 @@ def main() -> int:
     else:
         network, state = create_network(NetworkSettings(**{**asdict(NETWORK), "dim": None})), "start"
         network.set_whitening(learn_whitening(network, training_sample(open_collection("landmarks48"), 400),
-                                              DescribeSettings((options.size,)), dim=NETWORK.dim))
+                                              ExtractionSettings((options.size,)), dim=NETWORK.dim))
         every = mined(network, collection, options)
     triplets, threads = every[:options.triplets], torch.get_num_threads()
     runs = dict.fromkeys([(plain, 1), (plain, threads), (ours, threads)])  # the first two are one on one thread

@@ -137,8 +137,9 @@ def test_finished_landmarks_are_not_matched_again(collection, cleaned, tmp_path,
     before = files(tmp_path)
     (tmp_path / "graphs" / "000002.npz").unlink()
     looked = []
-    real = jobs.extract
-    monkeypatch.setattr(jobs, "extract", lambda path, settings: (looked.append(path), real(path, settings))[1])
+    real = jobs.extract_keypoints
+    monkeypatch.setattr(jobs, "extract_keypoints", 
+                        lambda path, settings: (looked.append(path), real(path, settings))[1])
     run(images, tmp_path, threads)
     assert {path.parent.name for path in looked} == {"2"} and files(tmp_path) == before
 
@@ -206,7 +207,7 @@ def test_the_default_pool_of_processes(collection, tmp_path, threads):
 
 
 def test_an_error_in_a_task_reaches_the_caller(collection, tmp_path, threads, monkeypatch):
-    monkeypatch.setattr(jobs, "extract", lambda *_: 1 / 0)
+    monkeypatch.setattr(jobs, "extract_keypoints", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(open_collection(collection / "list.txt"), tmp_path, threads)
     assert not list(tmp_path.rglob("*.npz"))

@@ -70,8 +70,8 @@ def test_the_same_bytes_also_when_a_worker_is_killed(cluster, collection, expect
 def _slow_down():
     from rmaclib.cleaning import jobs
 
-    real = jobs.extract
-    jobs.extract = lambda path, settings: (time.sleep(0.1), real(path, settings))[1]
+    real = jobs.extract_keypoints
+    jobs.extract_keypoints = lambda path, settings: (time.sleep(0.1), real(path, settings))[1]
 
 
 def test_the_command_line_runs_on_a_scheduler(cluster, collection, expected, tmp_path):

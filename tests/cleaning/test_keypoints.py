@@ -5,7 +5,7 @@ import pytest
 from cleaning_pictures import save, texture
 from PIL import Image
 
-from rmaclib.cleaning import KeypointSettings, extract, root_sift
+from rmaclib.cleaning import KeypointSettings, extract_keypoints, root_sift
 from rmaclib.images import ImageError
 
 
@@ -29,7 +29,7 @@ def blob(tmp_path):
 @pytest.mark.parametrize("size", [300, 150, 400, 600])
 def test_points_and_described_squares_are_in_pixels_of_the_original(blob, size):
     """At the stored size, reduced to half and enlarged, a blob is found where it is, in a square of twelve scales."""
-    found = extract(blob, KeypointSettings(size=size))
+    found = extract_keypoints(blob, KeypointSettings(size=size))
     assert found.size == (300, 200) and found.sides.dtype == np.float32
     distance = np.abs(found.points - [200, 90]).max(1)
     assert distance.min() < 0.5
@@ -38,7 +38,7 @@ def test_points_and_described_squares_are_in_pixels_of_the_original(blob, size):
 
 def test_the_strongest_are_kept(tmp_path):
     path = save(tmp_path / "a.png", texture(0))
-    many, few = (extract(path, KeypointSettings(count=count)) for count in (300, 20))
+    many, few = (extract_keypoints(path, KeypointSettings(count=count)) for count in (300, 20))
     assert len(few.points) == len(few.descriptors) == 20 < len(many.points)
     assert few.descriptors.dtype == np.uint8
     assert {tuple(point) for point in few.points} <= {tuple(point) for point in many.points}
@@ -46,29 +46,29 @@ def test_the_strongest_are_kept(tmp_path):
 
 def test_a_flat_picture_has_none_and_a_broken_file_is_named(tmp_path):
     Image.new("RGB", (60, 40), "white").save(tmp_path / "flat.png")
-    found = extract(tmp_path / "flat.png")
+    found = extract_keypoints(tmp_path / "flat.png")
     assert found.points.shape == (0, 2) and found.descriptors.shape == (0, 128) and found.size == (60, 40)
     (tmp_path / "bad.jpg").write_text("no picture")
     with pytest.raises(ImageError, match="bad.jpg"):
-        extract(tmp_path / "bad.jpg")
+        extract_keypoints(tmp_path / "bad.jpg")
 
 
 def test_hessian_affine_keypoints(tmp_path):
     pytest.importorskip("kornia")
     settings = KeypointSettings("hessian-affine", size=max(texture(0).shape), count=60)
-    found = extract(save(tmp_path / "a.png", texture(0)), settings)
+    found = extract_keypoints(save(tmp_path / "a.png", texture(0)), settings)
     assert 30 < len(found.points) <= 60
     assert found.descriptors.dtype == np.uint8 and found.descriptors.max() > 60
     assert (found.points >= 0).all() and (found.points <= found.size).all()
     # Turned by a right angle, most points are found again, and look alike: shape and direction are followed.
-    turned = extract(save(tmp_path / "b.png", np.rot90(texture(0)).copy()), settings)
+    turned = extract_keypoints(save(tmp_path / "b.png", np.rot90(texture(0)).copy()), settings)
     expected = np.stack([found.points[:, 1], found.size[0] - 1 - found.points[:, 0]], 1)
     distance = np.linalg.norm(expected[:, None] - turned.points[None], axis=2)
     again = distance.min(1) < 2
     assert again.mean() > 0.5
     alike = (root_sift(found.descriptors) @ root_sift(turned.descriptors).T)
     assert np.mean([distance[row, alike[row].argmax()] < 2 for row in np.flatnonzero(again)]) > 0.7
-    flat = extract(save(tmp_path / "flat.png", np.full((64, 64), 9, np.uint8)), settings)
+    flat = extract_keypoints(save(tmp_path / "flat.png", np.full((64, 64), 9, np.uint8)), settings)
     assert len(flat.points) == 0
 
 
@@ -76,7 +76,7 @@ def test_without_kornia_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kornia.feature", None)
     monkeypatch.setitem(sys.modules, "kornia", None)
     with pytest.raises(ImportError, match=r"rmaclib\[hessian\]"):
-        extract(save(tmp_path / "a.png", texture(0)), KeypointSettings("hessian-affine"))
+        extract_keypoints(save(tmp_path / "a.png", texture(0)), KeypointSettings("hessian-affine"))
 
 
 @pytest.mark.parametrize("values, message", [

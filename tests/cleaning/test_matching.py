@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from cleaning_pictures import VIEWS, save, texture, warped
 
-from rmaclib.cleaning import Features, KeypointSettings, Matcher, MatchSettings, extract, main_directions, root_sift
+from rmaclib.cleaning import (
+    Features,
+    KeypointSettings,
+    Matcher,
+    MatchSettings,
+    extract_keypoints,
+    main_directions,
+    root_sift,
+)
 
 FULL = MatchSettings(rough_dim=128)  # everything in full at once
 
@@ -35,7 +43,7 @@ def by_loops(left, right, ratio):
 def views(tmp_path_factory):
     folder = tmp_path_factory.mktemp("views")
     pictures = [warped(texture(1), view, texture(100 + number)) for number, view in enumerate(VIEWS)] + [texture(9)]
-    return [extract(save(folder / f"{number}.png", picture),
+    return [extract_keypoints(save(folder / f"{number}.png", picture),
                     KeypointSettings(size=max(picture.shape), count=120 - number))
             for number, picture in enumerate(pictures)]
 

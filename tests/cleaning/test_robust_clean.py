@@ -23,8 +23,8 @@ from rmaclib.cleaning import CleanError, CleanSettings, KeypointSettings, clean,
 from rmaclib.cleaning.report import write_report
 from rmaclib.datasets import LabelledImages, open_collection, open_images
 from rmaclib.datasets.types import DatasetError
-from rmaclib.errors import InputError, OutputError
-from rmaclib.folders import MARKER, is_output
+from rmaclib.foundation.errors import InputError, OutputError
+from rmaclib.foundation.folders import MARKER, is_output
 
 SETTINGS = CleanSettings(keypoints=KeypointSettings(count=150))
 COUNT = ("--keypoints", 150, "--thumbnails", 2)
@@ -164,7 +164,7 @@ def test_a_folder_of_the_older_version_is_taken_over(photos, tmp_path, threads, 
     for name in (MARKER, ".rmac.lock"):
         (out / name).unlink(missing_ok=True)
     (out / "graphs/notes.npz").write_text("mine")
-    monkeypatch.setattr(jobs, "extract", lambda *_: 1 / 0)  # the graphs are there
+    monkeypatch.setattr(jobs, "extract_keypoints", lambda *_: 1 / 0)  # the graphs are there
     write_report(run(images, out, threads), SETTINGS, out, 2, progress=False)
     after = tree(out)
     assert after.pop("graphs/notes.npz") == b"mine"
@@ -230,7 +230,8 @@ def test_left_overs_of_a_killed_run_are_removed(photos, tmp_path, threads):
     images, out = open_collection(photos), tmp_path / "out"
     run(images, out, threads)
     before = tree(out)
-    killed = ("import os, sys\nfrom rmaclib import files\nfrom rmaclib.cleaning.folder import cleaning_folder\n"
+    killed = ("import os, sys\nfrom rmaclib.foundation import files\n"
+              "from rmaclib.cleaning.folder import cleaning_folder\n"
               "with cleaning_folder(sys.argv[1]) as out, files.whole_file(out / 'graphs/000000.npz') as path:\n"
               "    path.write_text('half'); os.kill(os.getpid(), 9)\n")
     subprocess.run([sys.executable, "-c", killed, out])
@@ -366,7 +367,7 @@ def test_settings_json_is_what_was_used(photos, tmp_path, pool_of_threads):
 def test_a_root_that_a_list_cannot_name_is_refused_before_the_work(photos, tmp_path, threads, monkeypatch):
     root = tmp_path / "r\udcff"
     photos.rename(root)
-    monkeypatch.setattr(jobs, "extract", lambda *_: 1 / 0)
+    monkeypatch.setattr(jobs, "extract_keypoints", lambda *_: 1 / 0)
     with pytest.raises(DatasetError, match=r"r.+udcff': expected images whose paths a list can name.*rename") as raised:
         run(open_collection(root), tmp_path / "out", threads)
     assert str(raised.value).isprintable() and not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ from rmaclib.cleaning import (
     save_graph,
     select,
 )
-from rmaclib.errors import InputError
+from rmaclib.foundation.errors import InputError
 
 
 @pytest.fixture

@@ -13,14 +13,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from rmaclib import checkpoints, cli, files
+from rmaclib import checkpoints, cli
 from rmaclib.commands import common
 from rmaclib.commands.common import tell_bad, telling
-from rmaclib.errors import InputError, OutputError
+from rmaclib.extraction import folder as descriptor_folder
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.folder import load_descriptors
+from rmaclib.foundation import files
+from rmaclib.foundation.errors import InputError, OutputError
 from rmaclib.images import ImageError
-from rmaclib.rmac import NetworkSettings, create_network
-from rmaclib.search import descriptor_folder
-from rmaclib.search.descriptors import DescribeSettings, load_descriptors
+from rmaclib.network import NetworkSettings, create_network
 from rmaclib.search.index import Index
 
 
@@ -83,18 +85,18 @@ def test_a_box_outside_of_its_query_is_refused_first(little, tmp_path, no_networ
 
 
 def test_codes_that_do_not_fit_are_refused_before_describing(little, monkeypatch):
-    from rmaclib.search import descriptors
+    from rmaclib.extraction import descriptors
 
-    monkeypatch.setattr(descriptors, "describe", None)
+    monkeypatch.setattr(descriptors, "extract", None)
     refused(run("evaluate", little, "--pq", 7), InputError, "--pq", "1280", "7")
     refused(run("evaluate", little, "--pq", 8, "--whiten-on", little / "jpg"), InputError, "--pq", "256")
 
 
-@pytest.mark.parametrize("command", ["describe", "index"])
+@pytest.mark.parametrize("command", ["extract", "index"])
 def test_too_many_dimensions_are_refused_before_describing(photos, tmp_path, monkeypatch, command):
-    from rmaclib.search import descriptors
+    from rmaclib.extraction import whitening
 
-    monkeypatch.setattr(descriptors, "learn_whitening", None)
+    monkeypatch.setattr(whitening, "learn_whitening", None)
     refused(run(command, photos, "--out", tmp_path / "x", "--dim", 1281), InputError, "--dim", "1280", "1281")
     network = create_network(NetworkSettings("timm:test_efficientnet", dim=4), pretrained=False)
     checkpoints.save_checkpoint(tmp_path / "n.safetensors", network)
@@ -105,7 +107,7 @@ def test_too_many_dimensions_are_refused_before_describing(photos, tmp_path, mon
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["describe", "index", "evaluate"])
+@pytest.mark.parametrize("command", ["extract", "index", "evaluate"])
 def test_outputs_are_never_among_the_images(little, tmp_path, no_network, command):
     images = shutil.copytree(little, tmp_path / "images")
     (images / "000001.txt").write_text("a label")
@@ -117,7 +119,7 @@ def test_outputs_are_never_among_the_images(little, tmp_path, no_network, comman
     assert tree(images) == before
 
 
-@pytest.mark.parametrize("command", ["describe", "index", "evaluate"])
+@pytest.mark.parametrize("command", ["extract", "index", "evaluate"])
 def test_a_folder_of_others_is_refused_first(little, tmp_path, no_network, command):
     (tmp_path / "mine").mkdir()
     for name in ("names.txt", "bad.txt", "notes.md"):
@@ -127,11 +129,11 @@ def test_a_folder_of_others_is_refused_first(little, tmp_path, no_network, comma
     assert tree(tmp_path / "mine") == before
 
 
-@pytest.mark.parametrize("command", ["describe", "index", "evaluate"])
+@pytest.mark.parametrize("command", ["extract", "index", "evaluate"])
 def test_a_full_disk_is_told_before_the_work(little, tmp_path, monkeypatch, command):
-    from rmaclib.search import descriptors
+    from rmaclib.extraction import descriptors
 
-    monkeypatch.setattr(descriptors, "describe", None)
+    monkeypatch.setattr(descriptors, "extract", None)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
     images = little if command == "evaluate" else little / "jpg"
     refused(run(command, images, "--out", tmp_path / "x"), OutputError, "need", "0.1 MB free")
@@ -139,7 +141,7 @@ def test_a_full_disk_is_told_before_the_work(little, tmp_path, monkeypatch, comm
 
 def test_what_is_on_the_disk_already_needs_no_room(photos, tmp_path, monkeypatch):
     """A finished run, and one that was killed with all of its parts there."""
-    commands = [("describe", photos, "--out", tmp_path / "d"),
+    commands = [("extract", photos, "--out", tmp_path / "d"),
                 ("evaluate", "diorama_holidays", "--out", tmp_path / "e")]
     commands = [(*command, "--size", 32, "--levels", 1, "--precision", "float32") for command in commands]
     for command in commands:
@@ -168,14 +170,14 @@ def test_what_is_on_the_disk_already_needs_no_room(photos, tmp_path, monkeypatch
 
 _HOLD = """
 import sys, time
-from rmaclib.folders import output_folder
+from rmaclib.foundation.folders import output_folder
 with output_folder(sys.argv[1], sys.argv[2]):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("command, kind", [("describe", "descriptors"), ("index", "index"),
+@pytest.mark.parametrize("command, kind", [("extract", "descriptors"), ("index", "index"),
                                            ("evaluate", "descriptors")])
 def test_no_wait(little, tmp_path, no_network, command, kind):
     holder = subprocess.Popen([sys.executable, "-c", _HOLD, tmp_path / "x", kind], stdout=subprocess.PIPE, text=True)
@@ -191,15 +193,15 @@ def test_no_wait(little, tmp_path, no_network, command, kind):
 
 
 def test_any_tree_of_pictures(photos, tmp_path):
-    for command in ("describe", "index"):
+    for command in ("extract", "index"):
         result = run(command, photos, "--out", tmp_path / command, "--size", 32)
         assert result.exit_code == 0 and "6 images" in result.stderr, result.output
-    names = load_descriptors(tmp_path / "describe").names
+    names = load_descriptors(tmp_path / "extract").names
     assert sorted(names) == sorted(str(path) for path in photos.rglob("*.*"))
     assert len(Index.load(tmp_path / "index")) == 6
 
 
-@pytest.mark.parametrize("command", ["describe", "index"])
+@pytest.mark.parametrize("command", ["extract", "index"])
 def test_bad_files_are_counted_and_listed(photos, tmp_path, command):
     for number in range(20):
         (photos / f"bad{number:02d}[red].jpg").write_text("no picture")
@@ -214,7 +216,7 @@ def test_bad_files_are_counted_and_listed(photos, tmp_path, command):
 def test_rows_that_are_left_out_are_not_said_to_be_unreadable(photos, tmp_path):
     paths, listed = sorted(photos.rglob("*.jpg")), tmp_path / "my.csv"
     listed.write_text("path,x1,y1,x2,y2\n" + "".join(f"{path},,,,\n" for path in paths) + f"{paths[0]},5,5,1,1\n")
-    result = run("describe", listed, "--out", tmp_path / "x", "--size", 32, "--skip-bad")
+    result = run("extract", listed, "--out", tmp_path / "x", "--size", 32, "--skip-bad")
     assert result.exit_code == 0, result.output
     assert "1 images left out; all are listed in" in result.stderr and "can't be read" not in result.stderr
 
@@ -258,7 +260,7 @@ def slow(function):
 def test_opening_is_told(photos, little, tmp_path, lite0, monkeypatch):
     from rmaclib.commands import clean
 
-    Index.build(sorted(photos.rglob("*.jpg")), lite0, DescribeSettings((32,)), out=tmp_path / "i")
+    Index.build(sorted(photos.rglob("*.jpg")), lite0, ExtractionSettings((32,)), out=tmp_path / "i")
     told = []
     monkeypatch.setattr(common, "_PATIENCE", 0.05)
     monkeypatch.setattr(common, "say", told.append)
@@ -275,7 +277,7 @@ def test_the_time_is_told_before(photos, little, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(network, "say", told.append)
     for _ in range(2):
-        assert run("describe", little / "jpg", "--out", tmp_path / "x", "--size", 64, "--dim", 8, "--whiten-on",
+        assert run("extract", little / "jpg", "--out", tmp_path / "x", "--size", 64, "--dim", 8, "--whiten-on",
                    "diorama_val", "--whiten-images", 40).exit_code == 0
     count = len(os.listdir(little / "jpg"))
     told = [re.sub(": (a few seconds|about [0-9]+ s)", ": SOON", line) for line in told]
@@ -324,7 +326,7 @@ def test_the_same_index_twice(photos, tmp_path):
 
 
 def test_an_index_that_does_not_say_how_it_was_made(photos, tmp_path, lite0):
-    Index.build(sorted(photos.rglob("*.jpg")), lite0, DescribeSettings((32,)), out=tmp_path / "x")
+    Index.build(sorted(photos.rglob("*.jpg")), lite0, ExtractionSettings((32,)), out=tmp_path / "x")
     for marker in (".rmac.json", ".rmac.lock"):  # as an older version left it
         (tmp_path / "x" / marker).unlink(missing_ok=True)
     result = run("index", photos, "--out", tmp_path / "x", "--size", 32)
@@ -341,7 +343,7 @@ def full(*arguments, **options):
 
 def test_a_search_that_fails_keeps_the_old_picture(photos, tmp_path, lite0, monkeypatch):
     paths = sorted(photos.rglob("*.jpg"))
-    Index.build(paths, lite0, DescribeSettings((32,)), out=tmp_path / "i")
+    Index.build(paths, lite0, ExtractionSettings((32,)), out=tmp_path / "i")
     search = ("search", tmp_path / "i", paths[0], "--out", tmp_path / "n")
     result = run(*search)
     assert result.exit_code == 0 and str(tmp_path / "n.png") in result.stderr, result.output
@@ -353,7 +355,7 @@ def test_a_search_that_fails_keeps_the_old_picture(photos, tmp_path, lite0, monk
 
 def test_a_search_never_replaces_what_it_reads(photos, tmp_path, lite0, no_network):
     paths = sorted(photos.rglob("*.jpg"))
-    Index.build(paths, lite0, DescribeSettings((32,)), out=tmp_path / "i")
+    Index.build(paths, lite0, ExtractionSettings((32,)), out=tmp_path / "i")
     query = shutil.copy(paths[0], tmp_path / "q.jpg")
     (tmp_path / "link.jpg").symlink_to(query)
     (tmp_path / "there").symlink_to(photos)
@@ -424,7 +426,7 @@ def test_a_network_that_proposes_nothing_is_refused(photos):
 
 def test_the_index_of_the_commands_is_that_of_the_library(photos, tmp_path, lite0):
     assert run("index", photos, "--out", tmp_path / "x", "--size", 32).exit_code == 0
-    made = Index.build(sorted(photos.rglob("*.jpg")), lite0, DescribeSettings((32,)))
+    made = Index.build(sorted(photos.rglob("*.jpg")), lite0, ExtractionSettings((32,)))
     query = np.random.default_rng(0).normal(size=(1, 1280))
     loaded = Index.load(tmp_path / "x")
     assert loaded.vectors.search(query, 6) == made.vectors.search(query, 6)

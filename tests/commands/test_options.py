@@ -7,12 +7,13 @@ import pytest
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from rmaclib import backbones, cli, rmac
+from rmaclib import backbones, cli
+from rmaclib import network as rmac
 from rmaclib.commands import evaluate, options
 from rmaclib.evaluation import PROTOCOLS
 from rmaclib.images import CROP_ORDERS, RESIZE_THEN_CROP
 
-DESCRIBE = ("describe", "{here}", "--out", "{here}/new")
+DESCRIBE = ("extract", "{here}", "--out", "{here}/new")
 INDEX = ("index", "{here}", "--out", "{here}/new")
 EVALUATE = ("evaluate", "{here}")
 SEARCH = ("search", "{here}", "{here}/file.txt")
@@ -36,19 +37,19 @@ REFUSED = [
     (SEARCH + ("--out", ""), "--out", "''"),
     (SEARCH + ("--out", "{here}/file.txt/n.png"), "--out", "file.txt"),
     *((command + ("--out", f"{{here}}/{name}"), "--out", shown) for command in (
-        ("describe", "{here}"), ("index", "{here}"), ("evaluate", "{here}"), ("clean", "{here}"), SEARCH, PROPOSE)
+        ("extract", "{here}"), ("index", "{here}"), ("evaluate", "{here}"), ("clean", "{here}"), SEARCH, PROPOSE)
       for name, shown in (("o\udcff.png", "o\\udcff.png"), ("o\0.png", "o\\x00.png"), ("a\nb.png", "a\\nb.png"))),
     *((("clean", "{here}", "--out", "{here}/new", "--settings", f"{{here}}/{name}"), "--settings", "no file")
       for name in (LONG, "loop", "s\0")),
     (INDEX + ("--seed", "5000000000"), "--seed", "0..4294967295"),
     (PROPOSE + ("--picture", "{here}/n.gif"), "--picture", "n.gif"),
     (PROPOSE + ("--out", "{here}"), "--out", "{here}"),
-    *(((command, "{here}", "--out", value), "--out", shown) for command in ("describe", "index", "evaluate")
+    *(((command, "{here}", "--out", value), "--out", shown) for command in ("extract", "index", "evaluate")
       for value, shown in (("", "''"), ("{here}/file.txt", "a file"), ("{here}/file.txt/x", "file.txt"))),
     *((EVALUATE + option, option[0], option[1]) for option in (
         ("--qe", "-1"), ("--dba", "-1"), ("--pq", "0"), ("--protocol", "paris"), ("--distractors", ""))),
     (EVALUATE + ("--multires", "--size", "64", "--size", "96"), "--multires", "64, 96"),
-    (("describe", "", "--out", "{here}/new"), "images", "''"),
+    (("extract", "", "--out", "{here}/new"), "images", "''"),
     (("evaluate", ""), "dataset", "''"),
     (DESCRIBE + ("--network", " "), "--network", "' '"),
 ]

@@ -12,9 +12,9 @@ import pytest
 from rmaclib import __version__, cli
 from rmaclib.commands.common import command_group, results, say
 from rmaclib.datasets import DatasetError
-from rmaclib.errors import MissingPackageError
+from rmaclib.foundation.errors import MissingPackageError
 
-HEAVY = ("torch", "torchvision", "timm", "matplotlib", "faiss", "cv2", "scipy", "rmaclib.rmac")
+HEAVY = ("torch", "torchvision", "timm", "matplotlib", "faiss", "cv2", "scipy", "rmaclib.network")
 _SHOW = "import atexit, sys; atexit.register(lambda: print('loaded:', *sys.modules)); import rmaclib.__main__ as m; "
 
 
@@ -31,7 +31,7 @@ def started(*arguments):
 
 @pytest.mark.parametrize("arguments, text", [
     (["--help"], "Exit codes"), (["--version"], f"rmac {__version__}"), (["search", "--help"], "--rerank"),
-    (["describe", "--help"], "timm:NAME"), (["index", "x", "--out", "y", "--size", "0"], "--size"),
+    (["extract", "--help"], "timm:NAME"), (["index", "x", "--out", "y", "--size", "0"], "--size"),
     (["evaluate", "no_such_set"], "no_such_set"), (["evaluate", "diorama", "--protocol", "revisited"], "revisited")])
 def test_what_needs_no_network_loads_none(arguments, text):
     shown, loaded, seconds = started(*arguments)
@@ -41,11 +41,11 @@ def test_what_needs_no_network_loads_none(arguments, text):
 
 
 def test_a_search_loads_only_what_it_needs(tmp_path, lite0, little):
-    from rmaclib.search.descriptors import DescribeSettings
+    from rmaclib.extraction.batches import ExtractionSettings
     from rmaclib.search.index import Index
 
     photos = sorted((little / "jpg").iterdir())[:3]
-    Index.build(photos, lite0, DescribeSettings((64,)), out=tmp_path / "i")
+    Index.build(photos, lite0, ExtractionSettings((64,)), out=tmp_path / "i")
     shown, loaded, _ = started("search", tmp_path / "i", photos[0], "--out", tmp_path / "x.png")
     assert "picture:" in shown and "torch" in loaded
     assert not loaded.intersection({"torchvision", "timm", "matplotlib", "scipy", "cv2"})
@@ -127,7 +127,7 @@ def test_debug_shows_every_traceback(ending):
 
 
 @pytest.mark.parametrize("command, told", [
-    ("describe", "stopped; the same command goes on where it was\n"), ("search", "stopped\n"),
+    ("extract", "stopped; the same command goes on where it was\n"), ("search", "stopped\n"),
     ("evaluate", "stopped; with --out, the same command goes on where it was\n")])
 def test_an_interrupt_is_one_line(ending, command, told):
     assert ending(raising(KeyboardInterrupt()), command=command) == (130, told)

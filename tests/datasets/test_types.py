@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rmaclib.datasets import DatasetError, LabelledImages, Query, RetrievalDataset
-from rmaclib.evaluation import evaluate
+from rmaclib.evaluation import score_rankings
 
 QUERY = Query("q", "b", Path("small/b.jpg"), None, {"good": frozenset("a"), "ok": frozenset(), "junk": frozenset("b")})
 SMALL = RetrievalDataset("small", "oxford", Path("small"), ("a", "b", "c"),
@@ -24,8 +24,8 @@ def test_distractors_only_make_the_database_larger():
 def test_a_distractor_is_wrong_even_where_its_own_name_is_that_of_an_answer():
     crowded = SMALL.with_distractors(STREET)
     order = {"q": [1, 3, 0, 2, 4]}  # junk, street/a, the answer a
-    assert evaluate(crowded, order, "oxford").scores["mAP"] == pytest.approx((0 + 1 / 2) / 2)
-    assert evaluate(SMALL, {"q": [1, 0, 2]}, "oxford").scores["mAP"] == 1
+    assert score_rankings(crowded, order, "oxford").scores["mAP"] == pytest.approx((0 + 1 / 2) / 2)
+    assert score_rankings(SMALL, {"q": [1, 0, 2]}, "oxford").scores["mAP"] == 1
 
 
 def test_pictures_are_shown_only_where_both_may_be():

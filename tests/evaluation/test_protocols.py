@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rmaclib.datasets import Query, RetrievalDataset, open_dataset
-from rmaclib.errors import InputError
-from rmaclib.evaluation import PROTOCOLS, average_precision, check_protocol, default_protocol, evaluate
+from rmaclib.evaluation import PROTOCOLS, average_precision, check_protocol, default_protocol, score_rankings
+from rmaclib.foundation.errors import InputError
 
 NAMES = tuple("abcdefghij")
 
@@ -29,14 +29,14 @@ REVISITED = dataset(("q", "z", {"easy": "ab", "hard": "c", "junk": "d"}),
 
 
 def test_oxford_counts_the_query_and_skips_junk():
-    result = evaluate(OXFORD, {"q": indices("adbec")})
+    result = score_rankings(OXFORD, {"q": indices("adbec")})
     assert result.scores == {"mAP": average_precision("abec", "abc")}
     assert result.per_query == [{"query": "q", "level": "", "ap": result.scores["mAP"], "positives": 3,
                                  "first_positive_rank": 1, "skipped": None}]
 
 
 def test_oxford_removed_skips_the_query():
-    result = evaluate(OXFORD, {"q": indices("adebc")}, "oxford-removed")
+    result = score_rankings(OXFORD, {"q": indices("adebc")}, "oxford-removed")
     assert result.scores == {"mAP": average_precision("ebc", "bc")}
     assert result.per_query[0]["positives"] == 2 and result.per_query[0]["first_positive_rank"] == 2
 
@@ -44,7 +44,7 @@ def test_oxford_removed_skips_the_query():
 @pytest.mark.parametrize("protocol", ["holidays", "folder"])
 def test_holidays_and_folder_skip_the_query(protocol):
     data = dataset(("q", "a", {"relevant": "bc"}), ("r", "z", {"relevant": "a"}))  # z isn't in the database
-    result = evaluate(data, {"q": indices("adbec"), "r": indices("ba")}, protocol)
+    result = score_rankings(data, {"q": indices("adbec"), "r": indices("ba")}, protocol)
     assert [entry["ap"] for entry in result.per_query] == [average_precision("dbec", "bc"),
                                                            average_precision("ba", "a")]
     assert result.scores["mAP"] == pytest.approx((average_precision("dbec", "bc") + 0.25) / 2)
@@ -52,7 +52,7 @@ def test_holidays_and_folder_skip_the_query(protocol):
 
 def test_the_revisited_levels():
     # q: easy a b, hard c, junk d. r: hard e only.
-    result = evaluate(REVISITED, {"q": indices("dcfagb"), "r": indices("fe")}, "revisited")
+    result = score_rankings(REVISITED, {"q": indices("dcfagb"), "r": indices("fe")}, "revisited")
     assert result.scores["easy/mAP"] == average_precision("fagb", "ab")
     assert result.scores["medium/mAP"] == pytest.approx((average_precision("cfagb", "abc") + 0.25) / 2)
     assert result.scores["hard/mAP"] == pytest.approx((average_precision("cfg", "c") + 0.25) / 2)
@@ -64,7 +64,7 @@ def test_the_revisited_levels():
 
 def test_precision_at_k_stops_at_the_last_positive():
     # Easy ranking without junk and hard: f a g b, positives at 2 and 4, so that k = 5 and 10 become 4.
-    result = evaluate(REVISITED, {"q": indices("dcfagbhij"), "r": indices("e")}, "revisited")
+    result = score_rankings(REVISITED, {"q": indices("dcfagbhij"), "r": indices("e")}, "revisited")
     assert [result.scores[f"easy/mP@{k}"] for k in (1, 5, 10)] == [0, 2 / 4, 2 / 4]
     # Hard: q has c first, r has e first: every k becomes 1.
     assert [result.scores[f"hard/mP@{k}"] for k in (1, 5, 10)] == [1, 1, 1]
@@ -72,7 +72,7 @@ def test_precision_at_k_stops_at_the_last_positive():
 
 def test_a_truncated_ranking_gains_nothing_by_its_end():
     # b isn't found, so that its rank is unknown and past the end: k stays 5 and 10.
-    result = evaluate(REVISITED, {"q": indices("a"), "r": []}, "revisited")
+    result = score_rankings(REVISITED, {"q": indices("a"), "r": []}, "revisited")
     assert [result.scores[f"easy/mP@{k}"] for k in (1, 5, 10)] == [1, 1 / 5, 1 / 10]
     assert result.scores["hard/mAP"] == 0
 
@@ -81,7 +81,7 @@ def test_precision_agrees_with_a_loop_on_random_rankings():
     rng = np.random.default_rng(0)
     for _ in range(200):
         ranking = rng.permutation(10)
-        result = evaluate(REVISITED, {"q": ranking, "r": ranking}, "revisited")
+        result = score_rankings(REVISITED, {"q": ranking, "r": ranking}, "revisited")
         kept = [NAMES[item] for item in ranking if NAMES[item] != "d"]
         last = max(kept.index(name) + 1 for name in "abc")
         for k in (1, 5, 10):
@@ -94,16 +94,16 @@ def test_precision_agrees_with_a_loop_on_random_rankings():
 
 def test_a_query_without_positives_is_skipped_and_counted():
     data = dataset(("q", "a", {"relevant": "b"}), ("alone", "c", {"relevant": ""}))
-    result = evaluate(data, {"q": indices("ab"), "alone": indices("cd")}, "folder")
+    result = score_rankings(data, {"q": indices("ab"), "alone": indices("cd")}, "folder")
     assert result.scores == {"mAP": 1.0} and result.skipped == ["alone"]
-    only = evaluate(dataset(("alone", "c", {"relevant": ""})), {"alone": []}, "folder")
+    only = score_rankings(dataset(("alone", "c", {"relevant": ""})), {"alone": []}, "folder")
     assert math.isnan(only.scores["mAP"]) and "nan" in only.table()
 
 
 def test_tables():
-    assert evaluate(OXFORD, {"q": indices("abc")}).table().split() == (
+    assert score_rankings(OXFORD, {"q": indices("abc")}).table().split() == (
         "toy, protocol oxford: 1 queries, 0 skipped; in % mAP 100.00".split())
-    lines = evaluate(REVISITED, {"q": indices("abc"), "r": indices("e")}, "revisited").table().splitlines()
+    lines = score_rankings(REVISITED, {"q": indices("abc"), "r": indices("e")}, "revisited").table().splitlines()
     assert lines[0] == "toy, protocol revisited: 2 queries, 1 skipped; in %"
     assert lines[1].split() == ["mAP", "mP@1", "mP@5", "mP@10"]
     assert [line.split()[0] for line in lines[2:]] == ["easy", "medium", "hard"]
@@ -118,7 +118,7 @@ def test_tables():
 ])
 def test_wrong_protocols_are_refused(data, protocol, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(data, {query.name: [0] for query in data.queries}, protocol)
+        score_rankings(data, {query.name: [0] for query in data.queries}, protocol)
 
 
 @pytest.mark.parametrize("rankings, message", [
@@ -132,11 +132,11 @@ def test_wrong_protocols_are_refused(data, protocol, message):
 ])
 def test_wrong_rankings_are_refused(rankings, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(OXFORD, rankings)
+        score_rankings(OXFORD, rankings)
 
 
 def test_every_protocol_is_described():
-    assert all(f'"{name}"' in evaluate.__doc__ for name in PROTOCOLS)
+    assert all(f'"{name}"' in score_rankings.__doc__ for name in PROTOCOLS)
 
 
 @pytest.mark.photos
@@ -145,8 +145,8 @@ def test_perfect_and_worst_rankings_of_the_photographs(photos):
     numbers = range(len(data.names))
     positive = {query.name: query.relevance["good"] | query.relevance["ok"] for query in data.queries}
     best = {name: sorted(numbers, key=lambda i, p=p: data.names[i] not in p) for name, p in positive.items()}
-    assert evaluate(data, best).scores == {"mAP": 1.0}
-    assert evaluate(data, {name: ranking[::-1] for name, ranking in best.items()}).scores["mAP"] < 0.05
+    assert score_rankings(data, best).scores == {"mAP": 1.0}
+    assert score_rankings(data, {name: ranking[::-1] for name, ranking in best.items()}).scores["mAP"] < 0.05
 
 
 def test_a_protocol_is_checked_before_there_are_rankings():
@@ -164,6 +164,6 @@ def test_a_protocol_is_checked_before_there_are_rankings():
 def test_the_default_protocol_follows_the_layout(layout, protocol):
     assert default_protocol(replace(OXFORD, layout=layout)) == protocol
     assert protocol in PROTOCOLS
-    assert evaluate(REVISITED, {"q": [0], "r": [0]}).protocol == "revisited"
+    assert score_rankings(REVISITED, {"q": [0], "r": [0]}).protocol == "revisited"
     with pytest.raises(InputError, match="layout of toy: expected one of"):
         default_protocol(replace(OXFORD, layout="images"))

@@ -7,8 +7,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.rmac import RMAC, NetworkSettings, create_network
-from rmaclib.search.descriptors import DescribeSettings, learn_whitening
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.whitening import learn_whitening
+from rmaclib.network import RMAC, NetworkSettings, create_network
 
 SHAPES = [(64, 64), (64, 96), (96, 70), (96, 96)]
 SIZE = 96
@@ -42,7 +43,7 @@ def tiny(images: LabelledImages | None = None, **options) -> RMAC:
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     if images is not None:
-        network.set_whitening(learn_whitening(network, images.paths, DescribeSettings((SIZE,), device="cpu"), dim=8,
+        network.set_whitening(learn_whitening(network, images.paths, ExtractionSettings((SIZE,), device="cpu"), dim=8,
                                               shrinkage=0.1, progress=False))
     return network
 

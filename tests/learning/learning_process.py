@@ -11,10 +11,10 @@ from learning_pictures import tiny
 from safetensors.torch import save_file
 from test_classification import SETTINGS as CLASSIFY
 from test_gradients import Missing, gradient, some_images, update
-from test_training import SETTINGS, run
+from test_ranking_stage import SETTINGS, run
 
 from rmaclib.datasets import open_collection
-from rmaclib.learning import UnreadableError, accumulate, train_classifier, training, triplet
+from rmaclib.learning import UnreadableError, accumulate, ranking, train_classification, triplet
 from rmaclib.learning.distributed import is_main, processes, rank_and_count, sum_gradients
 
 
@@ -40,20 +40,20 @@ def trains(images, out: Path) -> None:
     """Both stages, a few updates each."""
     few = {"updates": 3, "evaluate_every": 3}
     run(images, out / "ranking", replace(SETTINGS, **few))
-    train_classifier(tiny(), images, replace(CLASSIFY, **few), out=out / "classification", validation=images,
+    train_classification(tiny(), images, replace(CLASSIFY, **few), out=out / "classification", validation=images,
                      progress=False)
 
 
 def dies(images, out: Path) -> None:
     """Trains, and the second process ends without a word."""
-    step = training._Ranking.__call__
+    step = ranking._Ranking.__call__
 
     def last(self, number):
         if number == 2 and not is_main():
             os._exit(3)
         return step(self, number)
 
-    training._Ranking.__call__ = last
+    ranking._Ranking.__call__ = last
     run(images, out)
 
 

@@ -8,19 +8,20 @@ from hypothesis import strategies as st
 from learning_pictures import SIZE, pictures, stopped_equals_whole, tiny
 from torch.nn import functional
 
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.whitening import learn_whitening
 from rmaclib.learning import (
+    ClassificationSettings,
     Classifier,
-    ClassifySettings,
     LearningError,
     Relations,
     Validation,
     classification,
-    train_classifier,
+    train_classification,
 )
 from rmaclib.learning.classification import turns
-from rmaclib.search.descriptors import DescribeSettings, learn_whitening
 
-SETTINGS = ClassifySettings(batch=10, shorter=(40, 60), side=32, size=SIZE, optimizer="adamw", lr=1e-3, updates=5,
+SETTINGS = ClassificationSettings(batch=10, shorter=(40, 60), side=32, size=SIZE, optimizer="adamw", lr=1e-3, updates=5,
                             evaluate_every=2, save_every=2, device="cpu")
 
 
@@ -67,26 +68,26 @@ def test_the_linear_layer_is_fitted():
 
 
 def test_learning_begins_with_a_fitted_layer(images, tmp_path):
-    first = [train_classifier(tiny(images), images, replace(SETTINGS, updates=1, fit=fit), out=tmp_path / str(fit),
+    first = [train_classification(tiny(images), images, replace(SETTINGS, updates=1, fit=fit), out=tmp_path / str(fit),
                               progress=False).history[0] for fit in (0, 25)]
     assert first[1]["loss"] < 0.9 * first[0]["loss"] and first[1]["accuracy"] > first[0]["accuracy"]
     # A run that goes on has the weights of its state.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Classifier, "fit", None)
-        train_classifier(tiny(images), images, replace(SETTINGS, updates=1, fit=25), out=tmp_path / "25",
+        train_classification(tiny(images), images, replace(SETTINGS, updates=1, fit=25), out=tmp_path / "25",
                          progress=False)
 
 
 def test_gradient_of_a_batch_is_that_of_its_mean_cross_entropy(images):
     model = Classifier(tiny().backbone, 5, "average", seed=0).eval()
-    batch, targets = classification._Naming(model, images, SETTINGS, {})._batch(3)
+    batch, targets = classification._Classification(model, images, SETTINGS, {})._batch(3)
     assert batch.shape == (10, 3, 32, 32)
     value = functional.cross_entropy(model(batch), targets)
     value.backward()
     expected = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     for pixels in (1, 3 * 32 * 32, 10**6):
         model.zero_grad()
-        row = classification._Naming(model, images, replace(SETTINGS, pixels=pixels), {})(3)
+        row = classification._Classification(model, images, replace(SETTINGS, pixels=pixels), {})(3)
         assert row["loss"] == pytest.approx(value.item(), rel=1e-5)
         assert row["accuracy"] == (model(batch).argmax(1) == targets).float().mean()
         found = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
@@ -97,7 +98,7 @@ def test_learns_and_gives_a_network_without_whitening(images, tmp_path):
     network = tiny(images)
     # 25 images are too few for a whitening that does good.
     chosen = replace(SETTINGS, updates=30, schedule="constant", evaluate_every=30, dim=None)
-    found = train_classifier(network, images, chosen, out=tmp_path, validation=images, progress=False)
+    found = train_classification(network, images, chosen, out=tmp_path, validation=images, progress=False)
     losses = [row["loss"] for row in found.history[1:]]
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     assert found.score > found.history[0]["validation"] + 0.1
@@ -110,9 +111,9 @@ def test_learns_and_gives_a_network_without_whitening(images, tmp_path):
 
 @pytest.mark.parametrize("dim", [None, 5, 512])
 def test_validation_is_of_descriptors_as_they_are_used(images, dim, tmp_path):
-    found = train_classifier(tiny(), images, replace(SETTINGS, updates=1, dim=dim), out=tmp_path, validation=images,
+    found = train_classification(tiny(), images, replace(SETTINGS, updates=1, dim=dim), out=tmp_path, validation=images,
                              progress=False)
-    network, describing = tiny(), DescribeSettings((SIZE,), precision="float32", device="cpu")
+    network, describing = tiny(), ExtractionSettings((SIZE,), precision="float32", device="cpu")
     if dim:
         network.set_whitening(learn_whitening(network, images.paths, describing,
                                               dim=min(dim, network.backbone.channels), progress=False))
@@ -122,33 +123,33 @@ def test_validation_is_of_descriptors_as_they_are_used(images, dim, tmp_path):
 
 def test_stopped_and_started_again_gives_the_same_result(images, tmp_path, monkeypatch):
     def run(out):
-        return train_classifier(tiny(), images, SETTINGS, out=out, validation=images, progress=False)
+        return train_classification(tiny(), images, SETTINGS, out=out, validation=images, progress=False)
 
-    stopped_equals_whole(run, classification._Naming, 4, tmp_path, monkeypatch)
+    stopped_equals_whole(run, classification._Classification, 4, tmp_path, monkeypatch)
 
 
 def test_labels_may_have_gaps_and_bad_images_are_left_out(tmp_path):
     images = pictures(tmp_path / "pictures", landmarks=2, each=3)
     images = replace(images, labels=tuple(7 * label + 3 for label in images.labels))
     images.paths[1].write_bytes(b"")
-    found = train_classifier(tiny(), images, replace(SETTINGS, batch=6, updates=2), out=tmp_path / "out",
+    found = train_classification(tiny(), images, replace(SETTINGS, batch=6, updates=2), out=tmp_path / "out",
                              progress=False)
     assert list(found.bad) == ["0/1.png"] and found.history[0]["accuracy"] in np.arange(6) / 5
     for path in images.paths:
         path.unlink()
     for fit, what in ((0, "update 1: none of its images"), (9, "can't be fitted: none of the images")):
         with pytest.raises(LearningError, match=what):
-            train_classifier(tiny(), images, replace(SETTINGS, fit=fit), out=tmp_path / str(fit), progress=False)
+            train_classification(tiny(), images, replace(SETTINGS, fit=fit), out=tmp_path / str(fit), progress=False)
 
 
 def test_a_single_label(images, tmp_path):
     with pytest.raises(LearningError, match="two landmarks or more"):
-        train_classifier(tiny(), replace(images, labels=(0,) * 25), SETTINGS, out=tmp_path)
+        train_classification(tiny(), replace(images, labels=(0,) * 25), SETTINGS, out=tmp_path)
 
 
 def test_divergence_is_told(images, tmp_path):
     with pytest.raises(LearningError, match="update 1: training has diverged, the norm of all weights"):
-        train_classifier(tiny(), images, replace(SETTINGS, optimizer="sgd", lr=1e30), out=tmp_path, progress=False)
+        train_classification(tiny(), images, replace(SETTINGS, optimizer="sgd", lr=1e30), out=tmp_path, progress=False)
     assert not (tmp_path / "best.safetensors").exists()
 
 
@@ -157,4 +158,4 @@ def test_divergence_is_told(images, tmp_path):
     {"head": "gem"}, {"side": 0}, {"size": 0}, {"dim": 0}])
 def test_bad_settings_of_classification(options):
     with pytest.raises(ValueError, match=next(iter(options))):
-        ClassifySettings(**options)
+        ClassificationSettings(**options)

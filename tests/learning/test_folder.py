@@ -14,13 +14,13 @@ import pytest
 import torch
 from learning_pictures import FILES, pictures, tiny
 from safetensors.torch import load_file, save_file
-from test_training import SETTINGS, rows, run
+from test_ranking_stage import SETTINGS, rows, run
 
 from rmaclib.checkpoints import load_checkpoint
 from rmaclib.datasets import open_collection
-from rmaclib.errors import OutputError, RmacError
-from rmaclib.folders import waiting
-from rmaclib.learning import LearningError, read_log, training
+from rmaclib.foundation.errors import OutputError, RmacError
+from rmaclib.foundation.folders import waiting
+from rmaclib.learning import LearningError, ranking, read_log
 
 SHORT = replace(SETTINGS, updates=3, refresh=2, triplets=2, pool=8, evaluate_every=3, save_every=2)
 
@@ -35,7 +35,7 @@ def whole(images, tmp_path_factory):
 @pytest.fixture
 def stopped(images, tmp_path, monkeypatch):
     """The folder of a run that was stopped in update 3, after the state of update 2."""
-    step = training._Ranking.__call__
+    step = ranking._Ranking.__call__
 
     def stops(self, update):
         if update == 3:
@@ -43,7 +43,7 @@ def stopped(images, tmp_path, monkeypatch):
         return step(self, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Ranking, "__call__", stops)
+        patch.setattr(ranking._Ranking, "__call__", stops)
         with pytest.raises(KeyboardInterrupt):
             run(images, tmp_path / "run", SHORT)
     return tmp_path / "run"
@@ -100,9 +100,9 @@ def test_a_damaged_best_network_is_made_again_where_the_state_has_it(images, tmp
         run(images, out, settings)
     out = tmp_path / "last"
     network = tiny(images)
-    last = training.train(network, images, SHORT, out=out, progress=False)  # without validation the last is kept
+    last = ranking.train_ranking(network, images, SHORT, out=out, progress=False)  # without validation the last is kept
     (out / "best.safetensors").write_bytes(b"half")
-    again = training.train(tiny(images), images, SHORT, out=out, progress=False)
+    again = ranking.train_ranking(tiny(images), images, SHORT, out=out, progress=False)
     assert "best.safetensors: was damaged" in capfd.readouterr().err
     assert all(torch.equal(tensor, again.network.state_dict()[name])
                for name, tensor in last.network.state_dict().items())
@@ -158,7 +158,8 @@ def test_bad_images_of_a_folder_whose_name_is_no_text(tmp_path):
     except OSError:
         pytest.skip("this file system has names of UTF-8 only")
     (root / "0/0.png").write_bytes(b"no picture")
-    found = training.train(tiny(), images, replace(SHORT, updates=1, pool=25), out=tmp_path / "out", progress=False)
+    found = ranking.train_ranking(tiny(), images, replace(SHORT, updates=1, pool=25), out=tmp_path / "out",
+                                  progress=False)
     (line,) = (tmp_path / "out/bad.txt").read_text(encoding="utf-8").splitlines()
     assert list(found.bad) == ["0/0.png"] and line.startswith("0/0.png\t") and "r\\udcff" in line
 
@@ -186,15 +187,15 @@ def test_a_log_that_is_damaged_is_named(tmp_path, text):
 def test_left_overs_of_killed_processes_go(images, stopped):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    from rmaclib import files
+    from rmaclib.foundation import files
     (stopped / f".rmac-{files._HOST}-{dead.pid}-3.safetensors").write_bytes(b"half")
     run(images, stopped, SHORT)
     assert sorted(os.listdir(stopped)) == FILES
 
 
 def test_too_little_room_is_told_before_any_work(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("rmaclib.files.shutil.disk_usage", lambda place: type("Usage", (), {"free": 10_000}))
-    monkeypatch.setattr(training, "mine", None)
+    monkeypatch.setattr("rmaclib.foundation.files.shutil.disk_usage", lambda place: type("Usage", (), {"free": 10_000}))
+    monkeypatch.setattr(ranking, "mine", None)
     with pytest.raises(OutputError, match="the network and the state of its training need"):
         run(images, tmp_path, SHORT)
 
@@ -226,7 +227,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from rmaclib.datasets import open_collection
 from test_folder import SHORT
-from test_training import run
+from test_ranking_stage import run
 print("begins", flush=True)
 run(open_collection(sys.argv[2]), sys.argv[3], SHORT, watch=lambda rows: print(len(rows), flush=True))
 """
@@ -246,7 +247,7 @@ def test_two_processes_on_one_folder(images, tmp_path):
 
 HOLDS = """
 import sys, time
-from rmaclib.folders import output_folder
+from rmaclib.foundation.folders import output_folder
 with output_folder(sys.argv[1], "training"):
     print(flush=True)
     time.sleep(60)

@@ -9,28 +9,29 @@ import torch
 from learning_pictures import SIZE, stopped_equals_whole, tiny
 from test_gradients import exactly, gradient, some_images, three_streams, update
 
-from rmaclib.folding import Folded
+from rmaclib.backbones.folding import Folded
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.descriptors import extract
+from rmaclib.extraction.proposals import propose_regions
 from rmaclib.learning import (
-    ClassifySettings,
-    ProposeSettings,
-    TrainSettings,
+    ClassificationSettings,
+    ProposalSettings,
+    RankingSettings,
     accumulate,
     classification,
-    proposing,
-    train,
-    train_classifier,
+    proposals,
+    ranking,
+    train_classification,
     train_proposals,
-    training,
+    train_ranking,
     triplet,
 )
 from rmaclib.learning.loop import repeatable
-from rmaclib.search.descriptors import DescribeSettings, describe
-from rmaclib.search.proposing import propose
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICE = "cuda"
 COMMON = {"size": SIZE, "lr": 1e-3, "updates": 6, "evaluate_every": 2, "save_every": 2, "device": DEVICE}
-RANK = TrainSettings(triplets=6, pool=20, hardest=5, refresh=3, flip=True, crop=0.6, **COMMON)
+RANK = RankingSettings(triplets=6, pool=20, hardest=5, refresh=3, flip=True, crop=0.6, **COMMON)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_trains_repeatably_and_with_cudnn():
 def on_both(network, images):
     """Descriptors made by a processor and by the GPU."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        return [describe(network, images.paths, DescribeSettings((SIZE, 64), device=device, precision="float32"),
+        return [extract(network, images.paths, ExtractionSettings((SIZE, 64), device=device, precision="float32"),
                          progress=False).vectors for device in ("cpu", DEVICE)]
 
 
@@ -75,7 +76,7 @@ def test_describing_leaves_the_network_as_and_where_it_is(images):
     for device in ("cpu", DEVICE):
         network = tiny(images).to(device)
         before = {name: (tensor.device, tensor.stride()) for name, tensor in network.state_dict().items()}
-        describe(network, images.paths[:3], DescribeSettings((SIZE,), device=DEVICE), progress=False)
+        extract(network, images.paths[:3], ExtractionSettings((SIZE,), device=DEVICE), progress=False)
         assert {name: (tensor.device, tensor.stride()) for name, tensor in network.state_dict().items()} == before
 
 
@@ -86,7 +87,7 @@ def test_a_convolution_and_its_normalisation_are_one_in_tf32_too(images):
 
 def test_half_precision_is_taken_where_it_keeps_the_descriptors(images):
     network = tiny(images)
-    one, other = (describe(network, images.paths, DescribeSettings((SIZE,), device=DEVICE, precision=precision),
+    one, other = (extract(network, images.paths, ExtractionSettings((SIZE,), device=DEVICE, precision=precision),
                            progress=False).vectors for precision in ("float32", "auto"))
     assert ((one * other).sum(1) > 0.999).all()
 
@@ -95,34 +96,34 @@ def test_half_precision_is_taken_where_it_keeps_the_descriptors(images):
     RANK, replace(RANK, optimizer="adamw", precision="bfloat16", loss="average_precision", margin=None)])
 def test_ranking_stopped_and_started_again(images, tmp_path, monkeypatch, settings):
     def run(out):
-        return train(tiny(images), images, settings, out=out, validation=images, progress=False)
+        return train_ranking(tiny(images), images, settings, out=out, validation=images, progress=False)
 
-    found = stopped_equals_whole(run, training._Ranking, 5, tmp_path, monkeypatch)
+    found = stopped_equals_whole(run, ranking._Ranking, 5, tmp_path, monkeypatch)
     assert found.network.fc.weight.device.type == "cpu" and found.history[1]["computed"] > 0
 
 
 def test_classifying_stopped_and_started_again(images, tmp_path, monkeypatch):
-    settings = ClassifySettings(batch=10, shorter=(40, 60), side=32, optimizer="adamw", **COMMON)
+    settings = ClassificationSettings(batch=10, shorter=(40, 60), side=32, optimizer="adamw", **COMMON)
 
     def run(out):
-        return train_classifier(tiny(images), images, settings, out=out, validation=images, progress=False)
+        return train_classification(tiny(images), images, settings, out=out, validation=images, progress=False)
 
-    stopped_equals_whole(run, classification._Naming, 5, tmp_path, monkeypatch)
+    stopped_equals_whole(run, classification._Classification, 5, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("backbone", [False, True])
 def test_proposing_stopped_and_started_again(images, boxed, tmp_path, monkeypatch, backbone):
-    settings = ProposeSettings(images=6, samples=32, anchors=3, hidden=16, optimizer="adamw", backbone=backbone,
+    settings = ProposalSettings(images=6, samples=32, anchors=3, hidden=16, optimizer="adamw", backbone=backbone,
                                **COMMON)
 
     def run(out):
         return train_proposals(tiny(), boxed, settings, out=out, validation=boxed, progress=False)
 
-    found = stopped_equals_whole(run, proposing.Proposing, 5, tmp_path, monkeypatch)
+    found = stopped_equals_whole(run, proposals.Proposing, 5, tmp_path, monkeypatch)
     assert found.network.proposer is not None
     found.network.change(regions="both", proposals=4)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        boxes = [np.concatenate([one.boxes for one in propose(found.network, images.paths, DescribeSettings(
+        boxes = [np.concatenate([one.boxes for one in propose_regions(found.network, images.paths, ExtractionSettings(
             (SIZE,), device=device, precision="float32"), 4, progress=False)]) for device in ("cpu", DEVICE)]
     assert np.allclose(*boxes, atol=0.1) and np.allclose(*on_both(found.network, images), atol=1e-3)
 
@@ -131,6 +132,6 @@ def test_joint_learning_stopped_and_started_again(images, boxed, tmp_path, monke
     settings = replace(RANK, propose=4)
 
     def run(out):
-        return train(tiny(images), boxed, settings, out=out, progress=False)
+        return train_ranking(tiny(images), boxed, settings, out=out, progress=False)
 
-    stopped_equals_whole(run, training._Joint, 5, tmp_path, monkeypatch)
+    stopped_equals_whole(run, ranking._Joint, 5, tmp_path, monkeypatch)

@@ -6,9 +6,9 @@ CODE = """
 import os, torch
 import cv2  # which changes LD_LIBRARY_PATH
 before = dict(os.environ), torch.get_num_threads()
-import rmaclib.learning, rmaclib.search.proposing
+import rmaclib.learning, rmaclib.extraction.proposals
 assert (dict(os.environ), torch.get_num_threads()) == before, set(os.environ.items()) ^ set(before[0].items())
-from rmaclib.environment import prepare_process
+from rmaclib.foundation.environment import prepare_process
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":16:8"
 prepare_process()
 assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"  # what a user has set stays

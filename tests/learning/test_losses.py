@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rmaclib.learning import LOSSES, Tuples, average_precision_loss, contrastive, triplet, triplet_distances
 from rmaclib.learning.losses import _BINS
-from rmaclib.rmac import l2
+from rmaclib.pooling import l2
 
 
 def tuples(triplets, count, relevant=()):

@@ -20,11 +20,11 @@ from rmaclib.cleaning import CleanSettings, clean, load_graph, save_graph
 from rmaclib.cleaning.report import write_report
 from rmaclib.commands import common
 from rmaclib.commands import train as train_module
-from rmaclib.errors import OutputError, RmacError
-from rmaclib.learning import TrainSettings, presets, read_log, training, whitening
+from rmaclib.extraction.folder import load_descriptors
+from rmaclib.foundation.errors import OutputError, RmacError
+from rmaclib.learning import RankingSettings, budget, ranking, read_log, whitening
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.folder import read_state
-from rmaclib.search.descriptors import load_descriptors
 
 
 def run(*arguments):
@@ -87,16 +87,16 @@ def test_classification_then_ranking(images, start, tmp_path):
 @pytest.fixture
 def few(start, monkeypatch):
     """The laptop's preset with so few updates that a test can wait for them."""
-    monkeypatch.setattr(presets, "laptop", None)
+    monkeypatch.setattr(budget, "laptop", None)
     monkeypatch.setattr(train_module, "laptop", lambda stage, device, images: {
-        "optimizer": "adamw", "lr": 1e-4, "triplets": 3, "pool": 15, "size": SIZE, **presets.within(stage, 8)})
+        "optimizer": "adamw", "lr": 1e-4, "triplets": 3, "pool": 15, "size": SIZE, **budget.within(stage, 8)})
     return "--network", start / "start.safetensors", "--dim", 8
 
 
 def test_the_time_is_told_before_the_first_update_and_a_run_that_goes_on_keeps_what_was_chosen(images, few, tmp_path,
                                                                                               monkeypatch):
     arguments = (images.root, "--out", tmp_path / "out", *few)
-    updates = training._Ranking.__call__
+    updates = ranking._Ranking.__call__
 
     def stops(self, update):
         if update == 3 and self.settings.updates == 8:
@@ -104,7 +104,7 @@ def test_the_time_is_told_before_the_first_update_and_a_run_that_goes_on_keeps_w
         return updates(self, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Ranking, "__call__", stops)
+        patch.setattr(ranking._Ranking, "__call__", stops)
         result = run(*arguments)
     said = result.stderr
     assert "preset laptop, on cpu, for 15 images of 5 landmarks: optimizer adamw, lr 0.0001" in said
@@ -121,25 +121,25 @@ def test_the_time_is_told_before_the_first_update_and_a_run_that_goes_on_keeps_w
 
 
 def test_fewer_updates_where_there_is_less_time(images, few, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "measure", lambda *arguments: presets.Timing(0.0, 100.0, 0, 15, 10))
+    monkeypatch.setattr(train_module, "measure", lambda *arguments: budget.Timing(0.0, 100.0, 0, 15, 10))
     seen = []
-    monkeypatch.setattr(train_module, "train", lambda network, images, settings, **more: seen.append(settings))
+    monkeypatch.setattr(train_module, "train_ranking", lambda network, images, settings, **more: seen.append(settings))
     run(images.root, "--out", tmp_path / "few", *few)
     run(images.root, "--out", tmp_path / "given", *few, "--updates", 21)
     assert [settings.updates for settings in seen] == [8, 21]
-    monkeypatch.setattr(train_module, "laptop", lambda *about: {"optimizer": "adamw", **presets.within("ranking", 40)})
+    monkeypatch.setattr(train_module, "laptop", lambda *about: {"optimizer": "adamw", **budget.within("ranking", 40)})
     run(images.root, "--out", tmp_path / "many", *few)
-    monkeypatch.setattr(train_module, "measure", lambda *arguments: presets.Timing(0.0, 20.0, 0, 15, 10))
+    monkeypatch.setattr(train_module, "measure", lambda *arguments: budget.Timing(0.0, 20.0, 0, 15, 10))
     run(images.root, "--out", tmp_path / "more", *few)
     assert [settings.updates for settings in seen[2:]] == [8, 28]
 
 
 def test_the_papers_settings_are_a_preset(images, few, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "measure", lambda *arguments: presets.Timing(0.1, 80.0, 0, 5000, 10))
+    monkeypatch.setattr(train_module, "measure", lambda *arguments: budget.Timing(0.1, 80.0, 0, 5000, 10))
     seen = []
-    monkeypatch.setattr(train_module, "train", lambda network, images, settings, **more: seen.append(settings))
+    monkeypatch.setattr(train_module, "train_ranking", lambda network, images, settings, **more: seen.append(settings))
     result = run(images.root, "--out", tmp_path / "out", *few, "--preset", "paper")
-    assert seen == [TrainSettings()]
+    assert seen == [RankingSettings()]
     assert "preset paper" in result.stderr
     assert "4096 updates of about 80.0 s, and validation: about 4.2 days" in result.stderr
 
@@ -197,7 +197,7 @@ def test_a_run_lies_beside_its_list(images, start, tmp_path, monkeypatch):
     shutil.copytree(images.root, tmp_path / "pictures")
     (tmp_path / "list.txt").write_text("".join(
         f"pictures/{name} {label}\n" for name, label in zip(images.names, images.labels, strict=True)))
-    monkeypatch.setattr(train_module, "train", lambda network, images, settings, **more: None)
+    monkeypatch.setattr(train_module, "train_ranking", lambda network, images, settings, **more: None)
     run(tmp_path / "list.txt", "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE, "--updates", 1,
         "--out", tmp_path / "out", "--device", "cpu")
     assert (tmp_path / "out/.rmac.json").exists()
@@ -210,7 +210,7 @@ def test_what_takes_a_while_is_told(images, start, tmp_path, monkeypatch):
         plain = getattr(train_module, name)
         monkeypatch.setattr(train_module, name, lambda *given, plain=plain, **more: (time.sleep(0.5),
                                                                                      plain(*given, **more))[1])
-    monkeypatch.setattr(train_module, "train", lambda network, images, settings, **more: None)
+    monkeypatch.setattr(train_module, "train_ranking", lambda network, images, settings, **more: None)
     said = run(images.root, "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE, "--updates", 1,
                "--out", tmp_path / "out", "--device", "cpu").stderr
     assert f"looking for images in {images.root} …" in said and "opening " in said
@@ -276,7 +276,7 @@ def test_proposals_from_boxes_then_everywhere(images, start, tmp_path):
 
     vectors = {}
     for regions in ("grid", "proposals", "both"):
-        result = CliRunner().invoke(cli.app, ["describe", str(images.root), "--network", str(network), "--out",
+        result = CliRunner().invoke(cli.app, ["extract", str(images.root), "--network", str(network), "--out",
                                               str(tmp_path / regions), "--size", str(SIZE), "--regions", regions,
                                               "--proposals", "4", "--precision", "float32"])
         assert result.exit_code == 0, result.output
@@ -284,5 +284,5 @@ def test_proposals_from_boxes_then_everywhere(images, start, tmp_path):
     assert len({found.tobytes() for found in vectors.values()}) == 3
     assert load_checkpoint(tmp_path / "both/network.safetensors").settings.regions == "both"
     with pytest.raises(ValueError, match="trained to propose"):
-        CliRunner().invoke(cli.app, ["describe", str(images.root), "--network", str(start / "start.safetensors"),
+        CliRunner().invoke(cli.app, ["extract", str(images.root), "--network", str(start / "start.safetensors"),
                                      "--out", str(tmp_path / "none"), "--regions", "both"], catch_exceptions=False)

@@ -1,17 +1,18 @@
 import pytest
 
-from rmaclib.learning import LoopSettings, TrainSettings, learning_rate
-from rmaclib.settings import from_mapping
+from rmaclib.foundation.settings import from_mapping
+from rmaclib.learning import LoopSettings, RankingSettings, learning_rate
 
 
 def test_paper_defaults():
-    settings = TrainSettings()
+    settings = RankingSettings()
     assert (settings.loss, settings.margin, settings.optimizer, settings.lr) == ("triplet", 0.1, "sgd", 1e-3)
     assert (settings.momentum, settings.weight_decay) == (0.9, 5e-5)
     assert (settings.triplets, settings.pool, settings.hardest, settings.refresh) == (64, 5000, 25, 64)
     assert settings.size == 800
-    assert TrainSettings(optimizer="adamw").lr == 1e-5
-    assert TrainSettings(loss="contrastive").margin == 0.7 and TrainSettings(loss="average_precision").margin is None
+    assert RankingSettings(optimizer="adamw").lr == 1e-5
+    assert RankingSettings(loss="contrastive").margin == 0.7
+    assert RankingSettings(loss="average_precision").margin is None
 
 
 def test_learning_rates():
@@ -46,4 +47,4 @@ def test_learning_rates():
 ])
 def test_bad_settings(options, message):
     with pytest.raises(ValueError, match=message):
-        from_mapping(TrainSettings, options)
+        from_mapping(RankingSettings, options)

@@ -6,10 +6,11 @@ from learning_pictures import SIZE, pictures, tiny
 
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.evaluation.average_precision import average_precision
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.descriptors import extract
 from rmaclib.learning import LearningError, Relations, Validation, hold_out, leave_one_out
-from rmaclib.search.descriptors import DescribeSettings, describe
 
-SETTINGS = DescribeSettings((SIZE,), device="cpu", precision="float32")
+SETTINGS = ExtractionSettings((SIZE,), device="cpu", precision="float32")
 
 
 def test_leave_one_out_equals_rankings_scored_one_by_one():
@@ -47,7 +48,7 @@ def test_validation_measures_the_network_and_notes_bad_images(tmp_path):
     (tmp_path / "1/2.png").write_bytes(b"")
     found = Validation(images, Relations(images.labels), SETTINGS, bad)(network)
     good = [index for index in range(12) if images.names[index] != "1/2.png"]
-    vectors = describe(network, [images.paths[index] for index in good], SETTINGS).vectors
+    vectors = extract(network, [images.paths[index] for index in good], SETTINGS).vectors
     relations = Relations(np.array(images.labels)[good])
     every = np.arange(11)
     assert found == pytest.approx(leave_one_out(vectors, relations.relevant(every), relations.irrelevant(every)))

@@ -5,11 +5,11 @@ import pytest
 import torch
 from learning_pictures import SIZE, tiny
 
-from rmaclib.errors import InputError
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.foundation.errors import InputError
 from rmaclib.learning import LearningError, whitening
-from rmaclib.search.descriptors import DescribeSettings
 
-DESCRIBE = DescribeSettings((SIZE,), precision="float32", device="cpu")
+DESCRIBE = ExtractionSettings((SIZE,), precision="float32", device="cpu")
 
 
 def whitened(collection, out, **options):

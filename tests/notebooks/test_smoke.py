@@ -14,7 +14,8 @@ from rmaclib.checkpoints import load_checkpoint
 from rmaclib.datasets import open_collection, open_dataset
 from rmaclib.learning import leave_one_out
 from rmaclib.results import load_results
-from rmaclib.search.descriptors import DescribeSettings, describe
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.descriptors import extract
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +77,7 @@ def test_03_learning(tmp_path):
     # Here every image asks, not the one query.
     start = load_checkpoint(tmp_path / "learning/diorama_train/start.safetensors")
     paths = [*sorted(folder.glob("t*/*")), *open_dataset("diorama").paths]
-    vectors = describe(start, paths, DescribeSettings((smoke["size"],))).vectors
+    vectors = extract(start, paths, ExtractionSettings((smoke["size"],))).vectors
     landmarks = np.array([0] * 4 + [1] * 4 + [2] * (len(paths) - 8))
     same = landmarks[:, None] == landmarks
     right = same & ~np.eye(len(paths), dtype=bool) & (landmarks < 2)[:, None]  # the first eight ask

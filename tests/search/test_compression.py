@@ -2,6 +2,7 @@ import faiss
 import numpy as np
 import pytest
 
+from rmaclib.ranking import normalise_rows, rank
 from rmaclib.search.compression import (
     CodeSettings,
     decode,
@@ -11,7 +12,6 @@ from rmaclib.search.compression import (
     rank_codes,
     train_codes,
 )
-from rmaclib.search.ranking import rank, unit_rows
 
 
 def sample(count, seed, dim=32):
@@ -51,7 +51,7 @@ def test_pca_equals_the_singular_vectors(whiten):
 def test_a_full_pca_of_centred_vectors_keeps_every_cosine():
     centred = TRAINING - TRAINING.mean(0)
     np.testing.assert_allclose(project(centred, fit_pca(centred, 32)) @ project(centred, fit_pca(centred, 32)).T,
-                               unit_rows(centred) @ unit_rows(centred).T, atol=1e-5)
+                               normalise_rows(centred) @ normalise_rows(centred).T, atol=1e-5)
 
 
 def test_a_direction_without_variance_is_dropped():
@@ -83,10 +83,10 @@ def test_codes_are_as_long_as_asked_and_find_what_is_near(settings):
 
 def test_product_quantization_equals_faiss_called_directly():
     peer = faiss.index_factory(32, "PQ8np", faiss.METRIC_INNER_PRODUCT)
-    peer.train(unit_rows(TRAINING))
-    peer.add(unit_rows(DATABASE))
+    peer.train(normalise_rows(TRAINING))
+    peer.add(normalise_rows(DATABASE))
     filled = fill(train_codes(TRAINING, CodeSettings("pq", 8)), DATABASE)
-    ours, theirs = (index.search(unit_rows(QUERIES), 50) for index in (filled, peer))
+    ours, theirs = (index.search(normalise_rows(QUERIES), 50) for index in (filled, peer))
     np.testing.assert_array_equal(ours[0], theirs[0])
     np.testing.assert_array_equal(ours[1], theirs[1])
 
@@ -102,11 +102,11 @@ def test_similarity_is_the_dot_product_with_the_decoded_vector():
 
 def test_pca_before_coding_is_ours():
     codes = train_codes(TRAINING, CodeSettings("scalar", 32, 16))  # half precision: all but exact
-    training = unit_rows(TRAINING)
+    training = normalise_rows(TRAINING)
     pca = fit_pca(training, 16)
-    expected = rank(project(unit_rows(QUERIES), pca), project(unit_rows(DATABASE), pca), 5)
+    expected = rank(project(normalise_rows(QUERIES), pca), project(normalise_rows(DATABASE), pca), 5)
     np.testing.assert_array_equal(rank_codes(fill(codes, DATABASE), QUERIES, 5), expected)
-    turned_back = (project(unit_rows(DATABASE), pca) - pca.weight @ pca.shift) @ pca.weight
+    turned_back = (project(normalise_rows(DATABASE), pca) - pca.weight @ pca.shift) @ pca.weight
     np.testing.assert_allclose(decode(fill(codes, DATABASE)), turned_back, atol=2e-3)
 
 

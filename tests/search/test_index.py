@@ -13,17 +13,18 @@ from torch import nn
 
 from rmaclib.backbones import Backbone
 from rmaclib.checkpoints import save_checkpoint
-from rmaclib.errors import OutputError
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.descriptors import extract, extract_image
+from rmaclib.foundation.errors import OutputError
 from rmaclib.images import ImageError
-from rmaclib.rmac import RMAC, NetworkSettings
+from rmaclib.network import RMAC, NetworkSettings
+from rmaclib.ranking import rank
 from rmaclib.search import index as index_module
-from rmaclib.search.descriptors import DescribeSettings, describe, describe_image
 from rmaclib.search.index import Index
-from rmaclib.search.index_folder import index_folder, remove_descriptions
-from rmaclib.search.ranking import rank
-from rmaclib.search.vector_index import SearchIndexError, VectorIndex
+from rmaclib.search.index_folder import SearchIndexError, index_folder, remove_descriptions
+from rmaclib.search.vector_index import VectorIndex
 
-FAST = DescribeSettings((128,), precision="float32", device="cpu")
+FAST = ExtractionSettings((128,), precision="float32", device="cpu")
 
 
 @pytest.fixture
@@ -38,9 +39,9 @@ def built(pictures, lite0):
 
 def test_search_is_describe_and_rank(built, pictures, lite0):
     assert len(built) == len(pictures) and set(built.vectors.names) == set(map(str, pictures))
-    vectors = describe(lite0, pictures, FAST).vectors
+    vectors = extract(lite0, pictures, FAST).vectors
     for box in (None, (10, 20, 200, 150)):
-        query = describe(lite0, pictures[3:4], FAST, boxes=[box]).vectors
+        query = extract(lite0, pictures[3:4], FAST, boxes=[box]).vectors
         order = rank(query, vectors, 5)[0]
         found = built.search(pictures[3], box, k=5)
         assert [name for name, *_ in found] == [str(pictures[n]) for n in order]
@@ -49,7 +50,7 @@ def test_search_is_describe_and_rank(built, pictures, lite0):
     picture = Image.open(pictures[3])
     assert built.search(picture, (10, 20, 200, 150), k=5) == found
     assert len(built.search(picture.convert("L"), k=1000)) == len(pictures)
-    np.testing.assert_allclose(describe_image(lite0, picture.convert("RGB"), FAST), vectors[3], atol=1e-5)
+    np.testing.assert_allclose(extract_image(lite0, picture.convert("RGB"), FAST), vectors[3], atol=1e-5)
 
 
 def test_saved_loaded_added_to(built, pictures, tmp_path, lite0, monkeypatch):
@@ -65,9 +66,9 @@ def test_saved_loaded_added_to(built, pictures, tmp_path, lite0, monkeypatch):
 
     def noted(network, paths, *rest, **more):
         described.extend(paths)
-        return describe(network, paths, *rest, **more)
+        return extract(network, paths, *rest, **more)
 
-    monkeypatch.setattr(index_module, "describe", noted)
+    monkeypatch.setattr(index_module, "extract", noted)
     assert loaded.add([*pictures, extra, extra, tmp_path / "empty.jpg"]) == 1
     assert described == [extra, tmp_path / "empty.jpg"]
     assert [os.path.basename(name) for name, _ in loaded.bad] == ["empty.jpg"] and "empty" in loaded.bad[0][1]
@@ -132,7 +133,7 @@ def test_a_killed_build_goes_on(pictures, tmp_path, lite0, monkeypatch):
     with pytest.raises(SearchIndexError, match="expected an index"):
         Index.load(tmp_path / "index")
     monkeypatch.undo()
-    monkeypatch.setattr("rmaclib.search.descriptors.Extractor", None)  # everything is described already
+    monkeypatch.setattr("rmaclib.extraction.descriptors.Extractor", None)  # everything is described already
     assert len(Index.build(pictures, lite0, FAST, out=tmp_path / "index")) == len(pictures)
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == [
         ".rmac.json", ".rmac.lock", "000001.faiss", "000001.txt", "meta.json", "network.safetensors"]
@@ -172,7 +173,7 @@ def test_reranked_search(built, pictures):
 # --- several processes, folders, older versions -------------------------------------------------------------------
 
 
-SMALL = DescribeSettings((64,), precision="float32", device="cpu")
+SMALL = ExtractionSettings((64,), precision="float32", device="cpu")
 
 
 def test_other_settings_or_network_settings_are_refused(pictures, lite0, tmp_path):
@@ -297,11 +298,11 @@ BUILD = """
 import sys
 from pathlib import Path
 from rmaclib.checkpoints import load_checkpoint
-from rmaclib.search.descriptors import DescribeSettings
+from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.search.index import Index
 
 index = Index.build([Path(name) for name in sys.argv[3:]], load_checkpoint(sys.argv[1]),
-                    DescribeSettings((64,), precision="float32", device="cpu"), out=sys.argv[2])
+                    ExtractionSettings((64,), precision="float32", device="cpu"), out=sys.argv[2])
 print(len(index))
 """
 
@@ -344,7 +345,7 @@ def test_a_network_that_does_not_fit_is_told_before_the_work(pictures, lite0, tm
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("rmaclib.checkpoints.save_file", full)
-    monkeypatch.setattr("rmaclib.search.descriptors.Extractor", None)
+    monkeypatch.setattr("rmaclib.extraction.descriptors.Extractor", None)
     with pytest.raises(OutputError, match="network.safetensors.*No space left"):
         Index.build(pictures[:2], lite0, SMALL, out=tmp_path / "index")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rmaclib.cleaning import extract
+from rmaclib.cleaning import extract_keypoints
 from rmaclib.images import ImageError
 from rmaclib.search.reranking import inside, rerank, verified_inliers
 
@@ -36,7 +36,7 @@ def test_verified_ones_come_first_the_rest_keeps_its_order(files):
 
 
 def test_only_the_box_counts(files):
-    features = extract(files["query"])
+    features = extract_keypoints(files["query"])
     assert inside(features, None) is features
     x1, y1, x2, y2 = box = (0, 0, 100, 70)
     expected = [n for n, (x, y) in enumerate(features.points) if x1 <= x < x2 and y1 <= y < y2]
@@ -51,7 +51,7 @@ def test_only_the_box_counts(files):
 def test_nothing_to_compare(files):
     order, inliers = rerank(files["query"], [])
     assert order.shape == inliers.shape == (0,)
-    flat = inside(extract(files["query"]), (0, 0, 0, 0))
-    assert verified_inliers(flat, [flat, extract(files["turned"])]).tolist() == [0, 0]
+    flat = inside(extract_keypoints(files["query"]), (0, 0, 0, 0))
+    assert verified_inliers(flat, [flat, extract_keypoints(files["turned"])]).tolist() == [0, 0]
     with pytest.raises(ImageError, match="broken"):
         rerank(files["broken"], [files["query"]])

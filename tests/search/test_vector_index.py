@@ -13,13 +13,13 @@ import faiss
 import numpy as np
 import pytest
 
-from rmaclib.errors import OutputError
-from rmaclib.files import write_json
+from rmaclib.foundation.errors import OutputError
+from rmaclib.foundation.files import write_json
+from rmaclib.ranking import normalise_rows, rank
 from rmaclib.search import vector_index
-from rmaclib.search.crowd import crowd
-from rmaclib.search.index_folder import segment_files
-from rmaclib.search.ranking import rank, unit_rows
-from rmaclib.search.vector_index import SearchIndexError, VectorIndex, choose_structure
+from rmaclib.search.distractors import synthetic_distractors
+from rmaclib.search.index_folder import SearchIndexError, segment_files
+from rmaclib.search.vector_index import VectorIndex, choose_structure
 
 DIM = 16
 
@@ -449,7 +449,7 @@ def test_every_kind_of_segment_is_carried_over(small_limits, tmp_path):
         first, second = VectorIndex.load(folder), VectorIndex.load(folder)
         first.add(sample(40, 1), numbered(40, 1000))
         first.save(folder)
-        vectors = unit_rows(sample(count, 2))
+        vectors = normalise_rows(sample(count, 2))
         second.add(vectors, numbered(count, 5000))
         second.remove(["image 3", "image 5000"])
         second.save(folder)
@@ -596,9 +596,9 @@ def test_cells_are_learned_on_all_that_go_in(monkeypatch, tmp_path):
     """Small additions, each of other directions: an index of one addition's cells would find few of the others."""
     monkeypatch.setattr(vector_index, "FLAT_UP_TO", 200)
     monkeypatch.setattr(vector_index, "HNSW_UP_TO", 2000)
-    originals = unit_rows(np.repeat(sample(100, 5, 32), 10, 0) + 0.5 * sample(1000, 6, 32))
-    vectors = np.concatenate(list(crowd(originals, 3000)))
-    queries = next(crowd(originals, 100, 1))
+    originals = normalise_rows(np.repeat(sample(100, 5, 32), 10, 0) + 0.5 * sample(1000, 6, 32))
+    vectors = np.concatenate(list(synthetic_distractors(originals, 3000)))
+    queries = next(synthetic_distractors(originals, 100, 1))
     whole, index = VectorIndex(32), VectorIndex(32)
     whole.add(vectors, numbered(3000))
     for start in range(0, 3000, 10):  # number 256 merges more than HNSW_UP_TO

@@ -26,9 +26,9 @@ from generator.contents import (
     landmark_names,
 )
 from generator.studio import TRUTH, Studio
-from rmaclib.datasets.lists import write_landmarks_list
+from rmaclib.datasets.layouts.lists import write_landmarks_list
 from rmaclib.datasets.types import LabelledImages
-from rmaclib.files import whole_file, write_json, write_text
+from rmaclib.foundation.files import whole_file, write_json, write_text
 
 LARGE, AGAIN = 16_000, 0.75  # bytes of a large file, and the quality of its second compression over the first
 _NOTES = ".truth"  # beside the pictures while they are made

@@ -1,0 +1,1 @@
+"""Extracting descriptors and region proposals of many images (Section 4.4)."""

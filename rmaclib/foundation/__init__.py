@@ -1,0 +1,1 @@
+"""What every room stands on: errors, settings, files, output folders, worker processes; nothing of the paper."""
