@@ -31,6 +31,7 @@ book: $(READY)  ## build the book; PROFILE=embedded (the data set in the reposit
 
 test: $(READY)  ## run the tests
 	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary
 	@# A process for each of two cores, each of which computes on one.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal
 

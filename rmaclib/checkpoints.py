@@ -86,7 +86,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 # --- networks ------------------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(path: str | os.PathLike, network: RMAC) -> None:
+def save_network(path: str | os.PathLike, network: RMAC) -> None:
     """Write the network (all weights and its settings) to `path`, whole or not at all."""
     notes = {"format": _FORMAT, "version": _VERSION, "network": asdict(network.settings)}
     save_tensors(path, network.state_dict(), notes)
@@ -101,7 +101,7 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_checkpoint(path: str | os.PathLike) -> RMAC:
+def load_network(path: str | os.PathLike) -> RMAC:
     """The network saved in `path`, on the CPU, in evaluation mode. Needs no other weights and no network.
 
     raises CheckpointError: no such file, not a checkpoint, damaged, a newer version, weights that don't fit its
@@ -177,5 +177,5 @@ def open_network(network: str, **settings) -> RMAC:
     settings: of NetworkSettings, put over its own. raises CheckpointError, BackboneError, InputError
     """
     if is_checkpoint(network):
-        return load_checkpoint(network).change(**settings)
+        return load_network(network).change(**settings)
     return create_network(NetworkSettings(**{"backbone": network, "levels": 3, **settings}))

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rmaclib import __version__
-from rmaclib.commands.common import fail, say, telling, telling_warnings
+from rmaclib.commands.common import fail, say, telling, telling_notes
 from rmaclib.foundation.environment import prepare_process
 from rmaclib.foundation.errors import RmacError
 
@@ -54,7 +54,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, context):
         try:
-            with telling_warnings():
+            with telling_notes():
                 return super().invoke(context)
         except KeyboardInterrupt as error:
             if _debug:

@@ -1,5 +1,7 @@
 import os
+import re
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,15 @@ def lite0():
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def noted(caplog):
+    """A block in which the library is expected to note something: a line that a pattern matches."""
+    @contextmanager
+    def expecting(match: str):
+        caplog.clear()
+        yield
+        assert any(re.search(match, line) for line in caplog.messages), caplog.messages
+
+    return expecting

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rmaclib.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from rmaclib.checkpoints import CheckpointError, load_network, save_network
 from rmaclib.foundation.errors import OutputError
 from rmaclib.network import NetworkSettings, create_network
 
@@ -20,8 +20,8 @@ def network():
 
 
 def test_round_trip(network, tmp_path):
-    save_checkpoint(tmp_path / "net.safetensors", network)
-    again = load_checkpoint(tmp_path / "net.safetensors")
+    save_network(tmp_path / "net.safetensors", network)
+    again = load_network(tmp_path / "net.safetensors")
     assert again.settings == network.settings and not again.training
     images = torch.rand(1, 3, 96, 128)
     with torch.inference_mode():
@@ -33,8 +33,8 @@ def test_round_trip_of_a_learned_exponent(tmp_path):
     network = create_network(NetworkSettings("efficientnet_lite0", pooling="gem", grid="whole"), pretrained=False)
     with torch.no_grad():
         network.power.fill_(4.25)
-    save_checkpoint(tmp_path / "net.safetensors", network)
-    again = load_checkpoint(tmp_path / "net.safetensors")
+    save_network(tmp_path / "net.safetensors", network)
+    again = load_network(tmp_path / "net.safetensors")
     assert again.settings == network.settings and again.power.item() == 4.25
     images = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
@@ -42,7 +42,7 @@ def test_round_trip_of_a_learned_exponent(tmp_path):
 
 
 def test_interrupted_save_keeps_the_old_file(network, tmp_path, monkeypatch):
-    save_checkpoint(tmp_path / "net.safetensors", network)
+    save_network(tmp_path / "net.safetensors", network)
     before = (tmp_path / "net.safetensors").read_bytes()
 
     def breaks(tensors, path, metadata):
@@ -51,32 +51,32 @@ def test_interrupted_save_keeps_the_old_file(network, tmp_path, monkeypatch):
 
     monkeypatch.setattr("rmaclib.checkpoints.save_file", breaks)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(tmp_path / "net.safetensors", network)
+        save_network(tmp_path / "net.safetensors", network)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
 def test_what_is_no_checkpoint(network, tmp_path):
     path = tmp_path / "net.safetensors"
     with pytest.raises(CheckpointError, match="no such file"):
-        load_checkpoint(path)
+        load_network(path)
     path.write_bytes(b"not tensors")
     with pytest.raises(CheckpointError, match="net.safetensors.*can't be read"):
-        load_checkpoint(path)
+        load_network(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="metadata format"):
-        load_checkpoint(path)
-    save_checkpoint(path, network)
+        load_network(path)
+    save_network(path, network)
     state, settings = load_file(path), json.dumps({"backbone": "efficientnet_lite0", "levles": 3})
     good = {"format": "rmaclib-checkpoint", "version": "1", "network": settings}
     save_file(state, path, good)
     with pytest.raises(CheckpointError, match="levles.*did you mean 'levels'"):
-        load_checkpoint(path)
+        load_network(path)
     save_file(state, path, {**good, "version": "99"})
     with pytest.raises(CheckpointError, match="version 99"):
-        load_checkpoint(path)
+        load_network(path)
     save_file({"a": torch.zeros(1)}, path, {**good, "network": json.dumps({"backbone": "efficientnet_lite0"})})
     with pytest.raises(CheckpointError, match="don't fit"):
-        load_checkpoint(path)
+        load_network(path)
 
 
 def first_version(path, network, **changes):
@@ -87,14 +87,14 @@ def first_version(path, network, **changes):
 
 def test_a_checkpoint_of_the_first_version_loads(network, tmp_path):
     first_version(tmp_path / "net.safetensors", network)
-    again = load_checkpoint(tmp_path / "net.safetensors")
+    again = load_network(tmp_path / "net.safetensors")
     assert again.settings == network.settings
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in network.state_dict().items())
 
 
 def test_the_same_network_gives_the_same_bytes(network, tmp_path):
     for name in "abcd":
-        save_checkpoint(tmp_path / name, network)
+        save_network(tmp_path / name, network)
     assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
 
 
@@ -107,7 +107,7 @@ def test_settings_that_cannot_be_those_of_the_file(network, tmp_path, settings):
     first_version(path, network, **settings)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError, match="net.safetensors"):
-        load_checkpoint(path)
+        load_network(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200_000  # kB: refused before memory is taken
 
 
@@ -118,12 +118,12 @@ def test_metadata_that_are_damaged(network, tmp_path, changes):
     path = tmp_path / "net.safetensors"
     save_file(network.state_dict(), path, {"format": "rmaclib-checkpoint", "version": "1", "network": "{}", **changes})
     with pytest.raises(CheckpointError, match="net.safetensors"):
-        load_checkpoint(path)
+        load_network(path)
 
 
 def test_a_changed_byte_is_told(network, tmp_path):
     path, random = tmp_path / "net.safetensors", np.random.default_rng(0)
-    save_checkpoint(path, network)
+    save_network(path, network)
     good = path.read_bytes()
     header = 8 + int.from_bytes(good[:8], "little")
     # Half of them in the header, where the metadata and the tensors' names, kinds and places are.
@@ -133,11 +133,11 @@ def test_a_changed_byte_is_told(network, tmp_path):
         changed[place] ^= 1 << int(random.integers(8))
         path.write_bytes(changed)
         with pytest.raises(CheckpointError, match="net.safetensors"):
-            load_checkpoint(path)
+            load_network(path)
     for end in (0, 7, 100, header, len(good) - 1):
         path.write_bytes(good[:end])
         with pytest.raises(CheckpointError, match="net.safetensors"):
-            load_checkpoint(path)
+            load_network(path)
 
 
 def test_a_full_disk_names_the_file(network, tmp_path, monkeypatch):
@@ -146,4 +146,4 @@ def test_a_full_disk_names_the_file(network, tmp_path, monkeypatch):
 
     monkeypatch.setattr("rmaclib.checkpoints.save_file", full)
     with pytest.raises(OutputError, match="net.safetensors: can't be written .No space left"):
-        save_checkpoint(tmp_path / "net.safetensors", network)
+        save_network(tmp_path / "net.safetensors", network)

@@ -6,7 +6,6 @@ that was killed goes on with the landmarks that have none.
 
 import os
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
@@ -28,6 +27,7 @@ from rmaclib.datasets.types import LabelledImages
 from rmaclib.foundation.environment import environment
 from rmaclib.foundation.errors import RmacError
 from rmaclib.foundation.files import differences, files_fingerprint
+from rmaclib.foundation.messages import duration, note
 from rmaclib.foundation.workers import end_workers, worker_pool
 from rmaclib.images import ImageError
 
@@ -105,13 +105,7 @@ def _estimate(jobs: Sequence["_Job"], settings: CleanSettings, pool: Executor) -
                + pair_seconds * sum(job.expected_pairs for job in jobs))
     # Of a cluster's executor nobody knows how many workers it has, or will have.
     workers = getattr(pool, "_max_workers", None)
-    return f"about {_duration(seconds / (workers or 1))} {f'on {workers} cores' if workers else 'of one core'}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+    return f"{duration(seconds / (workers or 1))} {f'on {workers} cores' if workers else 'of one core'}"
 
 
 def _run(todo: deque["_Job"], pool: Executor, ahead: int, bar: tqdm) -> None:
@@ -183,7 +177,7 @@ class _Job:
         try:
             made_with = load_graph(self.path).settings
         except GraphError as error:
-            warnings.warn(f"{error}; this landmark is matched again", stacklevel=4)
+            note(f"{error}; this landmark is matched again")
             return False
         if isinstance(made_with.get("pairs"), str) and made_with["pairs"] != "all":
             raise CleanError(f"{folder}: {self.path.name} was made by an older version on shortlists whose network it "

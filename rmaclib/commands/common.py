@@ -1,6 +1,7 @@
 """What the commands tell their user, and how they are made. Standard error has the messages: standard output is the
 result."""
 
+import logging
 import re
 import threading
 import warnings
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+
+from rmaclib.foundation.messages import LOGGER
 
 # File names and texts of others are printed as they are: ":x:" is no emoji and "[red]" no colour.
 _PLAIN = {"emoji": False, "markup": False, "highlight": False}
@@ -47,12 +50,24 @@ def fail(error: Exception) -> None:
     say(re.sub(r"\s*\n\s*", " ", str(error)))
 
 
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
 @contextmanager
-def telling_warnings() -> Iterator[None]:
-    """What the library warns of is told as a note, without the place in the code."""
+def telling_notes() -> Iterator[None]:
+    """The library's notes, and what other packages warn of, are told as notes, without the place in the code."""
+    notes, propagated = _Notes(), LOGGER.propagate
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: note(str(message))
-        yield
+        LOGGER.addHandler(notes)
+        LOGGER.propagate = False  # told once
+        try:
+            yield
+        finally:
+            LOGGER.removeHandler(notes)
+            LOGGER.propagate = propagated
 
 
 def _printable(text: str) -> str:
@@ -71,17 +86,6 @@ def telling(what: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def duration(seconds: float) -> str:
-    """A time that is expected, as people say it."""
-    if seconds < 10:
-        return "a few seconds"
-    if seconds < 90:
-        return f"about {round(seconds, -1):.0f} s"
-    if seconds < 5400:
-        return f"about {seconds / 60:.0f} min"
-    return f"about {seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"about {seconds / 86400:.1f} days"
 
 
 def tell_bad(bad: Iterable[tuple[str, str]], report: Path | None) -> None:

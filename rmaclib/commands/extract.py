@@ -61,7 +61,7 @@ def extract_command(
         model = open_unwhitened(network, dim, **options.settings)
         prepare(model, collection.paths, settings, options, out)
 
-        from rmaclib.checkpoints import save_checkpoint
+        from rmaclib.checkpoints import save_network
         from rmaclib.extraction.descriptors import extract
         from rmaclib.search.index_folder import CHECKPOINT
 
@@ -69,7 +69,7 @@ def extract_command(
                                out=out, left_out=collection.left_out)
         # The folder is complete in itself: the network that made it is beside it.
         folder.will_write([CHECKPOINT])
-        save_checkpoint(folder / CHECKPOINT, model)
+        save_network(folder / CHECKPOINT, model)
     tell_bad(descriptors.bad, out / BAD)
     count, width = descriptors.vectors.shape
     say(f"{count:,} images, {width} dimensions each, in {out}")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from rmaclib.commands.common import duration, note, say, telling
+from rmaclib.commands.common import note, say, telling
 from rmaclib.commands.options import WHITENING_SETS
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.datasets.types import DatasetError
 from rmaclib.extraction.folder import META, PARTIAL
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.files import need_space
+from rmaclib.foundation.messages import duration
 from rmaclib.search.index_folder import CHECKPOINT
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rmaclib.checkpoints import is_checkpoint, open_network
-from rmaclib.commands.common import choice, command_group, duration, messages, note, say, tell_bad, telling
+from rmaclib.commands.common import choice, command_group, messages, note, say, tell_bad, telling
 from rmaclib.commands.network import expected, seconds_per_image
 from rmaclib.commands.options import (
     BACKBONES,
@@ -33,6 +33,7 @@ from rmaclib.extraction.batches import ExtractionSettings, pick_device
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.files import read_json
 from rmaclib.foundation.folders import waiting
+from rmaclib.foundation.messages import duration
 from rmaclib.foundation.settings import from_mapping, read_yaml
 from rmaclib.learning import (
     LOSSES,

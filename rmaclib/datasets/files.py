@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from rmaclib.datasets.types import NOT_A_LINE, DatasetError, Skipped
 from rmaclib.foundation.files import as_line, is_line
 from rmaclib.foundation.folders import is_output
+from rmaclib.foundation.messages import note
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _IMAGE_FOLDERS = ("jpg", "images", "png")
@@ -76,7 +76,7 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     """
     by_stem: dict[str, Path] = {}
     paths, skipped = find_images(folder)
-    warn_of(folder, [*skipped, *(Skipped(str(path), NOT_A_LINE) for path in paths if not is_line(path.stem))])
+    note_skipped(folder, [*skipped, *(Skipped(str(path), NOT_A_LINE) for path in paths if not is_line(path.stem))])
     for path in paths:
         if not is_line(path.stem):
             continue
@@ -86,11 +86,10 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     return dict(sorted(by_stem.items()))
 
 
-def warn_of(folder: Path, skipped: Sequence[Skipped]) -> None:
-    """Warn of files that are left out of a benchmark."""
+def note_skipped(folder: Path, skipped: Sequence[Skipped]) -> None:
+    """Tell of files that are left out of a benchmark."""
     if skipped:
-        warnings.warn(f"{as_line(str(folder))}: {len(skipped)} files left out: {'; '.join(map(str, skipped[:3]))}",
-                      stacklevel=3)
+        note(f"{as_line(str(folder))}: {len(skipped)} files left out: {'; '.join(map(str, skipped[:3]))}")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from rmaclib.foundation.files import (
     write_text,
 )
 from rmaclib.foundation.folders import LOCK, MARKER, OutputFolder, output_folder
+from rmaclib.foundation.messages import note
 
 VECTORS, NAMES, BAD, META, PARTIAL = "descriptors.npy", "names.txt", "bad.txt", "meta.json", "partial"
 _CHECKED = (VECTORS, NAMES)  # files whose checksums are in meta.json
@@ -137,7 +137,7 @@ class Run:
         except DescriptorsError as error:
             if not (self.out / PARTIAL / META).exists():
                 raise DescriptorsError(f"{error}; remove the folder {self.out.path} to extract again") from error
-            _tell(f"{error}; it is made again from the chunks in {PARTIAL}/")
+            note(f"{error}; it is made again from the chunks in {PARTIAL}/")
             return False
         self._expect_same(meta)
         return True
@@ -150,7 +150,7 @@ class Run:
         try:
             found = read_json(path, DescriptorsError, "what descriptors are made of")
         except DescriptorsError as error:
-            _tell(f"{error}; it is made again")
+            note(f"{error}; it is made again")
             return False
         self._expect_same(found)
         return True
@@ -167,7 +167,7 @@ class Run:
         try:
             self._read(number, of_this_run)
         except DescriptorsError as error:
-            _tell(f"{error}; its images are computed again")
+            note(f"{error}; its images are computed again")
             return False
         return True
 
@@ -302,12 +302,8 @@ def _chunk_name(number: int) -> str:
     return f"{number:06d}.npz"
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def tell_repeated(repeated: Sequence[str]) -> None:
     """Say that images were listed more than once."""
     if repeated:
-        _tell(f"{len(repeated)} images are listed more than once, taken once: {', '.join(map(as_line, repeated[:3]))}"
+        note(f"{len(repeated)} images are listed more than once, taken once: {', '.join(map(as_line, repeated[:3]))}"
               + (" …" if len(repeated) > 3 else ""))

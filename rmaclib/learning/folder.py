@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,15 +23,16 @@ from torch.optim import Optimizer
 from rmaclib.checkpoints import (
     CheckpointError,
     fingerprint,
-    load_checkpoint,
+    load_network,
     load_tensors,
-    save_checkpoint,
+    save_network,
     save_tensors,
 )
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.foundation.errors import OutputError
 from rmaclib.foundation.files import differences, files_fingerprint, need_space, read_json, write_json, write_text
 from rmaclib.foundation.folders import LOCK, MARKER, output_folder
+from rmaclib.foundation.messages import note
 from rmaclib.learning.distributed import is_main
 from rmaclib.learning.errors import LearningError
 from rmaclib.network import RMAC
@@ -88,7 +88,7 @@ def _older(folder: Path) -> list[str] | None:
 def tell(text: str) -> None:
     """A line for people, of the main process."""
     if is_main():
-        print(f"note: {text}", file=sys.stderr, flush=True)
+        note(text)
 
 
 def need_room(out: Path, model: nn.Module, optimizer: str) -> None:
@@ -225,12 +225,12 @@ def check_best(out: Path, state: State, network: RMAC) -> None:
     if state.best["score"] is None and not state.best["update"]:
         return  # without a validation there is none before the end
     try:
-        load_checkpoint(out / BEST)
+        load_network(out / BEST)
     except CheckpointError as error:
         if state.best["update"] != state.update:
             raise LearningError(f"{error}; the best network of the run is lost, and the state has a later one: remove "
                                 f"{out / STATE} to train again from the start") from error
-        save_checkpoint(out / BEST, network)
+        save_network(out / BEST, network)
         tell(f"{out / BEST}: was damaged, made again from the state")
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rmaclib.checkpoints import load_checkpoint, save_checkpoint
+from rmaclib.checkpoints import load_network, save_network
 from rmaclib.extraction.folder import as_text
 from rmaclib.foundation.errors import NotFiniteError
 from rmaclib.foundation.files import as_line, write_text
@@ -171,7 +171,7 @@ def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, 
             write_text(folder / BAD, "".join(f"{as_line(name)}\t{as_text(' '.join(why.split()))}\n"
                                              for name, why in sorted(bad.items())))
         wait()  # for the files
-        return Trained(load_checkpoint(folder / BEST), best["update"], best["score"], read_log(folder / LOG), dict(bad))
+        return Trained(load_network(folder / BEST), best["update"], best["score"], read_log(folder / LOG), dict(bad))
 
 
 def _loop(saves: "_Saves", parameters: list[nn.Parameter], settings: LoopSettings,
@@ -258,7 +258,7 @@ class _Saves:
         if score is None or self.best["score"] is None or score > self.best["score"]:
             self.best.update(update=update, score=score)
             if is_main():
-                save_checkpoint(self.folder / BEST, self.network)
+                save_network(self.folder / BEST, self.network)
         return score
 
     def save(self, update: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from rmaclib.boxes import Box
-from rmaclib.checkpoints import CheckpointError, fingerprint, load_checkpoint, save_checkpoint
+from rmaclib.checkpoints import CheckpointError, fingerprint, load_network, save_network
 from rmaclib.datasets import EXTENSIONS, open_images
 from rmaclib.datasets.types import NOT_A_LINE
 from rmaclib.extraction.batches import ExtractionSettings, on_device, pick_device
@@ -185,7 +185,7 @@ class Index:
 
     def _save_network(self, out: OutputFolder) -> None:
         out.will_write([CHECKPOINT])
-        save_checkpoint(out / CHECKPOINT, self.network)
+        save_network(out / CHECKPOINT, self.network)
 
     @classmethod
     def load(cls, folder: str | os.PathLike, network: RMAC | None = None) -> "Index":
@@ -197,7 +197,7 @@ class Index:
         vectors = VectorIndex.load(folder)
         try:
             settings = from_mapping(ExtractionSettings, vectors.about["describe"], str(folder / META))
-            network = network or load_checkpoint(folder / CHECKPOINT)
+            network = network or load_network(folder / CHECKPOINT)
             return cls(network, settings, vectors)
         except (KeyError, TypeError, ValueError, CheckpointError) as error:
             raise SearchIndexError(f"{folder}: expected an index of images with its network ({error})") from error

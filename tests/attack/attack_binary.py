@@ -29,9 +29,9 @@ def make_checkpoint(material: Path, folder: Path) -> None:
 
 
 def read_checkpoint(folder: Path):
-    from rmaclib.checkpoints import fingerprint, load_checkpoint
+    from rmaclib.checkpoints import fingerprint, load_network
 
-    network = load_checkpoint(folder / "network.safetensors")
+    network = load_network(folder / "network.safetensors")
     return [fingerprint(network), asdict(network.settings)]
 
 
@@ -43,7 +43,7 @@ class _Stopped(BaseException):
 
 
 def _train(material: Path, out: Path, stop: bool):
-    from rmaclib.checkpoints import load_checkpoint
+    from rmaclib.checkpoints import load_network
     from rmaclib.datasets import open_collection
     from rmaclib.foundation.settings import read_settings
     from rmaclib.learning import RankingSettings, train_ranking
@@ -54,7 +54,7 @@ def _train(material: Path, out: Path, stop: bool):
 
     settings = read_settings(RankingSettings, material / "training.yml", {"updates": 2, "size": 64, "device": "cpu"})
     images = open_collection(str(material / "photos"))
-    return train_ranking(load_checkpoint(material / "network.safetensors"), images, settings, out=out,
+    return train_ranking(load_network(material / "network.safetensors"), images, settings, out=out,
                          validation=images,
                  progress=False, watch=watch)
 
@@ -134,13 +134,13 @@ def read_graph(folder: Path):
 
 
 def _described(material: Path, out: Path):
-    from rmaclib.checkpoints import load_checkpoint
+    from rmaclib.checkpoints import load_network
     from rmaclib.datasets import open_collection
     from rmaclib.extraction.batches import ExtractionSettings
     from rmaclib.extraction.descriptors import extract
 
     paths = open_collection(str(material / "photos")).paths[:11]
-    return extract(load_checkpoint(material / "network.safetensors"), paths,
+    return extract(load_network(material / "network.safetensors"), paths,
                     ExtractionSettings((64,), precision="float32", device="cpu"), out=out, progress=False)
 
 
@@ -220,13 +220,13 @@ def read_index(folder: Path):
 
 
 def make_image_index(material: Path, folder: Path) -> None:
-    from rmaclib.checkpoints import load_checkpoint
+    from rmaclib.checkpoints import load_network
     from rmaclib.datasets import open_collection
     from rmaclib.extraction.batches import ExtractionSettings
     from rmaclib.search.index import Index
 
     Index.build(list(open_collection(str(material / "photos")).paths[:5]),
-                load_checkpoint(material / "network.safetensors"),
+                load_network(material / "network.safetensors"),
                 ExtractionSettings((64,), precision="float32", device="cpu"), out=folder / "out", progress=False)
 
 

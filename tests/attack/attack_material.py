@@ -50,7 +50,7 @@ def network(path: Path) -> None:
     """Saves a network of 1.4 MB, and beside it proposing.safetensors."""
     import torch
 
-    from rmaclib.checkpoints import save_checkpoint
+    from rmaclib.checkpoints import save_network
     from rmaclib.network import NetworkSettings, create_network
     from rmaclib.whitening import fit_whitening
 
@@ -59,9 +59,9 @@ def network(path: Path) -> None:
     channels = made.dim
     vectors = np.random.default_rng(3).standard_normal((4 * channels, channels)).astype(np.float32)
     made.set_whitening(fit_whitening([vectors], 8, 0.1))
-    save_checkpoint(path, made)
+    save_network(path, made)
     made.add_proposer(((0.4, 0.4), (0.7, 0.5)), 8)
-    save_checkpoint(path.with_name("proposing.safetensors"), made)
+    save_network(path.with_name("proposing.safetensors"), made)
 
 
 def commands(root: Path, out: Path) -> dict[str, tuple]:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from rmaclib.backbones import BackboneError
-from rmaclib.checkpoints import save_checkpoint
+from rmaclib.checkpoints import save_network
 from rmaclib.cleaning import shortlists as neighbours_module
 from rmaclib.cleaning.shortlists import DescriptorShortlists, ShortlistError
 from rmaclib.extraction.batches import ExtractionSettings
@@ -40,7 +40,7 @@ def paths(tmp_path_factory):
 def neighbours(lite0, tmp_path_factory):
     """Of a checkpoint, so that the process describes with the very same network."""
     file = tmp_path_factory.mktemp("network") / "lite0.safetensors"
-    save_checkpoint(file, lite0)
+    save_network(file, lite0)
     return DescriptorShortlists(str(file), 64)
 
 
@@ -68,7 +68,7 @@ def test_an_unknown_network_is_named():
 
 
 def test_a_killed_process_is_told(lite0, paths, tmp_path):
-    save_checkpoint(tmp_path / "lite0.safetensors", lite0)
+    save_network(tmp_path / "lite0.safetensors", lite0)
     with closing(DescriptorShortlists(str(tmp_path / "lite0.safetensors"), 64)) as neighbours:
         (number,) = neighbours._process._processes
         os.kill(number, signal.SIGKILL)
@@ -99,7 +99,7 @@ def test_the_identity_is_what_makes_the_descriptors(lite0, neighbours, tmp_path)
         next(other.parameters()).mul_(1.01)
     identities = [neighbours.identity]
     for network in (other, copy.deepcopy(lite0).change(levels=2)):
-        save_checkpoint(tmp_path / "other.safetensors", network)
+        save_network(tmp_path / "other.safetensors", network)
         with closing(DescriptorShortlists(str(tmp_path / "other.safetensors"), 64)) as more:
             identities.append(more.identity)
     assert identities[0]["weights"] != identities[1]["weights"]
@@ -120,7 +120,7 @@ if __name__ == "__main__":
 
 
 def test_the_process_ends_with_the_one_that_started_it(lite0, tmp_path):
-    save_checkpoint(tmp_path / "lite0.safetensors", lite0)
+    save_network(tmp_path / "lite0.safetensors", lite0)
     (tmp_path / "started.py").write_text(STARTED)
     parent = subprocess.Popen([sys.executable, tmp_path / "started.py", tmp_path / "lite0.safetensors"],
                               stdout=subprocess.PIPE, text=True)

@@ -99,7 +99,7 @@ def test_too_many_dimensions_are_refused_before_describing(photos, tmp_path, mon
     monkeypatch.setattr(whitening, "learn_whitening", None)
     refused(run(command, photos, "--out", tmp_path / "x", "--dim", 1281), InputError, "--dim", "1280", "1281")
     network = create_network(NetworkSettings("timm:test_efficientnet", dim=4), pretrained=False)
-    checkpoints.save_checkpoint(tmp_path / "n.safetensors", network)
+    checkpoints.save_network(tmp_path / "n.safetensors", network)
     refused(run(command, photos, "--out", tmp_path / "x", "--dim", 8, "--network", tmp_path / "n.safetensors"),
             InputError, "--dim", "expected 4", "got 8")
 
@@ -320,7 +320,7 @@ def test_the_same_index_twice(photos, tmp_path):
                                ("--pooling", "max", "gem"), ("--precision", "auto", "float32")):
         refused(run("index", photos, "--out", tmp_path / "x", option, value), InputError, option, str(was), str(value))
     network = create_network(NetworkSettings("efficientnet_lite0"), pretrained=False)
-    checkpoints.save_checkpoint(tmp_path / "n.safetensors", network)
+    checkpoints.save_network(tmp_path / "n.safetensors", network)
     refused(run("index", photos, "--out", tmp_path / "x", "--network", tmp_path / "n.safetensors"), InputError,
             "--network", "n.safetensors")
 
@@ -389,7 +389,7 @@ def test_a_box_outside_of_the_query_is_refused_first(photos, tmp_path):
 
 def proposing(tmp_path):
     network = create_network(NetworkSettings("timm:test_efficientnet", anchors=((0.5, 0.5),)), pretrained=False)
-    checkpoints.save_checkpoint(tmp_path / "p.safetensors", network)
+    checkpoints.save_network(tmp_path / "p.safetensors", network)
     return tmp_path / "p.safetensors"
 
 

@@ -16,7 +16,7 @@ from learning_pictures import FILES, pictures, tiny
 from safetensors.torch import load_file, save_file
 from test_ranking_stage import SETTINGS, rows, run
 
-from rmaclib.checkpoints import load_checkpoint
+from rmaclib.checkpoints import load_network
 from rmaclib.datasets import open_collection
 from rmaclib.foundation.errors import OutputError, RmacError
 from rmaclib.foundation.folders import waiting
@@ -121,7 +121,7 @@ def older(out):
     best = max(scored, key=lambda row: float(row["validation"]))
     save_file(state, out / "state.safetensors", {"notes": json.dumps({
         "update": 2, "best": {"update": int(best["update"]), "score": float(best["validation"])}, "bad": {}})})
-    network = load_checkpoint(out / "best.safetensors")
+    network = load_network(out / "best.safetensors")
     settings = {**json.loads(json.dumps(vars(network.settings)))}
     save_file(network.state_dict(), out / "best.safetensors", {
         "format": "rmaclib-checkpoint", "version": "1", "network": json.dumps(settings)})

@@ -7,7 +7,7 @@ from learning_pictures import stopped_equals_whole, tiny
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
-from rmaclib.checkpoints import load_checkpoint
+from rmaclib.checkpoints import load_network
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.evaluation.boxes import object_recall
 from rmaclib.extraction.batches import ExtractionSettings
@@ -68,7 +68,7 @@ def test_finds_what_the_boxes_show(boxed, tmp_path):
     assert found.score > found.history[0]["validation"] + 0.05
     assert recall(found.network, boxed) >= 0.7 > recall(before, boxed) + 0.3
     # The checkpoint has all that is needed, and the backbone is as it was.
-    again = load_checkpoint(tmp_path / "best.safetensors")
+    again = load_network(tmp_path / "best.safetensors")
     assert again.settings.anchors and again.settings == found.network.settings
     assert recall(again, boxed) == recall(found.network, boxed)
     for name, tensor in tiny().backbone.state_dict().items():
@@ -240,7 +240,7 @@ def test_joint_learning_stopped_and_started_again(boxed, tmp_path, monkeypatch):
     for row in read_log(tmp_path / "whole" / "log.csv"):
         assert row["objectness"] > 0 and row["boxes"] > 0 and row["active"] <= 1
         assert row["loss"] > row["objectness"] + row["boxes"]
-    found = load_checkpoint(tmp_path / "whole" / "best.safetensors")
+    found = load_network(tmp_path / "whole" / "best.safetensors")
     fresh = tiny(boxed)
     fresh.add_proposer(found.settings.anchors)
     assert len(found.settings.anchors) == 12

@@ -13,7 +13,7 @@ from learning_pictures import FILES, SIZE, pictures, tiny
 from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
-from rmaclib.checkpoints import load_checkpoint
+from rmaclib.checkpoints import load_network
 from rmaclib.datasets import open_collection
 from rmaclib.learning import LOSSES, LearningError, RankingSettings, hold_out, loop, ranking, train_ranking
 from rmaclib.learning.folder import read_state
@@ -176,7 +176,7 @@ def test_divergence_is_told_at_the_update_where_it_happens(images, tmp_path, lr,
     with pytest.raises(LearningError, match=f"{what}.*try a smaller lr .now {re.escape(f'{lr:g}')}"):
         run(images, tmp_path, replace(SETTINGS, lr=lr, evaluate_every=1, save_every=1))
     assert not (tmp_path / "state.safetensors").exists()
-    kept = load_checkpoint(tmp_path / "best.safetensors")  # the untrained one
+    kept = load_network(tmp_path / "best.safetensors")  # the untrained one
     assert all(torch.isfinite(tensor).all() for tensor in kept.state_dict().values())
 
 

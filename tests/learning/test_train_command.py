@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rmaclib import cli
-from rmaclib.checkpoints import load_checkpoint, save_checkpoint
+from rmaclib.checkpoints import load_network, save_network
 from rmaclib.cleaning import CleanSettings, clean, load_graph, save_graph
 from rmaclib.cleaning.report import write_report
 from rmaclib.commands import common
@@ -35,7 +35,7 @@ def run(*arguments):
 def start(images, tmp_path_factory):
     """A checkpoint without a fully connected layer, and a file of settings."""
     folder = tmp_path_factory.mktemp("start")
-    save_checkpoint(folder / "start.safetensors", tiny())
+    save_network(folder / "start.safetensors", tiny())
     (folder / "settings.yml").write_text("triplets: 4\npool: 20\nrefresh: 2\nlr: 1.0e-4\n")
     return folder
 
@@ -47,7 +47,7 @@ def test_a_folder_per_landmark_is_enough(images, start, tmp_path):
     assert result.exit_code == 0, result.output
     assert "10 of 25 images held out" in result.stderr and "whitening learned on 15 images" in result.stderr
     assert "validation mAP" in result.stderr and "of 3 updates" in result.stderr
-    assert load_checkpoint(tmp_path / "out/best.safetensors").settings.dim == 8
+    assert load_network(tmp_path / "out/best.safetensors").settings.dim == 8
     assert Image.open(tmp_path / "out/curves.png").width > 1000
     history = read_log(tmp_path / "out/log.csv")
     assert len(history) == 4 and history[1]["lr"] == 1e-4
@@ -72,12 +72,12 @@ def test_classification_then_ranking(images, start, tmp_path):
     result = run(images.root, "--stage", "classification", "--out", tmp_path / "named", "--settings",
                  tmp_path / "settings.yml", "--network", start / "start.safetensors", *common)
     assert result.exit_code == 0, result.output
-    named = load_checkpoint(tmp_path / "named/best.safetensors")
+    named = load_network(tmp_path / "named/best.safetensors")
     assert named.settings.dim is None
     result = run(images.root, "--out", tmp_path / "ranked", "--settings", start / "settings.yml", "--network",
                  tmp_path / "named/best.safetensors", "--dim", 8, *common)
     assert result.exit_code == 0, result.output
-    assert load_checkpoint(tmp_path / "ranked/best.safetensors").settings.dim == 8
+    assert load_network(tmp_path / "ranked/best.safetensors").settings.dim == 8
     for wrong in (("--dim", 8), ("--graphs", tmp_path), ("--loss", "triplet")):
         result = run(images.root, "--stage", "classification", "--out", tmp_path / "x", "--network",
                      start / "start.safetensors", *common, *wrong)
@@ -262,7 +262,7 @@ def test_proposals_from_boxes_then_everywhere(images, start, tmp_path):
     assert result.exit_code == 0, result.output
     assert "validation average recall of boxes" in result.stderr
     network = tmp_path / "out/best.safetensors"
-    assert load_checkpoint(network).settings.regions == "grid"
+    assert load_network(network).settings.regions == "grid"
 
     table, picture = tmp_path / "proposals.csv", tmp_path / "drawn.png"
     result = CliRunner().invoke(cli.app, ["propose", str(images.root), "--network", str(network), "--out", str(table),
@@ -282,7 +282,7 @@ def test_proposals_from_boxes_then_everywhere(images, start, tmp_path):
         assert result.exit_code == 0, result.output
         vectors[regions] = load_descriptors(tmp_path / regions).vectors
     assert len({found.tobytes() for found in vectors.values()}) == 3
-    assert load_checkpoint(tmp_path / "both/network.safetensors").settings.regions == "both"
+    assert load_network(tmp_path / "both/network.safetensors").settings.regions == "both"
     with pytest.raises(ValueError, match="trained to propose"):
         CliRunner().invoke(cli.app, ["extract", str(images.root), "--network", str(start / "start.safetensors"),
                                      "--out", str(tmp_path / "none"), "--regions", "both"], catch_exceptions=False)

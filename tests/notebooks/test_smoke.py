@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from rmaclib.checkpoints import load_checkpoint
+from rmaclib.checkpoints import load_network
 from rmaclib.datasets import open_collection, open_dataset
 from rmaclib.learning import leave_one_out
 from rmaclib.results import load_results
@@ -75,7 +75,7 @@ def test_03_learning(tmp_path):
     figures, values = run_smoke("03_learning", tmp_path, profile)
     assert 0 < values["03_learning/towers/off_the_shelf"] <= 1
     # Here every image asks, not the one query.
-    start = load_checkpoint(tmp_path / "learning/diorama_train/start.safetensors")
+    start = load_network(tmp_path / "learning/diorama_train/start.safetensors")
     paths = [*sorted(folder.glob("t*/*")), *open_dataset("diorama").paths]
     vectors = extract(start, paths, ExtractionSettings((smoke["size"],))).vectors
     landmarks = np.array([0] * 4 + [1] * 4 + [2] * (len(paths) - 8))

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from rmaclib.backbones import Backbone
-from rmaclib.checkpoints import save_checkpoint
+from rmaclib.checkpoints import save_network
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.descriptors import extract, extract_image
 from rmaclib.foundation.errors import OutputError
@@ -297,11 +297,11 @@ def test_what_others_added_is_taken_over(pictures, lite0, tmp_path, monkeypatch)
 BUILD = """
 import sys
 from pathlib import Path
-from rmaclib.checkpoints import load_checkpoint
+from rmaclib.checkpoints import load_network
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.search.index import Index
 
-index = Index.build([Path(name) for name in sys.argv[3:]], load_checkpoint(sys.argv[1]),
+index = Index.build([Path(name) for name in sys.argv[3:]], load_network(sys.argv[1]),
                     ExtractionSettings((64,), precision="float32", device="cpu"), out=sys.argv[2])
 print(len(index))
 """
@@ -309,7 +309,7 @@ print(len(index))
 
 def test_two_builds_of_one_folder_both_end_well(pictures, lite0, tmp_path):
     """The second waits, and adds what the first's images lack."""
-    save_checkpoint(tmp_path / "lite0.safetensors", lite0)
+    save_network(tmp_path / "lite0.safetensors", lite0)
     lists = pictures[:8], pictures[4:10]
     command = [sys.executable, "-c", BUILD, tmp_path / "lite0.safetensors", tmp_path / "index"]
     builds = [subprocess.Popen([*command, *images], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

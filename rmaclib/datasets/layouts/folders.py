@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from rmaclib.datasets.files import find_images, warn_of
+from rmaclib.datasets.files import find_images, note_skipped
 from rmaclib.datasets.layouts.lists import read_csv
 from rmaclib.datasets.types import NOT_A_LINE, DatasetError, LabelledImages, Query, RetrievalDataset, Skipped
 from rmaclib.foundation.files import is_line
@@ -23,7 +23,7 @@ def read_query_folder(root: str | os.PathLike, name: str | None = None) -> Retri
     """
     root = Path(root)
     landmarks, skipped = _by_landmark(root)
-    warn_of(root, skipped)
+    note_skipped(root, skipped)
     asked = landmarks.pop(QUERY_FOLDER, {})
     database = {image: path for images in landmarks.values() for image, path in images.items()}
     if asked:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rmaclib.datasets.files import image_folder, images_by_stem, read_lines
 from rmaclib.datasets.types import DatasetError, Query, RetrievalDataset
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.files import is_line
+from rmaclib.foundation.messages import note
 
 GROUND_TRUTH_FOLDERS = ("gt", "gt_files", ".")
 GRADES = ("good", "ok", "junk")
@@ -65,8 +65,8 @@ def with_images(queries: Iterable[Query], root: Path) -> tuple[Query, ...]:
         raise DatasetError(f"{root}: expected the query images, found none of {len(lost)}"
                            + (f" (first: {lost[0].image!r})" if lost else ""))
     if lost:
-        warnings.warn(f"{root}: {len(lost)} queries left out, their images are missing: "
-                      + ", ".join(f"{query.name} ({query.image})" for query in lost), stacklevel=3)
+        note(f"{root}: {len(lost)} queries left out, their images are missing: "
+             + ", ".join(f"{query.name} ({query.image})" for query in lost))
     return tuple(kept)
 
 

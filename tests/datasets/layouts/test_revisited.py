@@ -47,9 +47,9 @@ def test_indices_keep_their_image_when_another_is_missing(save, truth):
     assert dataset.queries[0].relevance == {"easy": set(), "hard": {"c"}, "junk": set()}
 
 
-def test_a_query_without_image_is_left_out_with_a_warning(save, truth):
+def test_a_query_without_image_is_left_out_with_a_warning(save, truth, noted):
     truth["qimlist"], truth["gnd"] = ["q", "z"], truth["gnd"] * 2
-    with pytest.warns(UserWarning, match=r"z \(z\)"):
+    with noted(r"z \(z\)"):
         dataset = read_revisited(save(truth))
     assert len(dataset.queries) == 1 and dataset.missing == ("z",)
 
