@@ -193,7 +193,7 @@ def _root_sift_of(features: Iterable[Features]) -> np.ndarray:
 
 
 def _around(features: Features, chosen: np.ndarray) -> np.ndarray:
-    """Smallest box around the squares that chosen keypoints' descriptors describe: what matched is all of these."""
+    """Smallest box around the squares that chosen keypoints' descriptors cover: what matched is all of these."""
     points, half = features.points[chosen], features.sides[chosen, None] / 2
     return np.concatenate([(points + 0.5 - half).min(0), (points + 0.5 + half).max(0)])
 
