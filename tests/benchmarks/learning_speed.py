@@ -123,7 +123,7 @@ def held_most() -> float:
 
 def cleaned(graphs: Path) -> LabelledImages:
     """The clean list of landmarks48, of graphs that are there (or are made now)."""
-    return clean(open_collection("landmarks48"), CleanSettings(), out=graphs, progress=False).clean
+    return clean(open_collection("landmarks48"), CleanSettings(), out=graphs, report=False, progress=False).clean
 
 
 def mined(network: RMAC, collection: LabelledImages, options) -> np.ndarray:
