@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -173,7 +174,7 @@ def boxes_sheet(pictures: Sequence[tuple[str, str | os.PathLike | Image.Image, n
     return figure
 
 
-def _draw(axes: Axes, box: Sequence[float], **style: object) -> None:
+def _draw(axes: Axes, box: Sequence[float], **style: Any) -> None:
     x1, y1, x2, y2 = box
     axes.add_patch(Patch((x1, y1), x2 - x1, y2 - y1, fill=False, **style))
 
