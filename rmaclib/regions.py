@@ -133,7 +133,7 @@ def _check(height: int, width: int, levels: int) -> None:
 
 
 def _extra(height: int, width: int) -> int:
-    """Squares that the longer side has beyond the l of level l, from the smaller of two best counts; 0 on a square map."""
+    """How many squares more than l stand along the longer side: 0 on a square map; of two best counts the smaller."""
     shorter, longer = sorted((height, width))
     if shorter == longer:
         return 0

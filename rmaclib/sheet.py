@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from rmaclib.boxes import Box
-from rmaclib.foundation.errors import InputError, MissingPackageError
+from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.files import whole_file
 from rmaclib.images import ImageError, read_image, resize_longer
 
@@ -85,8 +85,7 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont) -> str:
 def _font() -> ImageFont.FreeTypeFont:
     """The font of matplotlib, which has more letters than Pillow's own; matplotlib isn't imported for it."""
     package = importlib.util.find_spec("matplotlib")
-    if package is None or package.origin is None:
-        raise MissingPackageError("the picture of the neighbours needs the font of matplotlib: install matplotlib")
+    assert package is not None and package.origin is not None, "rmaclib depends on matplotlib"
     return ImageFont.truetype(Path(package.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", _TEXT)
 
 

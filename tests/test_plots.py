@@ -54,7 +54,8 @@ def test_boxes_are_drawn_on_pictures(tmp_path):
     figure = plots.boxes_sheet(pictures, columns=3, ground_truth=[(1, 2, 11, 22), None])
     first, second, empty = figure.axes
     assert [axes.get_title() for axes in (first, second, empty)] == ["first", "second", ""]
-    assert sorted(patch.get_bbox().bounds for patch in first.patches) == [(0, 0, 60, 40), (1, 2, 10, 20), (5, 5, 25, 25)]
+    corners = sorted(patch.get_bbox().bounds for patch in first.patches)
+    assert corners == [(0, 0, 60, 40), (1, 2, 10, 20), (5, 5, 25, 25)]
     opacity = {patch.get_bbox().bounds: patch.get_alpha() for patch in first.patches}
     assert opacity[5, 5, 25, 25] > opacity[0, 0, 60, 40]
     assert not second.patches and has(drawn(figure), "magenta")

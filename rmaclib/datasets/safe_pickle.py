@@ -96,7 +96,9 @@ def _check_keys(keys: Collection) -> None:
         raise pickle.UnpicklingError("a dictionary or set of other things than text and numbers")
 
 
-_ALLOWED: dict[tuple[str, str], object] = {("numpy", "ndarray"): _ARRAY_TYPE, ("numpy", "dtype"): _dtype, ("_codecs", "encode"): _encoded}
+# (module, name) in a pickle → what it gets instead.
+_ALLOWED: dict[tuple[str, str], object] = {
+    ("numpy", "ndarray"): _ARRAY_TYPE, ("numpy", "dtype"): _dtype, ("_codecs", "encode"): _encoded}
 for _module in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_module}.multiarray", "_reconstruct"] = _empty_array
     _ALLOWED[f"{_module}.multiarray", "scalar"] = _scalar
