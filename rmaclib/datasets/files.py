@@ -51,7 +51,7 @@ def find_images(folder: str | os.PathLike) -> tuple[list[Path], tuple[Skipped, .
         raise DatasetError(f"{folder}: expected a folder, found {'a file' if os.path.exists(folder) else 'nothing'}")
     if is_output(folder):
         raise DatasetError(f"{folder}: expected photographs, found the output folder of a run; its pictures are copies")
-    named, entered = [], {folder.resolve()}
+    candidates, entered = [], {folder.resolve()}
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         enter = []
         for name in sorted(folders):
@@ -60,12 +60,12 @@ def find_images(folder: str | os.PathLike) -> tuple[list[Path], tuple[Skipped, .
                 entered.add(target)
                 enter.append(name)
         folders[:] = enter  # os.walk goes on with what is left in the list
-        named += [Path(here, name) for name in files
-                  if not name.startswith(".") and name.lower().endswith(EXTENSIONS)]
-    named.sort(key=lambda path: os.fsencode(path.relative_to(folder).as_posix()))
-    images = [path for path in named if os.path.isfile(path)]
+        candidates += [Path(here, name) for name in files
+                       if not name.startswith(".") and name.lower().endswith(EXTENSIONS)]
+    candidates.sort(key=lambda path: os.fsencode(path.relative_to(folder).as_posix()))
+    images = [path for path in candidates if os.path.isfile(path)]
     skipped = tuple(Skipped(path.relative_to(folder).as_posix(), _no_file(path))
-                    for path in named if not os.path.isfile(path))
+                    for path in candidates if not os.path.isfile(path))
     if not images:
         only = f" but {skipped[0]}" if skipped else ""
         raise DatasetError(f"{folder}: expected images ({' '.join(EXTENSIONS)}), found none{only}")

@@ -111,10 +111,10 @@ class RetrievalDataset:
             DatasetError: The database contains one of their files, or an image of such a name.
         """
         added = tuple(f"{others.name}/{name}" for name in others.names)
-        if taken := set(self.names).intersection(added):
-            raise DatasetError(f"{self.name}: expected distractors of other names, got {min(taken)} of {others.name}")
-        if same := set(self.paths).intersection(others.paths):
-            raise DatasetError(f"{self.name}: expected distractors that are not in it, got {min(same)} "
+        if equal := set(self.names).intersection(added):
+            raise DatasetError(f"{self.name}: expected distractors of other names, got {min(equal)} of {others.name}")
+        if shared := set(self.paths).intersection(others.paths):
+            raise DatasetError(f"{self.name}: expected distractors that are not in it, got {min(shared)} "
                                f"of {others.name}")
         return replace(self, name=f"{self.name}_among_{others.name}", names=self.names + added,
                        paths=self.paths + others.paths, missing=self.missing + others.missing,
@@ -187,16 +187,16 @@ class LabelledImages:
         can_name = can_name or (lambda index: is_line(self.names[index]))
         kept: list[int] = []
         skipped: list[Skipped] = []
-        taken: set[tuple[str, int | None]] = set()
+        kept_files: set[tuple[str, int | None]] = set()
         real = _RealPaths()
         for index, (name, path, label) in enumerate(zip(self.names, self.paths, self.labels, strict=True)):
             place = places[index] if places else ""
             if not can_name(index):
                 skipped.append(Skipped(name, NOT_A_LINE, place))
-            elif (file := (real(path), label if by_label else None)) in taken:
+            elif (file := (real(path), label if by_label else None)) in kept_files:
                 skipped.append(Skipped(name, TWICE, place))
             else:
-                taken.add(file)
+                kept_files.add(file)
                 kept.append(index)
         return replace(self._select(kept), skipped=(*self.skipped, *skipped)) if skipped else self
 

@@ -1,4 +1,4 @@
-"""Writing files whole, reading JSON, and telling whether files have changed.
+"""Writing files so that they are complete or unchanged, reading JSON, and telling whether files have changed.
 
 A file is written under a temporary name beside its target, flushed to the disk and renamed when it is complete.
 Whatever happens, the target is the old file or the new one. Temporary files of a killed process are removed by the next

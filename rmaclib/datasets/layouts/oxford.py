@@ -41,7 +41,7 @@ def read_oxford(root: str | os.PathLike, name: str | None = None) -> RetrievalDa
     folder, stems = _ground_truth(root)
     on_disk = images_by_stem(image_folder(root))
     database = {image: path for image, path in on_disk.items() if image not in CORRUPT}
-    queries, lost, named = [], [], on_disk.keys() & CORRUPT
+    queries, lost, mentioned = [], [], on_disk.keys() & CORRUPT
     for stem in stems:
         image, box = _read_query(folder / f"{stem}_query.txt")
         lists = {grade: _read_list(folder / f"{stem}_{grade}.txt") for grade in GRADES}
@@ -49,7 +49,7 @@ def read_oxford(root: str | os.PathLike, name: str | None = None) -> RetrievalDa
         if both:
             raise DatasetError(f"{folder / stem}_junk.txt: expected no positive image, found {both[0]!r}, "
                                "which the good or ok list has too")
-        named = named.union([image], *lists.values())
+        mentioned = mentioned.union([image], *lists.values())
         relevance = {grade: images & database.keys() for grade, images in lists.items()}
         if image in database:
             queries.append(Query(stem, image, database[image], box, relevance))
@@ -57,7 +57,7 @@ def read_oxford(root: str | os.PathLike, name: str | None = None) -> RetrievalDa
             lost.append((stem, image))
     return RetrievalDataset(name or root.resolve().name, "oxford", root, tuple(database),
                             tuple(database.values()), with_image_files(root, queries, lost),
-                            tuple(sorted(named - database.keys())))
+                            tuple(sorted(mentioned - database.keys())))
 
 
 def query_files(folder: Path) -> list[Path]:
