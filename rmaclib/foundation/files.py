@@ -227,9 +227,9 @@ def file_state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def files_fingerprint(names: Sequence[str], paths: Sequence[Path]) -> str:
-    """Changes when a name or a file (size, time of change) does."""
+def files_fingerprint(names: Sequence[str], paths: Sequence[Path], details: Sequence[tuple] | None = None) -> str:
+    """Changes when a name, a file (size, time of change) or one of the details of each file does."""
     digest = hashlib.sha256()
-    for name, path in zip(names, paths, strict=True):
-        digest.update(repr((name, file_state(path))).encode("utf-8", "surrogatepass"))
+    for name, path, more in zip(names, paths, details or [()] * len(names), strict=True):
+        digest.update(repr((name, *more, file_state(path))).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
