@@ -202,7 +202,7 @@ class RMAC(nn.Module):
     # --- what a network is made of -------------------------------------------------------------------------------
 
     def set_whitening(self, whitening: Whitening) -> "RMAC":
-        """Start the shift and the fully connected layer from a whitening; `settings.dim` becomes its dimension.
+        """Start the shift and the fully connected layer from a whitening; ``settings.dim`` becomes its dimension.
 
         Args:
             whitening: Fitted to region vectors of this network.

@@ -105,7 +105,7 @@ class ProposalNetwork(nn.Module):
 
     @torch.no_grad()
     def propose(self, features: Tensor, image_size: Sequence[int], count: int) -> list[Proposals]:
-        """Propose the `count` most likely boxes of each image, fewer where fewer differ.
+        """Propose the ``count`` most likely boxes of each image, fewer where fewer differ.
 
         Non-maximum suppression drops a box whose IoU with a more likely one exceeds OVERLAP; a box with the same cells
         as a more likely one is dropped too. The cells of a box are those that its borders round to, at least one. Where
@@ -143,7 +143,7 @@ def _suppressed(boxes: Tensor, scores: Tensor, image_size: Sequence[int]) -> tup
 
 def _distinct(boxes: Tensor, scores: Tensor, map_size: Sequence[int], image_size: Sequence[int],
               count: int) -> Proposals:
-    """The first `count` boxes with different cells; the whole image where there is no box."""
+    """The first ``count`` boxes with different cells; the whole image where there is no box."""
     places: dict[Rectangle, int] = {}
     for place, box in enumerate(boxes.tolist()):
         places.setdefault(_cells(box, image_size, map_size), place)
@@ -291,7 +291,7 @@ def usable_boxes(boxes: Tensor, image_size: Sequence[int]) -> Tensor:
 
 
 def _drawn(indices: Tensor, count: int, random: np.random.Generator) -> Tensor:
-    """At most `count` of the indices, drawn without replacement, in order."""
+    """At most ``count`` of the indices, drawn without replacement, in order."""
     if len(indices) <= count:
         return indices
     return indices[torch.from_numpy(np.sort(random.choice(len(indices), count, replace=False))).to(indices.device)]

@@ -44,7 +44,7 @@ def fit_whitening(vectors: np.ndarray | Iterable[np.ndarray], dim: int | None = 
         The whitening; the signs of its rows are fixed, so that equal data give equal weights on every machine.
 
     Raises:
-        InputError: Fewer than two vectors, values that are not finite, `dim` or `shrinkage` out of range.
+        InputError: Fewer than two vectors, values that are not finite, ``dim`` or ``shrinkage`` out of range.
         ValueError: Vectors of another shape.
     """
     if not 0 <= shrinkage <= 1:

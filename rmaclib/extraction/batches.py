@@ -60,7 +60,7 @@ class ExtractionSettings:
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """Find the torch device of a `device` setting.
+    """Find the torch device of a ``device`` setting.
 
     Raises:
         InputError: Nothing can be computed on it.
@@ -107,7 +107,7 @@ def chunk_count(items: Sequence[Item]) -> int:
 
 
 def image_bar(total: int, progress: bool, what: str) -> tqdm:
-    """Open a progress bar of images, quiet unless `progress` is set and the output is a terminal."""
+    """Open a progress bar of images, quiet unless ``progress`` is set and the output is a terminal."""
     return tqdm(total=total, desc=what, unit="image", disable=None if progress else True)  # None: on a terminal only
 
 
@@ -191,10 +191,10 @@ class Extractor(Generic[Network]):
 
         Args:
             items: Files and boxes.
-            bad: Gets the reason for each image that is left out, by its index into `items`.
+            bad: Gets the reason for each image that is left out, by its index into ``items``.
 
         Yields:
-            Indices into `items`, and their result on the CPU.
+            Indices into ``items``, and their result on the CPU.
         """
         groups: dict[Shapes, list[int]] = defaultdict(list)
         for index, shapes in enumerate(self.pool.map(self._shapes, items)):
@@ -262,7 +262,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def ahead(jobs: Iterator[Future], count: int) -> Iterator[Future]:
-    """Yield futures in order, with the next `count` already started."""
+    """Yield futures in order, with the next ``count`` already started."""
     started = deque(islice(jobs, count))
     while started:
         yield started.popleft()

@@ -43,8 +43,8 @@ def extract(network: RMAC | SharedFeatures, images: Images, settings: Extraction
             out: str | os.PathLike | None = None, left_out: Sequence[Bad] = (), progress: bool = True) -> Descriptors:
     """Extract the descriptors of images, in the order given (Sections 4.1 and 4.4).
 
-    Images that can't be read, and those whose name is no line of UTF-8 text, are left out and listed in `bad`. Of
-    images with the same name, file and box one is taken; `repeated` lists them.
+    Images that can't be read, and those whose name is no line of UTF-8 text, are left out and listed in ``bad``. Of
+    images with the same name, file and box one is taken; ``repeated`` lists them.
 
     Args:
         network: Stays as and where it is; a copy computes.
@@ -60,13 +60,13 @@ def extract(network: RMAC | SharedFeatures, images: Images, settings: Extraction
         progress: Whether there is a progress bar, on a terminal.
 
     Returns:
-        The descriptors, memory-mapped when `out` is given.
+        The descriptors, memory-mapped when ``out`` is given.
 
     Raises:
         InputError: Another number of names or boxes than of images, or a device that can't be used.
         DatasetError: A folder, list or name that can't be opened.
-        DescriptorsError: `out` contains descriptors of other images, settings or another network.
-        OutputError: `out` contains other files, lies in the folder of images, can't be written, or its disk has too
+        DescriptorsError: ``out`` contains descriptors of other images, settings or another network.
+        OutputError: ``out`` contains other files, lies in the folder of images, can't be written, or its disk has too
             little space.
     """
     settings = settings or ExtractionSettings()
@@ -89,7 +89,7 @@ def extract_image(network: RMAC | SharedFeatures, image: Image.Image, settings: 
     """Extract the descriptor of one picture, always in float32.
 
     Args:
-        network: Stays as and where it is; a copy computes where that is not `settings.device`.
+        network: Stays as and where it is; a copy computes where that is not ``settings.device``.
         image: RGB.
         settings: Sizes and device; the paper's single resolution by default.
         box: The part to use, (x1, y1, x2, y2) in pixels of the picture.

@@ -115,7 +115,7 @@ def load_descriptors(folder: str | os.PathLike) -> Descriptors:
     """Load descriptors that ``extract`` wrote to a folder.
 
     Args:
-        folder: That was given to ``extract`` as `out`.
+        folder: That was given to ``extract`` as ``out``.
 
     Returns:
         The descriptors, memory-mapped, read-only.

@@ -88,7 +88,7 @@ def feature_maps(network: RMAC, paths: Sequence[Path], settings: ExtractionSetti
             the mirrored map.
 
     Yields:
-        Index into `paths`; the map (C, h, w), or both maps (2, C, h, w); and (H, W) in pixels of the image that the
+        Index into ``paths``; the map (C, h, w), or both maps (2, C, h, w); and (H, W) in pixels of the image that the
         network got.
 
     Raises:

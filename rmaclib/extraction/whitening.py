@@ -32,7 +32,7 @@ def learn_whitening(network: RMAC, paths: Sequence[str | os.PathLike], settings:
         The whitening, for ``network.set_whitening``.
 
     Raises:
-        InputError: Too few images; `dim` or `shrinkage` out of range; a device that can't be used.
+        InputError: Too few images; ``dim`` or ``shrinkage`` out of range; a device that can't be used.
     """
     items: list[Item] = [(Path(path), None) for path in paths]
 
