@@ -5,6 +5,7 @@ PCA. Of a query and a coded vector the dot product with the decoded vector is ta
 of what shares its code, so that this is the expected cosine. It is not normalised, which would spoil that.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import faiss
@@ -30,7 +31,7 @@ def fit_pca(vectors: np.ndarray, dim: int, whiten: bool = False, shrinkage: floa
       shrinkage is explained)
     """
     found = fit_whitening(vectors, dim, shrinkage)
-    return found if whiten else found._replace(weight=_of_unit_length(found.weight))
+    return found if whiten else replace(found, weight=_of_unit_length(found.weight))
 
 
 def _of_unit_length(rows: np.ndarray) -> np.ndarray:
