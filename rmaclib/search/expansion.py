@@ -25,7 +25,7 @@ def rank_weights(k: int) -> np.ndarray:
         k: Number of neighbours, at least 0.
 
     Returns:
-        (k + 1,) float64 weights with sum 1: the vector's own, then its neighbours', nearest first.
+        (k + 1,) float64 with sum 1, the vector's own weight first, then its neighbours', nearest first.
 
     Examples:
         >>> (rank_weights(4) * 3.5).round(2).tolist()

@@ -37,7 +37,8 @@ from rmaclib.search.index_folder import (
     index_folder,
     remove_descriptions,
 )
-from rmaclib.search.vector_index import Neighbour, VectorIndex
+from rmaclib.search.segments import Neighbour
+from rmaclib.search.vector_index import VectorIndex
 
 NETWORK = NetworkSettings("efficientnet_lite0", levels=3)
 EXTRACTION = ExtractionSettings((512,))

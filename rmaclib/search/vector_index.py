@@ -48,8 +48,6 @@ from rmaclib.search.segment_files import read_segment, with_checksums, write_seg
 from rmaclib.search.segments import Neighbour, Segment, join_neighbours, merge_segments
 from rmaclib.search.structures import LIMITS, StructureLimits, choose_structure
 
-__all__ = ["Neighbour", "VectorIndex"]
-
 
 class VectorIndex:
     """Names and their vectors, to be searched by cosine.
