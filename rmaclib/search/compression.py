@@ -39,7 +39,9 @@ def fit_pca(vectors: np.ndarray, dim: int, whiten: bool = False, shrinkage: floa
         InputError: Too few vectors, values that aren't finite, dim or shrinkage out of range.
     """
     whitening = fit_whitening(vectors, dim, shrinkage)
-    return whitening if whiten else whitening._replace(weight=_unit_rows(whitening.weight))
+    if whiten:
+        return whitening
+    return Whitening(whitening.shift, _unit_rows(whitening.weight), whitening.variances, whitening.count)
 
 
 def _unit_rows(directions: np.ndarray) -> np.ndarray:
