@@ -33,9 +33,9 @@ from rmaclib.search.index_folder import (
     CHECKPOINT,
     META,
     SearchIndexError,
-    describing_folder,
     index_folder,
-    remove_descriptions,
+    pending_folder,
+    remove_pending,
 )
 from rmaclib.search.segments import Neighbour
 from rmaclib.search.vector_index import VectorIndex
@@ -185,7 +185,7 @@ class Index:
         place = None
         if folder is not None:
             # Named after the images, so that what is left of another addition isn't in the way.
-            place = Path(folder) / describing_folder(images_fingerprint([(file, None) for file in files], names))
+            place = Path(folder) / pending_folder(images_fingerprint([(file, None) for file in files], names))
             with index_folder(folder) as out:
                 out.will_write([f"{place.name}/{name}" for name in (MARKER, LOCK)])
         descriptors = extract(self.network, files, self.settings, names=names, out=place, progress=progress)
@@ -259,7 +259,7 @@ class Index:
             if not (out / META).exists():
                 self._save_network(out)
             self.vectors.save(folder)
-            remove_descriptions(out)
+            remove_pending(out)
 
     def _save_network(self, out: OutputFolder) -> None:
         out.will_write([CHECKPOINT])

@@ -22,7 +22,7 @@ META = "meta.json"
 CHECKPOINT = "network.safetensors"  # of an index of images
 _SEGMENT_FILE = re.compile(r"([0-9]{6,})\.(faiss|txt)")
 # Folders inside the index's, for descriptors that aren't in the index yet; each is named after its images.
-_DESCRIBING = re.compile(r"describing-[0-9a-f]{16}")
+_PENDING = re.compile(r"describing-[0-9a-f]{16}")
 
 
 class SearchIndexError(RmacError, RuntimeError):
@@ -145,12 +145,12 @@ def segment_number(file_name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def describing_folder(fingerprint: str) -> str:
+def pending_folder(fingerprint: str) -> str:
     """Name of the folder for descriptors of images with this fingerprint, until they are in the index."""
     return f"describing-{fingerprint[:16]}"
 
 
-def remove_descriptions(out: OutputFolder) -> None:
+def remove_pending(out: OutputFolder) -> None:
     """Remove folders of descriptors that are in the index now, or of runs that were killed.
 
     Args:
@@ -159,7 +159,7 @@ def remove_descriptions(out: OutputFolder) -> None:
     Raises:
         OutputError: A file can't be removed.
     """
-    for name in {listed.split("/")[0] for listed in out.listed() if _DESCRIBING.match(listed)}:
+    for name in {listed.split("/")[0] for listed in out.listed() if _PENDING.match(listed)}:
         if (out / name / MARKER).is_file():
             remove_descriptors(out / name)
         out.remove(out.listed(name))
@@ -168,7 +168,7 @@ def remove_descriptions(out: OutputFolder) -> None:
 def _files_without_marker(folder: Path) -> list[str] | None:
     """List the files of an index without a marker: of an older version, or killed early. None where there is none."""
     names = os.listdir(folder)
-    descriptors = {name: descriptor_files(folder / name) for name in names if _DESCRIBING.fullmatch(name)}
+    descriptors = {name: descriptor_files(folder / name) for name in names if _PENDING.fullmatch(name)}
     listed = [f"{name}/{file}" for name, files in descriptors.items() for file in files or ()]
     listed += [name for name in names if name == CHECKPOINT]
     try:
