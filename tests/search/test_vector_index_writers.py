@@ -53,7 +53,7 @@ def test_a_reader_that_a_writer_overtakes_reads_again(tmp_path, monkeypatch):
 
 def test_every_kind_of_segment_is_taken_over(tmp_path):
     """What two processes added and removed is all there, whatever segments it is in."""
-    for count in (60, 900, 2500):
+    for count, structure in ((60, "flat"), (900, "hnsw"), (2500, "ivf-pq")):
         folder = tmp_path / str(count)
         built(30).save(folder)
         first, second = (VectorIndex.load(folder, SMALL_LIMITS) for _ in range(2))
@@ -66,6 +66,7 @@ def test_every_kind_of_segment_is_taken_over(tmp_path):
         loaded = VectorIndex.load(folder)
         expected = {*numbered(30), *numbered(40, 1000), *numbered(count, 5000)} - {"image 3", "image 5000"}
         assert set(loaded.names) == set(second.names) == expected and len(loaded) == len(expected)
+        assert f"  {structure}: " in str(loaded)
         assert loaded.search(sample(40, 1)[7:8], 1)[0][0].name == "image 1007"
         assert loaded.search(vectors[9:10], 1)[0][0].name == "image 5009"
 
