@@ -49,8 +49,16 @@ Images = str | os.PathLike | Sequence[str | os.PathLike]
 class Index:
     """An index of images, to be searched with a photograph. An image's name is its absolute path.
 
-    :meth:`build` makes an index of a folder of images, :meth:`search` returns the images nearest to a photograph,
-    :meth:`add` and :meth:`remove` change the index, :meth:`save` and :meth:`load` keep it in a folder on disk.
+    ``build`` makes an index of a folder of images, ``search`` returns the images nearest to a photograph, ``add`` and
+    ``remove`` change the index, ``save`` and ``load`` keep it in a folder on disk::
+
+        index = Index.build("my_photos", out="photos.index")
+        for neighbour in index.search("query.jpg", k=5):
+            print(neighbour.similarity, neighbour.name)
+
+        index = Index.load("photos.index")
+        index.add("more_photos")
+        index.save("photos.index")
 
     Args:
         network: R-MAC network that extracts the descriptors of images and queries. Default: EfficientNet-Lite0 with
@@ -70,7 +78,7 @@ class Index:
 
     Examples:
         >>> from rmaclib.datasets import open_dataset
-        >>> images = open_dataset("diorama").paths[:3]  # or a folder: images = "my_photos"
+        >>> images = open_dataset("diorama").paths[:3]
         >>> index = Index.build(images)
         >>> len(index)
         3
@@ -148,11 +156,11 @@ class Index:
     def add(self, images: Images, progress: bool = True) -> int:
         """Add the images that are not in the index yet; of the others not even the files are opened.
 
-        :meth:`save` keeps the addition. An index that has a folder waits for others that write there, takes over what
+        ``save`` keeps the addition. An index that has a folder waits for others that write there, takes over what
         they saved, and goes on where a killed addition of the same images was.
 
         Args:
-            images: See :meth:`build`.
+            images: See ``build``.
             progress: Show progress bars on a terminal.
 
         Returns:
@@ -194,7 +202,7 @@ class Index:
         return len(descriptors.names)
 
     def remove(self, images: str | os.PathLike | Sequence[str | os.PathLike]) -> None:
-        """Remove images. :meth:`save` keeps the change.
+        """Remove images. ``save`` keeps the change.
 
         Args:
             images: An image's path, or a sequence of paths. The files need not exist any more.
