@@ -52,21 +52,23 @@ def fail(error: Exception) -> None:
 
 class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        (note if record.levelno >= logging.WARNING else say)(record.getMessage())
 
 
 @contextmanager
 def telling_notes() -> Iterator[None]:
     """The library's notes, and what other packages warn of, are told as notes, without the place in the code."""
-    notes, propagated = _Notes(), LOGGER.propagate
+    notes, propagated, level = _Notes(), LOGGER.propagate, LOGGER.level
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: note(str(message))
         LOGGER.addHandler(notes)
+        LOGGER.setLevel(logging.INFO)  # what a stage is going to do
         LOGGER.propagate = False  # told once
         try:
             yield
         finally:
             LOGGER.removeHandler(notes)
+            LOGGER.setLevel(level)
             LOGGER.propagate = propagated
 
 

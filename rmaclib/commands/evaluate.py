@@ -128,12 +128,12 @@ def evaluate_command(
 
         search = SearchSettings(qe, dba)
         codes = None if pq is None else _codes(model, settings, pq, training, out and out / _TRAINING)
-        evaluation, database = evaluate(model, data, protocol, settings, search=search, codes=codes, out=out)
-    tell_bad(database.bad, out and out / BAD)
+        evaluation = evaluate(model, data, protocol, settings, search=search, codes=codes, out=out)
+    tell_bad(evaluation.bad, out and out / BAD)
     if as_json:
         result = {"dataset": data.name, "counts": data.counts, "missing": list(data.missing),
                   "differences": differences, "protocol": protocol, "scores": _finite(evaluation.scores),
-                  "skipped": evaluation.skipped, "bad": database.bad, "network": asdict(model.settings),
+                  "skipped": evaluation.skipped, "bad": evaluation.bad, "network": asdict(model.settings),
                   "settings": asdict(settings), "search": asdict(search), "pq": pq, "seed": seed,
                   "seconds": round(time.monotonic() - started, 1)}
         if per_query:

@@ -1,7 +1,7 @@
 """The images of a command, told and checked against where it writes."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rmaclib.commands.common import note, telling
@@ -10,13 +10,14 @@ from rmaclib.foundation.errors import OutputError
 from rmaclib.foundation.folders import refuse_inside
 
 
-def read_photographs(images: str, out: Path | None, skip_bad: bool) -> LabelledImages:
+def read_photographs(images: str, out: Path | None, skip_bad: bool,
+                     opened: Callable[[str, bool], LabelledImages] = open_images) -> LabelledImages:
     """Any tree of pictures, list or registered collection; out: a folder that is going to be written.
 
     raises DatasetError; OutputError: `out` lies among the images
     """
     with telling(f"looking for images in {images}"):
-        collection = open_images(images, skip_bad=skip_bad)
+        collection = opened(images, skip_bad)
     for sentence in collection.notes:
         note(sentence)
     if out is not None and not os.path.isfile(images):  # a list may lie beside its results

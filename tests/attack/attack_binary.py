@@ -112,7 +112,7 @@ def make_graph(material: Path, folder: Path) -> None:
     from rmaclib.datasets import open_collection
 
     clean(open_collection(str(material / "photos")), CleanSettings(KeypointSettings(count=200, size=160)),
-          out=folder / "run", executor=ThreadPoolExecutor(1), progress=False)
+          out=folder / "run", report=False, executor=ThreadPoolExecutor(1), progress=False)
     graphs = sorted((folder / "run").rglob("*.npz"))
     shutil.move(graphs[1], folder / "graph.npz")
     shutil.rmtree(folder / "run")

@@ -31,7 +31,8 @@ from rmaclib.cleaning import (
     load_graph,
     select,
 )
-from rmaclib.cleaning.jobs import graph_file, landmark_members, match_landmarks
+from rmaclib.cleaning.folder import graph_name
+from rmaclib.cleaning.pipeline import landmark_members, match_landmarks
 from rmaclib.cleaning.shortlists import DescriptorShortlists
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset
 from rmaclib.results import record
@@ -58,10 +59,9 @@ class Steps:
                    notebook="benchmarks", profile="photos")
 
     def graphs(self, images: LabelledImages, settings: CleanSettings, name: str) -> dict[int, MatchGraph]:
-        """Label -> graph; one that isn't in the work folder yet is computed."""
-        folder, members = self.work / name / "graphs", landmark_members(images)
-        match_landmarks(images, members, settings, folder, None, None, True)
-        return {label: load_graph(graph_file(folder, label)) for label in members}
+        """Label -> graph, made where it is not there yet."""
+        match_landmarks(images, settings, self.work / name)
+        return {label: load_graph(self.work / name / graph_name(label)) for label in landmark_members(images)}
 
     def threshold(self) -> None:
         graphs = self.graphs(self.photos, self.settings, "threshold").values()

@@ -122,8 +122,8 @@ def peak_memory() -> float:
 
 
 def cleaned(graphs: Path) -> LabelledImages:
-    """The clean list of landmarks48; graphs that are not in the folder yet are computed."""
-    return clean(open_collection("landmarks48"), CleanSettings(), out=graphs, progress=False).clean
+    """The clean list of landmarks48, of graphs that are there (or are made now)."""
+    return clean(open_collection("landmarks48"), CleanSettings(), out=graphs, report=False, progress=False).clean
 
 
 def mined(network: RMAC, collection: LabelledImages, options) -> np.ndarray:
