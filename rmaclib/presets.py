@@ -13,7 +13,7 @@ that a preset doesn't name keeps the default of its class.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from rmaclib.foundation.settings import from_mapping, one_of
 
@@ -26,9 +26,8 @@ MARKS: dict[Mark, str] = {
     "R": "recalled or reasoned: not checked against a source, or left open by the paper",
     "ours": "our choice",
 }
-Section = Literal["cleaning", "network", "classification", "ranking", "proposals", "extraction", "search"]
 # The class of each section is named, not imported: most of them need torch.
-_CLASSES: dict[Section, tuple[str, str]] = {
+_CLASSES = {
     "cleaning": ("rmaclib.cleaning.settings", "CleanSettings"),
     "network": ("rmaclib.network", "NetworkSettings"),
     "classification": ("rmaclib.learning.classification", "ClassificationSettings"),
@@ -37,7 +36,7 @@ _CLASSES: dict[Section, tuple[str, str]] = {
     "extraction": ("rmaclib.extraction.batches", "ExtractionSettings"),
     "search": ("rmaclib.search.retrieval", "SearchSettings"),
 }
-SECTIONS: tuple[Section, ...] = get_args(Section)
+SECTIONS = tuple(_CLASSES)
 
 
 class Value(NamedTuple):
@@ -57,7 +56,7 @@ class Value(NamedTuple):
 class Entry(NamedTuple):
     """A line of a preset's table; ``name`` is the setting, with dots where settings are nested."""
 
-    section: Section
+    section: str
     name: str
     value: Any
     mark: Mark
@@ -76,9 +75,9 @@ class Preset:
 
     name: str
     about: str
-    sections: Mapping[Section, Mapping[str, Value]]
+    sections: Mapping[str, Mapping[str, Value]]
 
-    def values(self, section: Section) -> dict[str, Any]:
+    def values(self, section: str) -> dict[str, Any]:
         """The values of a section, as a settings file would give them.
 
         Args:
@@ -100,7 +99,7 @@ class Preset:
             inner[last] = entry.value
         return nested
 
-    def settings(self, section: Section, over: Mapping[str, Any] | None = None, source: str = "settings") -> Any:
+    def settings(self, section: str, over: Mapping[str, Any] | None = None, source: str = "settings") -> Any:
         """The settings object of a section, such as ``RankingSettings``.
 
         Args:
