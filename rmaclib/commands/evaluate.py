@@ -6,7 +6,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from rmaclib.extraction.batches import ExtractionSettings
     from rmaclib.network import RMAC
+    from rmaclib.search.retrieval import SearchSettings
 
 app = command_group()
 Protocol = Literal["oxford", "oxford-removed", "revisited", "holidays", "folder"]
@@ -111,18 +112,13 @@ def evaluate_command(
     with waiting(not no_wait), nullcontext() if out is None else descriptors_folder(out):
         settings, chosen = _settings(context), NetworkOptions.of(context)
         model = open_unwhitened(chosen)
-        training = None if pq is None else whitening_collection(whiten_on)
-        if pq is not None and training is not None:
-            _check_codes(pq, chosen.dim or model.dim, training)
+        training = None if pq is None else _code_images(pq, whiten_on, chosen.dim or model.dim)
         prepare(model, [*(query.path for query in data.queries), *data.paths], settings, chosen, out,
                 training=training, saved=False)
 
         from rmaclib.evaluation.benchmark import evaluate
-        from rmaclib.search.retrieval import SearchSettings
 
-        steps = {name: value for name, value in (("qe", qe), ("dba", dba)) if value is not None}
-        search = SearchSettings(**(presets.preset(preset).values("search") | steps))
-        codes = None
+        search, codes = _search_settings(preset, qe, dba), None
         if pq is not None and training is not None:
             codes = _codes(model, settings, pq, training, out and out / _TRAINING)
         evaluation, database = evaluate(model, data, scoring, settings, search=search, codes=codes, out=out)
@@ -130,14 +126,13 @@ def evaluate_command(
     if not as_json:
         _print_tables(evaluation, per_query)
         return
-    result: dict[str, Any] = {
+    record = {
         "dataset": data.name, "counts": data.counts, "missing": list(data.missing), "differences": differences,
         "protocol": scoring, "scores": _finite(evaluation.scores), "skipped": evaluation.skipped, "bad": database.bad,
         "network": asdict(model.settings), "settings": asdict(settings), "search": asdict(search), "pq": pq,
-        "seed": seed, "seconds": round(time.monotonic() - started, 1)}
-    if per_query:
-        result["per_query"] = evaluation.per_query
-    print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
+        "seed": seed, "seconds": round(time.monotonic() - started, 1),
+        **({"per_query": evaluation.per_query} if per_query else {})}
+    print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def _check_sizes(multires: bool, size: list[int] | None) -> None:
@@ -201,13 +196,26 @@ def _check_boxes(data: RetrievalDataset) -> None:
                 raise InputError(f"{data.name}: query {query.name!r}, {query.path}: {error}") from error
 
 
-def _check_codes(size: int, dim: int, training: LabelledImages) -> None:
-    """Raises InputError unless descriptors fall into ``size`` equal parts and there are enough training images."""
+def _search_settings(preset: str, qe: int | None, dba: int | None) -> "SearchSettings":
+    """Those of the preset, with the options over them."""
+    from rmaclib.search.retrieval import SearchSettings
+
+    given = {name: value for name, value in (("qe", qe), ("dba", dba)) if value is not None}
+    return SearchSettings(**(presets.preset(preset).values("search") | given))
+
+
+def _code_images(size: int, whiten_on: str | None, dim: int) -> LabelledImages:
+    """Images that codes of ``size`` bytes are learned on.
+
+    Raises InputError unless descriptors fall into ``size`` equal parts and there are enough of these images.
+    """
+    training = whitening_collection(whiten_on)
     if dim % size:
         raise InputError(f"--pq: expected a divisor of {dim}, the dimensions of a descriptor, got {size}")
     if len(training.paths) < _WORDS:
         raise InputError(f"--pq: expected at least {_WORDS} training images, {training.name} has {len(training.paths)} "
                          "(--whiten-on)")
+    return training
 
 
 def _codes(model: "RMAC", settings: "ExtractionSettings", size: int, training: LabelledImages,
