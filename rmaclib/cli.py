@@ -48,7 +48,7 @@ class _Commands(TyperGroup):
     def resolve_command(self, context, arguments):
         name, command, rest = super().resolve_command(context, arguments)
         if name in _COMMANDS:
-            with telling("loading what computes"):
+            with telling("loading the libraries"):
                 module = import_module(f"rmaclib.commands.{name}")
             command = typer.main.get_group(module.app).commands[name]
         return name, command, rest

@@ -64,7 +64,7 @@ def index_command(
     """
     collection = read_photographs(images, out, skip_bad)
     with waiting(not no_wait), index_folder(out) as folder:
-        with telling("loading what computes"):
+        with telling("loading PyTorch"):
             from rmaclib.search.index import Index
 
             check_device(device)

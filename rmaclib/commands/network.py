@@ -123,7 +123,7 @@ def extraction_settings(context: typer.Context, sizes: Sequence[int] | None = No
         InputError: There is no such device.
     """
     given = context.params
-    with telling("loading what computes"):
+    with telling("loading PyTorch"):
         from rmaclib.extraction.batches import ExtractionSettings
 
         check_device(given["device"])
