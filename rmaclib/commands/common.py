@@ -58,7 +58,7 @@ class _Notes(logging.Handler):
 @contextmanager
 def telling_notes() -> Iterator[None]:
     """The library's notes, and what other packages warn of, are told as notes, without the place in the code."""
-    notes, propagated = _Notes(), LOGGER.propagate
+    notes, propagated = _Notes(logging.WARNING), LOGGER.propagate
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: note(str(message))
         LOGGER.addHandler(notes)
