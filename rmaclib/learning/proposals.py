@@ -198,8 +198,8 @@ class ProposalStep:
         for index in share(images.tolist()):
             view = self._view(index)
             if view is not None:
-                seen = view(settings.flip and random.random() < 0.5)
-                shapes[seen.image_size].append(seen)
+                features = view(settings.flip and random.random() < 0.5)
+                shapes[features.image_size].append(features)
         sums, read = torch.zeros(3, dtype=torch.float64), sum(map(len, shapes.values()))
         for image_size, maps in shapes.items():
             loss = proposal_loss(self.proposer, torch.stack([each.features for each in maps]), image_size,
