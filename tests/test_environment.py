@@ -53,7 +53,7 @@ def test_the_dependencies_are_what_the_library_imports():
                 packages |= {name.split(".")[0] for name in names}
     packages -= {*sys.stdlib_module_names, "rmaclib"}
     distributions = metadata.packages_distributions()
-    imported = {normal(distributions[package][0]) for package in packages}
+    imported = {normal(distributions.get(package, [package])[0]) for package in packages}
     extras = {normal(name) for extra in OPTIONAL for name in project()["optional-dependencies"][extra]}
     assert sorted(imported - extras) == sorted(map(normal, project()["dependencies"]))
 
