@@ -51,6 +51,9 @@ serve:  ## show the built book at http://localhost:8000 (PORT=...)
 
 record:  ## keep the results of the last build of PROFILE in data/results, to be committed
 	@[ -d _build/$(PROFILE)/results ] || { echo "error: no results; run 'make book PROFILE=$(PROFILE)' first" >&2; exit 1; }
+	@changed=$$(cd _build/$(PROFILE)/results && grep -rlE '"commit": "(.*[+]dirty|unknown)"' . | cut -d/ -f2 | sort -u); \
+	[ -z "$$changed" ] || { echo "error: measured with changes that are not committed:" $$changed >&2; \
+	    echo "commit, then 'rm -rf _build/$(PROFILE)' and 'make book PROFILE=$(PROFILE)'" >&2; exit 1; }
 	@# A notebook's folder is replaced as a whole, so that no result outlives the code that made it.
 	@set -e; cd _build/$(PROFILE)/results; for notebook in *; do \
 	    [ -n "$$(find "$$notebook" -name '*.json' -print -quit)" ] || continue; \

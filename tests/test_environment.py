@@ -4,6 +4,8 @@ commands: what runs before a commit and on other machines are the Makefile's tar
 import ast
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -101,3 +103,15 @@ def test_other_machines_call_make_and_nothing_else(commands):
         make, target, *variables = shlex.split(command)
         assert (make, target in targets) == ("make", True), command
         assert all(variable in {f"PROFILE={name}" for name in profiles} for variable in variables), command
+
+
+@pytest.mark.parametrize("commit, is_kept", [("0123456789ab", True), ("0123456789ab+dirty", False), ("unknown", False)])
+def test_records_of_uncommitted_code_are_refused(tmp_path, commit, is_kept):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    record = "01_rmac/diorama/baseline.json"
+    built, kept = tmp_path / "_build/x/results" / record, tmp_path / "data/results/x" / record
+    built.parent.mkdir(parents=True)
+    built.write_text(f'{{\n  "value": 0.5,\n  "commit": "{commit}",\n  "seed": 0\n}}\n')
+    done = subprocess.run(["make", "record", "PROFILE=x"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode == 0) is is_kept is kept.exists(), done.stderr
+    assert is_kept or "not committed: 01_rmac\n" in done.stderr

@@ -54,6 +54,14 @@ def drawing() -> list[list[str]]:
     return [re.split(r"  +", line)[0].split(", ") for line in block.group(1).splitlines()]
 
 
+def names(tree: ast.Module) -> set[str]:
+    """Functions, classes and constants at the top of a module."""
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    targets = [target for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)
+               for target in getattr(node, "targets", [getattr(node, "target", None)])]
+    return defined | {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+
+
 def circle(edges: dict[str, set[str]]) -> str:
     try:
         TopologicalSorter(edges).prepare()
@@ -91,6 +99,31 @@ def test_the_generator_of_the_embedded_data_set_is_no_part_of_the_library():
     users = [module for module, tree in TREES.items() for name in imported(tree)
              if name.split(".")[0] in ("generator", "mitsuba")]
     assert users == []
+
+
+# --- what CONTRIBUTING.md tells --------------------------------------------------------------------------------------
+
+
+def test_what_the_guide_points_at_is_there():
+    guide = GUIDE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| `(rmaclib/.+\.py)` \| `(\w+)` \|$", guide, re.M)
+    assert len(rows) == 5
+    assert [row for row in rows if row[2] not in names(TREES[module_name(ROOT / row[1])])] == []
+    paths = re.findall(r"`((?:book|data|notebooks|rmaclib|tests)/[a-z_/.]+)`", guide)
+    assert len(paths) > 20 and [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_guide_names_what_its_recipes_change():
+    for module, name in [("backbones", "_TORCHVISION"), ("backbones", "NAMES"), ("commands.options", "BACKBONES"),
+                         ("datasets.registry", "_RETRIEVAL_READERS"), ("evaluation.protocols", "_OF_LAYOUT"),
+                         ("learning.losses", "LOSSES"), ("learning.ranking", "_MARGINS")]:
+        assert name in names(TREES[f"rmaclib.{module}"]) and f"`{name}`" in GUIDE.read_text(encoding="utf-8"), name
+
+
+def test_recipes_are_short():
+    recipes = re.findall(r"^### ([^\n]+)\n(.*?)(?=^##)", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+    assert [title for title, _ in recipes] == ["A backbone", "A data set", "A loss", "A notebook"]
+    assert {title: count for title, text in recipes if (count := len(text.strip().splitlines())) >= 30} == {}
 
 
 # --- sizes -------------------------------------------------------------------------------------------------------
