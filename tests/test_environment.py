@@ -53,7 +53,7 @@ def test_the_dependencies_are_what_the_library_imports():
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
                 packages |= {name.split(".")[0] for name in names}
-    packages -= {*sys.stdlib_module_names, "rmaclib"}
+    packages -= {*sys.stdlib_module_names, "rmaclib", "_typeshed"}  # the last is for type checkers
     distributions = metadata.packages_distributions()
     imported = {normal(distributions.get(package, [package])[0]) for package in packages}
     extras = {normal(name) for extra in OPTIONAL for name in project()["optional-dependencies"][extra]}

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import rmaclib
-from rmaclib.boxes import Box
 from rmaclib.datasets import open_collection, open_dataset
 from rmaclib.network import NetworkSettings
 
@@ -119,10 +118,12 @@ def test_descriptors_and_a_benchmark(example, little):
 
 
 def test_cleaning_and_learning(example):
-    collection = open_collection("my_landmarks")
-    cleaned = rmaclib.clean(collection, out="clean", progress=False).clean
-    assert 2 < len(cleaned.names) <= 24
-    assert all(isinstance(box, Box) or len(box) == 4 for box in cleaned.boxes)
+    cleaned = rmaclib.clean(open_collection("my_landmarks"), out="clean", progress=False).clean
+    assert 2 < len(cleaned.names) <= 24 and None not in cleaned.boxes
+    rmaclib.train(cleaned, out="trained", settings={"updates": 1, "triplets": 2, "size": 64, "dim": 8})
+    network = rmaclib.load_network("trained/best.safetensors")
+    index = rmaclib.Index.build("my_photos", network, progress=False)
+    assert network.dim == 8 and len(index) == 24
 
 
 def test_every_public_name_has_an_example():

@@ -116,7 +116,8 @@ def test_what_the_guide_points_at_is_there():
 def test_the_guide_names_what_its_recipes_change():
     for module, name in [("backbones", "_TORCHVISION"), ("backbones", "NAMES"), ("commands.options", "BACKBONES"),
                          ("datasets.registry", "_RETRIEVAL_READERS"), ("evaluation.protocols", "_OF_LAYOUT"),
-                         ("learning.losses", "LOSSES"), ("learning.ranking", "_MARGINS")]:
+                         ("learning.losses", "LossName"), ("learning.losses", "LOSSES"),
+                         ("learning.ranking", "_MARGINS")]:
         assert name in names(TREES[f"rmaclib.{module}"]) and f"`{name}`" in GUIDE.read_text(encoding="utf-8"), name
 
 
