@@ -12,10 +12,10 @@ import yaml
 
 from rmaclib.checkpoints import load_network
 from rmaclib.datasets import open_collection, open_dataset
-from rmaclib.learning import leave_one_out
-from rmaclib.results import load_results
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.descriptors import extract
+from rmaclib.learning import leave_one_out
+from rmaclib.results import load_results
 
 ROOT = Path(__file__).parents[2]
 
