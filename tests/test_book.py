@@ -1,5 +1,8 @@
-"""The Sphinx extension of the book: results in prose, the scorecard, docstrings."""
+"""The Sphinx extensions of the book: results in prose, the scorecard, the reference page."""
 
+import os
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,7 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import local_book  # noqa: E402
 import result_role  # noqa: E402
 
+import rmaclib  # noqa: E402
 from rmaclib.results import record  # noqa: E402
 
 KEY = "photos/01_rmac/oxford5k_subset/baseline"
@@ -25,9 +29,9 @@ def put_record(folder, value=0.6171, unit="mAP"):
     )  # fmt: skip
 
 
-def build(folder, page, **files):
+def build(folder, page, more=(), **files):
     """Build one page, warnings as errors; returns (exit status, HTML or "", messages)."""
-    extensions = ["myst_parser", "result_role"]
+    extensions = ["myst_parser", "result_role", *more]
     (folder / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\nextensions = {extensions}\n"
     )
@@ -117,10 +121,64 @@ def test_the_front_pages_scorecard_keeps_them():
     assert len(result_role.read_scorecard(ROOT / "book" / "scorecard.yml")) > 30
 
 
-def test_docstrings_are_shown_as_plain_text():
-    lines = ["Title of x_ (a*b).", "", "size: in `pixels`,", "always", "returns: N", "", "    code * 2", ""]
-    local_book.plain_docstring(None, None, None, None, None, lines)
-    assert lines[0] == r"| Title of x\_ (a\*b)."
-    assert lines[2] == r"| size\: in \ ``pixels``\ , always"
-    assert lines[3] == r"| returns\: N"
-    assert "        code * 2" in lines
+def test_every_module_is_on_the_reference_page():
+    blocks = re.findall(r"^```{modules}\n(.*?)^```", (ROOT / "book" / "api.md").read_text(), re.M | re.S)
+    listed = [local_book.expand_modules(block.splitlines()) for block in blocks]
+    known = {"rmaclib", *(info.name for info in pkgutil.walk_packages(rmaclib.__path__, "rmaclib."))}
+    assert set().union(*listed) == known - {"rmaclib.__main__"}
+    assert sum(map(len, listed)) == len(set().union(*listed))  # none twice
+
+
+MODULE = '''
+"""A module."""
+
+from typing import NamedTuple
+
+class Square(NamedTuple):
+    """A square.
+
+    Attributes:
+        side: Cells.
+    """
+
+    side: int
+
+
+class GridError(ValueError):
+    """A grid that is impossible."""
+
+
+def grid(side: int) -> Square:
+    """Place a square.
+
+    Args:
+        side: Cells: at least 1.
+
+    Returns:
+        (R, 4): one row for each region.
+
+    Raises:
+        GridError: The side is 0.
+    """
+'''
+
+
+def test_docstrings_become_entries_that_link_to_each_other(tmp_path, monkeypatch):
+    (tmp_path / "rmaclib_sample.py").write_text(MODULE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    page = "```{modules}\nrmaclib_sample\n```\n"
+    status, html, messages = build(tmp_path, page, ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "local_book"])
+    assert (status, messages) == (0, "")
+    text = re.sub(r"<[^>]+>", "", html)
+    assert "(R, 4): one row for each region." in text
+    assert "Cells: at least 1." in text
+    assert "Alias for field number" not in text
+    # From the signature, and from "Raises:".
+    assert html.count('href="#rmaclib_sample.Square"') > 1
+    assert re.search(r'<a class="reference internal" href="#rmaclib_sample.GridError"[^>]*><strong>GridError', html)
+
+
+def test_an_unknown_module_fails_the_build(tmp_path):
+    status, _, messages = build(tmp_path, "```{modules}\nrmaclib.absent\n```\n", ["sphinx.ext.autodoc", "local_book"])
+    assert status != 0
+    assert "No module named 'rmaclib.absent'" in messages
