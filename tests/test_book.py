@@ -16,6 +16,7 @@ import local_book  # noqa: E402
 import result_role  # noqa: E402
 
 import rmaclib  # noqa: E402
+from rmaclib.presets import PRESETS  # noqa: E402
 from rmaclib.results import record  # noqa: E402
 
 KEY = "photos/01_rmac/oxford5k_subset/baseline"
@@ -182,3 +183,17 @@ def test_an_unknown_module_fails_the_build(tmp_path):
     status, _, messages = build(tmp_path, "```{modules}\nrmaclib.absent\n```\n", ["sphinx.ext.autodoc", "local_book"])
     assert status != 0
     assert "No module named 'rmaclib.absent'" in messages
+
+
+def test_the_table_of_presets_prints_no_unverified_value_as_the_papers(tmp_path):
+    status, html, messages = build(tmp_path, "```{presets}\n```\n", ["local_book"])
+    assert (status, messages) == (0, "")
+    rows = [[re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td>(.*?)</td>", row, re.S)]
+            for row in re.findall(r"<tr.*?</tr>", html, re.S)]
+    entries = {(entry.section, entry.name): entry for entry in PRESETS["paper"].table()}
+    table = {tuple(row[:2]): row[2:] for row in rows if row}
+    assert set(entries) <= set(table)
+    for key, entry in entries.items():
+        value, mark, source = table[key][:3]
+        assert (value, mark) == (str(entry.value), entry.mark)
+        assert (source == "no value") == (entry.mark == "R")

@@ -7,6 +7,11 @@
 
 documents modules, in this order; `PACKAGE.*` is the package with all its modules. A name in a docstring's `Raises:`
 or in a signature links to its entry.
+
+    ```{presets}
+    ```
+
+is the table of `rmaclib.presets`.
 """
 
 import pkgutil
@@ -20,6 +25,8 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
+
+from rmaclib.presets import PRESETS
 
 MATHJAX = "tex-svg-full.js"  # one file: no fonts, nothing that it would load later
 
@@ -76,6 +83,31 @@ class Modules(SphinxDirective):
         return box.children
 
 
+class Presets(SphinxDirective):
+    """The settings of all presets, side by side, with the source of the paper's values.
+
+    What the paper says of a value with mark R is not printed: nobody has checked it.
+    """
+
+    HEAD = ("section", "setting", "`paper`", "mark", "source", "`authors_release`", "`laptop`")
+
+    def run(self):
+        entries = {name: {entry[:2]: entry for entry in preset.table()} for name, preset in PRESETS.items()}
+        paper = entries["paper"]
+        text = ["````{list-table}", ":header-rows: 1", ":class: presets", ""]
+        rows = [self.HEAD]
+        for key in dict.fromkeys([*paper, *entries["laptop"]]):
+            entry = paper.get(key)
+            mark, source = (entry.mark, "no value" if entry.mark == "R" else entry.source) if entry else ("", "")
+            cells = {name: f"`{entries[name][key].value}`" if key in entries[name] else "" for name in entries}
+            rows.append((key[0], f"`{key[1]}`", cells["paper"], mark, source, cells["authors_release"], cells["laptop"]))
+        for row in rows:
+            text += ["* - " + row[0], *("  - " + cell for cell in row[1:])]
+        box = nodes.container(classes=["scroll"])
+        self.state.nested_parse(StringList([*text, "````"], source=self.env.docname), self.content_offset, box)
+        return [box]
+
+
 def keep_returns_whole(app, what, name, obj, options, lines):
     """Keep the first line of `Returns:` whole: napoleon would take all before a colon as a type.
 
@@ -107,7 +139,9 @@ def link_by_name(app, env, node, contnode):
 
 
 def setup(app):
+    app.setup_extension("sphinx.ext.autodoc")  # whose events are used below
     app.add_directive("modules", Modules)
+    app.add_directive("presets", Presets)
     app.connect("builder-inited", copy_mathjax)
     app.connect("autodoc-process-docstring", keep_returns_whole, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_tuple_fields)
