@@ -100,7 +100,8 @@ class Presets(SphinxDirective):
             entry = paper.get(key)
             mark, source = (entry.mark, "no value" if entry.mark == "R" else entry.source) if entry else ("", "")
             cells = {name: f"`{entries[name][key].value}`" if key in entries[name] else "" for name in entries}
-            rows.append((key[0], f"`{key[1]}`", cells["paper"], mark, source, cells["authors_release"], cells["laptop"]))
+            values = cells["paper"], mark, source, cells["authors_release"], cells["laptop"]
+            rows.append((key[0], f"`{key[1]}`", *values))
         for row in rows:
             text += ["* - " + row[0], *("  - " + cell for cell in row[1:])]
         box = nodes.container(classes=["scroll"])
