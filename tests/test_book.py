@@ -54,8 +54,8 @@ def test_results_and_scorecard_reach_the_page(tmp_path):
     assert (status, messages) == (0, "")
     assert html.count(">61.7</abbr>") == 2
     assert ">0.617</abbr>" in html
-    for told in ("1053 images", "protocol: oxford", "size 512; seed 0", "notebook 01_rmac", result.commit):
-        assert told in html
+    for part in ("1053 images", "protocol: oxford", "size 512; seed 0", "notebook 01_rmac", result.commit):
+        assert part in html
     assert "9 (s)" in html
     assert "on oxford5k_subset" in html
 
@@ -107,7 +107,7 @@ GOOD = {"part": "A", "item": "x", "section": "1", "status": "not attempted", "wh
         ({"claim": "x"}, "expected part, item"),
     ],
 )
-def test_the_scorecard_is_held_to_its_rules(tmp_path, change, message):
+def test_the_scorecard_checks_its_rules(tmp_path, change, message):
     import yaml
 
     path = tmp_path / "card.yml"
