@@ -77,7 +77,10 @@ class Modules(SphinxDirective):
         text = []
         for name in names:
             text += ["```{eval-rst}", f".. rubric:: {name}", f"   :name: {name.replace('.', '-')}", "",
-                     f".. automodule:: {name}", "   :members:", "```", ""]  # fmt: skip
+                     f".. automodule:: {name}", "   :members:"]  # fmt: skip
+            if hasattr(import_module(name), "__path__"):  # what a package imports has its entry in its own module
+                text += ["   :ignore-module-all:"]
+            text += ["```", ""]
         box = nodes.container()
         self.state.nested_parse(StringList(text, source=self.env.docname), self.content_offset, box)
         return box.children
