@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from docutils import nodes
@@ -78,7 +79,8 @@ class Modules(SphinxDirective):
         for name in names:
             text += ["```{eval-rst}", f".. rubric:: {name}", f"   :name: {name.replace('.', '-')}", "",
                      f".. automodule:: {name}", "   :members:"]  # fmt: skip
-            if hasattr(import_module(name), "__path__"):  # what a package imports has its entry in its own module
+            # What a package imports has its entry in its own module.
+            if find_spec(name).submodule_search_locations:
                 text += ["   :ignore-module-all:"]
             text += ["```", ""]
         box = nodes.container()
