@@ -31,7 +31,7 @@ from rmaclib.cleaning.types import Cleaned, CleanError, Landmark, Selection, Sho
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.foundation.files import as_line, files_fingerprint
 from rmaclib.foundation.folders import refuse_inside
-from rmaclib.foundation.messages import LOGGER, note
+from rmaclib.foundation.messages import note, tell
 from rmaclib.foundation.settings import whole_number
 
 
@@ -127,13 +127,13 @@ def match_landmarks(images: LabelledImages, settings: CleanSettings, out: str | 
         if not is_matched(file, _made_with(settings, lists), names, paths):
             jobs.append(Job(file, paths, _most_pairs(len(paths), settings, lists),
                             landmark_graph(names, paths, settings, lists)))
-    LOGGER.info(f"{sum(len(job.paths) for job in jobs):,} images of {len(jobs):,} landmarks to match, "
+    tell(f"{sum(len(job.paths) for job in jobs):,} images of {len(jobs):,} landmarks to match, "
                 f"{sum(job.pairs for job in jobs):,} pairs; {len(members) - len(jobs):,} landmarks are matched already")
     if not jobs:
         return
     try:
         with workers(executor) as pool:
-            LOGGER.info(estimated_time(jobs, settings, pool))
+            tell(estimated_time(jobs, settings, pool))
             run_jobs(jobs, pool, ahead, progress=progress)
     except BrokenExecutor as error:
         raise CleanError(f"{out}: a worker process was killed, often because the memory was full; what is matched "
@@ -154,7 +154,7 @@ def _candidate_pairs(usable: np.ndarray, paths: Sequence[Path], settings: CleanS
     candidates = np.triu(np.outer(usable, usable), 1)
     if shortlists is None or not candidates.any():
         return candidates
-    LOGGER.info(f"descriptors of {len(paths):,} images of one landmark are extracted for their shortlists, "
+    tell(f"descriptors of {len(paths):,} images of one landmark are extracted for their shortlists, "
                 "which is not in the time above")
     nearest = shortlists(paths, settings.neighbours)  # (N, neighbours)
     near = np.zeros_like(candidates)

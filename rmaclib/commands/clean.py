@@ -7,10 +7,11 @@ from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from rmaclib import presets
 from rmaclib.cleaning import CleanSettings, GraphSettings, KeypointSettings, clean
 from rmaclib.cleaning.folder import IMAGE_TABLE, LIST, cleaning_folder
 from rmaclib.cleaning.keypoints import Detector
@@ -22,7 +23,7 @@ from rmaclib.commands.reading import read_photographs
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.foundation.errors import InputError, MissingPackageError
 from rmaclib.foundation.folders import waiting
-from rmaclib.foundation.settings import read_settings
+from rmaclib.foundation.settings import read_yaml
 
 app = command_group()
 Part = TypeVar("Part", GraphSettings, KeypointSettings)
@@ -41,7 +42,8 @@ def clean_command(
         callback=whole(3), help="Inliers that an edge needs.  [default: 10]")] = None,
     conductance: Annotated[float | None, typer.Option(
         callback=number(0, 1),
-        help="Parts that share less than this part of their inliers are separated, 0 for none.  [default: 0.02]",
+        help="Parts that share less than this part of their inliers are separated, 0 for none.  [default: 0.02; "
+             "paper: 0]",
     )] = None,
     largest: Annotated[int | None, typer.Option(
         callback=whole(1), help="Parts kept of each landmark.  [default: 1]")] = None,
@@ -53,8 +55,11 @@ def clean_command(
         callback=whole(3), help="Keypoints per image.  [default: 1000]")] = None,
     size: Annotated[int | None, typer.Option(
         callback=whole(16), help="Longer side in pixels.  [default: 512]")] = None,
+    preset: Annotated[Literal["laptop", "paper"], typer.Option(
+        help="Settings to start from: for minutes on this machine, or the paper's.")] = "laptop",
     settings: Annotated[Path | None, typer.Option(
-        parser=settings_file, metavar="FILE", help="YAML file with any setting; options go before it.")] = None,
+        parser=settings_file, metavar="FILE",
+        help="YAML file with any setting, before those of the preset; options go before it.")] = None,
     scheduler: Annotated[str | None, typer.Option(
         metavar="ADDRESS", callback=text,
         help="dask scheduler to run on, such as tcp://host:8786.  [default: this machine's cores]",
@@ -83,8 +88,9 @@ def clean_command(
     """
     started = time.monotonic()
     chosen = _clean_settings(
-        settings, {"--threshold": ("threshold", threshold), "--conductance": ("conductance", conductance),
-                   "--largest": ("largest", largest), "--min-matches": ("min_matches", min_matches)},
+        preset, settings,
+        {"--threshold": ("threshold", threshold), "--conductance": ("conductance", conductance),
+         "--largest": ("largest", largest), "--min-matches": ("min_matches", min_matches)},
         {"--detector": ("detector", detector), "--keypoints": ("count", keypoints), "--size": ("size", size)})
     with waiting(not no_wait):
         collection = read_photographs(images, out, skip_bad, open_collection)
@@ -100,9 +106,9 @@ def clean_command(
     say(f"list: {out / LIST}\nevery image, and why it was dropped: {out / IMAGE_TABLE}\nreport: {page}")
 
 
-def _clean_settings(file: Path | None, graph: Mapping, keypoints: Mapping) -> CleanSettings:
-    """Settings of a YAML file, or the defaults; graph, keypoints: option -> (field, value), which go before them."""
-    given = read_settings(CleanSettings, file)
+def _clean_settings(preset: str, file: Path | None, graph: Mapping, keypoints: Mapping) -> CleanSettings:
+    """Settings of a YAML file over those of a preset; graph, keypoints: option -> (field, value), which go before."""
+    given: CleanSettings = presets.preset(preset).settings("cleaning", read_yaml(file), str(file or "options"))
     parts = _with_options(given.graph, graph)
     # Weaker edges than the threshold need not be kept; those at the threshold must be.
     least = min(given.verification.min_inliers, parts.threshold)

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rmaclib.boxes import Box, overlaps
+from rmaclib.boxes import Box, check_box, overlaps
 from rmaclib.cleaning.types import Cleaned, Landmark
 from rmaclib.datasets.files import read_rows
-from rmaclib.datasets.layouts.oxford import check_box
 from rmaclib.datasets.types import DatasetError
 from rmaclib.foundation.errors import InputError
 
