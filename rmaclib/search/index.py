@@ -8,7 +8,6 @@ a folder on disk contains both.
 """
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,13 +17,12 @@ from PIL import Image
 
 from rmaclib.boxes import Box
 from rmaclib.checkpoints import CheckpointError, fingerprint, load_network, open_network, save_network
-from rmaclib.datasets.types import NOT_A_LINE
 from rmaclib.extraction.batches import ExtractionSettings, on_device, pick_device
 from rmaclib.extraction.descriptors import extract, extract_image
 from rmaclib.extraction.folder import tell_repeated
-from rmaclib.extraction.images import Images, image_files, images_fingerprint
+from rmaclib.extraction.images import Images, image_files, image_list, images_fingerprint
 from rmaclib.foundation.errors import InputError
-from rmaclib.foundation.files import as_line, differences, is_line
+from rmaclib.foundation.files import differences
 from rmaclib.foundation.folders import LOCK, MARKER, OutputFolder, refuse_inside
 from rmaclib.foundation.settings import from_mapping, whole_number
 from rmaclib.images import read_image
@@ -42,7 +40,6 @@ from rmaclib.search.vector_index import VectorIndex
 
 NETWORK = NetworkSettings("efficientnet_lite0", levels=3)
 EXTRACTION = ExtractionSettings((512,))
-
 
 
 class Index:
@@ -179,23 +176,20 @@ class Index:
 
     def _add(self, images: Images, folder: str | os.PathLike | None, progress: bool) -> int:
         """Add new images. folder: of the index, locked, for the descriptors of a run that may be killed."""
-        paths, left_out = image_files(images)
-        path_of = {os.path.abspath(path): Path(path) for path in paths}
-        counts = Counter(map(os.path.abspath, paths))
-        self.repeated = tuple(as_line(name) for name, count in counts.items() if count > 1)
+        files, left_out = image_files(images)
+        listed = image_list([os.path.abspath(file) for file in files], left_out=left_out)
+        self.repeated, self.bad = listed.repeated, tuple(listed.bad)
         tell_repeated(self.repeated)
-        self.bad = (*left_out, *((as_line(name), NOT_A_LINE) for name in path_of if not is_line(name)))
-        new = {name: path for name, path in path_of.items() if is_line(name) and name not in self.vectors}
+        new = {name: item for name, item in zip(listed.names, listed.items, strict=True) if name not in self.vectors}
         if not new:
             return 0
-        names, files = list(new), list(new.values())
         place = None
         if folder is not None:
             # Named after the images, so that what is left of another addition isn't in the way.
-            place = Path(folder) / pending_folder(images_fingerprint([(file, None) for file in files], names))
+            place = Path(folder) / pending_folder(images_fingerprint(list(new.values()), list(new)))
             with index_folder(folder) as out:
                 out.will_write([f"{place.name}/{name}" for name in (MARKER, LOCK)])
-        descriptors = extract(self.network, files, self.settings, names=names, out=place, progress=progress)
+        descriptors = extract(self.network, list(new), self.settings, out=place, progress=progress)
         self.vectors.add(descriptors.vectors, descriptors.names, progress)
         self.bad += descriptors.bad
         return len(descriptors.names)

@@ -19,10 +19,6 @@ from rmaclib.extraction.whitening import training_sample
 from rmaclib.foundation.errors import InputError
 from rmaclib.images import ImageError, fit, read_image
 from rmaclib.network import RMAC, NetworkSettings, SharedFeatures
-from rmaclib.ranking import normalise_rows, rank
-from rmaclib.search.compression import CodeSettings, decode, fill, rank_codes, train_codes
-from rmaclib.search.expansion import augment, expand_queries
-from rmaclib.search.retrieval import SearchSettings, search_order
 
 FAST = ExtractionSettings(sizes=(160,), precision="float32", device="cpu")
 RECORDED = Path(__file__).parents[2] / "data/results/photos/01_rmac/oxford5k_subset/baseline.json"
@@ -93,26 +89,6 @@ def test_score_by_hand(data):
     queries = Descriptors(database.vectors[index], tuple(query.name for query in data.queries), ())
     per_query = score_descriptors(data, queries, database, "oxford").per_query
     assert all(entry["first_positive_rank"] == 1 for entry in per_query)
-
-
-def test_search_order_does_one_step_after_the_other():
-    rng = np.random.default_rng(0)
-    queries, database = (normalise_rows(rng.normal(size=(count, 32)) + 0.3) for count in (5, 300))
-    np.testing.assert_array_equal(search_order(queries, database), rank(queries, database))
-    augmented = augment(database, 4)
-    np.testing.assert_array_equal(search_order(queries, database, SearchSettings(dba=4)),
-                                  rank(queries, augmented, similarity="dot"))
-    np.testing.assert_array_equal(search_order(queries, database, SearchSettings(2, 4)),
-                                  rank(expand_queries(queries, augmented, 2), augmented, similarity="dot"))
-    np.testing.assert_array_equal(search_order(queries, database, SearchSettings(qe=2, qe_alpha=3.0)),
-                                  rank(expand_queries(queries, database, 2, 3.0), database))
-    codes = train_codes(database, CodeSettings("pq", 8))
-    filled = fill(codes, augmented)
-    expanded = expand_queries(queries, decode(filled), 2)
-    np.testing.assert_array_equal(search_order(queries, database, SearchSettings(2, 4), codes),
-                                  rank_codes(filled, expanded))
-    with pytest.raises(ValueError, match="dba: expected at least 0, got -2"):
-        SearchSettings(dba=-2)
 
 
 def test_training_sample_repeats_and_stays_inside():
