@@ -17,9 +17,9 @@ if not Path(PROFILE_FILE).is_file():
     known = sorted(path.stem for path in Path("notebooks/profiles").glob("*.yml"))
     raise WorkflowError(f"unknown profile {PROFILE!r}; there are {', '.join(known)}")
 
-PARAMETERS = read_profile(PROFILE_FILE)
+PRESET, PARAMETERS = read_profile(PROFILE_FILE)
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
-# Begins with the network that the other one has trained.
+# Starts from the network that the other one has trained.
 AFTER = {"04_proposals": ["03_learning"]}
 unknown = sorted(set(PARAMETERS) - set(NOTEBOOKS))
 if unknown:
@@ -33,8 +33,8 @@ def files(folder, pattern="*"):
 
 
 def photographs():
-    """What lies under RMACLIB_DATA, summed up: file count and bytes per data set, so that a changed set is seen."""
-    if PROFILE in ("smoke", "embedded", "full"):  # their pictures are in the repository
+    """Number of files and bytes of each data set under RMACLIB_DATA, so that a changed data set is noticed."""
+    if PROFILE in ("smoke", "embedded", "full"):  # their images are in the repository
         return []
     sums = []
     for root in filter(None, os.environ.get("RMACLIB_DATA", "").split(os.pathsep)):
@@ -50,8 +50,8 @@ rule book:
 
 
 rule notebook:
-    # The profile enters by its block for this notebook (params), not as a file: changing one notebook's
-    # parameters must not train another one's network again.
+    # A profile counts by its preset and its block for this notebook (params), not as a file: a change of one
+    # notebook's parameters must not train another notebook's network again.
     input:
         notebook="notebooks/{name}.ipynb",
         library=files("rmaclib", "*.py"),
@@ -63,8 +63,9 @@ rule notebook:
         results=directory(f"{OUT}/results/{{name}}"),
     params:
         parameters=lambda wildcards: PARAMETERS.get(wildcards.name, {}),
+        preset=PRESET,
         photographs=photographs(),
-    threads: workflow.cores  # a notebook uses all cores by itself; two at once would only disturb their timings
+    threads: workflow.cores  # a notebook uses all cores; two at the same time would disturb their timings
     shell:
         "{sys.executable:q} book/run_notebook.py {input.notebook:q} --profile {PROFILE_FILE:q} --output {OUT:q}"
 
@@ -79,6 +80,6 @@ rule html:
     output:
         "_build/html/index.html",
     params:
-        profile=PROFILE,  # all profiles share the output: changing the profile must build it again
+        profile=PROFILE,  # all profiles share the output: another profile must build it again
     shell:
         "{sys.executable:q} book/build.py {PROFILE:q}"

@@ -2,7 +2,7 @@
 
     python book/build.py PROFILE
 
-Run in the repository's root after the notebooks of the profile have run. The pages lie in _build/html.
+Run it in the repository's root, after the notebooks of the profile. The pages are in _build/html.
 """
 
 import shutil
@@ -16,10 +16,15 @@ HTML = Path("_build/html")
 
 
 def stage(profile: str) -> Path:
-    """Copy everything that the book is made of into one folder.
+    """Copy all sources of the book into one folder.
 
-    Results measured by this build lie over the recorded ones of the same profile.
-    returns: the folder
+    Results of this build replace the recorded ones of the same profile.
+
+    Args:
+        profile: Name of the profile.
+
+    Returns:
+        The folder.
     """
     built = Path("_build") / profile
     book = built / "book"
@@ -41,8 +46,8 @@ def _copy_tree(source, target, **options):
 
 def main() -> int:
     book = stage(sys.argv[1])
-    # From nothing each time, which takes seconds: Sphinx would keep pages that are gone, put a new table of
-    # contents on changed pages only, and not repeat a failed build's warnings, so the next one would pass.
+    # Built from scratch each time, which takes seconds: otherwise Sphinx keeps removed pages, writes a new table of
+    # contents on changed pages only, and does not repeat the warnings of a failed build, so that the next one passes.
     for leftover in (HTML, Path("_build/.doctrees")):
         shutil.rmtree(leftover, ignore_errors=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(book), "--path-output", "."]

@@ -1,8 +1,8 @@
-"""Find what would make a built book reach for the network: the book has to open from a disk.
+"""Find references that would make a built book use the network: it has to open from a disk.
 
     python book/check_offline.py _build/html
 
-Only what a browser loads by itself counts (scripts, styles, fonts, pictures, frames), not links to follow.
+Only references that a browser loads by itself count (scripts, styles, fonts, images, frames), not links.
 """
 
 import re
@@ -29,8 +29,8 @@ IN_SCRIPT = re.compile(
 class _Page(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.found = []
-        self.inside = None  # the text of <style> and <script> is looked through as well
+        self.references = []
+        self.inside = None  # "style" or "script", whose text is searched as well
 
     def handle_starttag(self, tag, attributes):
         given = {name: value or "" for name, value in attributes}
@@ -41,8 +41,8 @@ class _Page(HTMLParser):
         for name in names:
             for address in given.get(name, "").split(",") if name == "srcset" else [given.get(name, "")]:
                 if EXTERNAL.match(address):
-                    self.found.append(f"<{tag} {name}> {address.strip()}")
-        self.found += [f"<{tag} style> {address}" for address in IN_STYLE.findall(given.get("style", ""))]
+                    self.references.append(f"<{tag} {name}> {address.strip()}")
+        self.references += [f"<{tag} style> {address}" for address in IN_STYLE.findall(given.get("style", ""))]
 
     def handle_endtag(self, tag):
         self.inside = None
@@ -50,14 +50,20 @@ class _Page(HTMLParser):
     def handle_data(self, data):
         pattern = {"style": IN_STYLE, "script": IN_SCRIPT}.get(self.inside)
         if pattern:
-            self.found += [f"<{self.inside}> {address}" for address in pattern.findall(data)]
+            self.references += [f"<{self.inside}> {address}" for address in pattern.findall(data)]
 
 
 def external_references(folder: str | Path) -> list[str]:
-    """List what the pages and style sheets below a folder load from elsewhere.
+    """List the references to other servers in the pages and style sheets of a folder.
 
-    returns: "page: <tag attribute> address" lines, sorted by page; empty for a book that needs no network
-    raises ValueError when the folder holds no page at all: nothing looked at is not a clean result
+    Args:
+        folder: The built book.
+
+    Returns:
+        Lines "page: <tag attribute> address", sorted by page; none for a book that needs no network.
+
+    Raises:
+        ValueError: The folder contains no page at all.
     """
     folder = Path(folder)
     pages = sorted(folder.rglob("*.html"))
@@ -68,7 +74,7 @@ def external_references(folder: str | Path) -> list[str]:
         page = _Page()
         page.feed(path.read_text(encoding="utf-8"))
         page.close()
-        lines += [f"{path.relative_to(folder)}: {found}" for found in page.found]
+        lines += [f"{path.relative_to(folder)}: {reference}" for reference in page.references]
     for path in sorted(folder.rglob("*.css")):
         addresses = IN_STYLE.findall(path.read_text(encoding="utf-8"))
         lines += [f"{path.relative_to(folder)}: {address}" for address in addresses]

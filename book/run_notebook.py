@@ -5,12 +5,18 @@
 Writes FOLDER/notebooks/NAME.ipynb, whole or not at all. The notebook gets the parameters under its name in
 the profile, and two more that every notebook declares: `profile` (its name) and `output` (the folder; results
 go into output/results). Exit status 1, with the notebook and the cell named, when anything goes wrong.
+
+A profile may begin with `preset: NAME`, one of `rmaclib.presets`. It then fills the parameters that the preset
+knows by name: a section of the preset (`cleaning`, `ranking`, …), or a setting of its network (`backbone`,
+`levels`, …). Parameters that the profile itself gives go before those of the preset.
 """
 
 import argparse
 import difflib
+import json
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import nbformat
 import papermill
@@ -18,14 +24,35 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from rmaclib.foundation.environment import prepare_process
+from rmaclib.presets import PRESETS, SECTIONS
 
 GIVEN_BY_THE_RUNNER = ("profile", "output")
 
 
-def read_profile(path: str | Path) -> dict[str, dict]:
-    """Read a profile: notebook name -> {parameter: value}.
+class Profile(NamedTuple):
+    """Parameters for a run of the notebooks.
 
-    raises FileNotFoundError; ValueError naming the file when it is laid out otherwise
+    Attributes:
+        preset: Name of a preset of ``rmaclib.presets``, or None.
+        parameters: Notebook name → parameter → value.
+    """
+
+    preset: str | None
+    parameters: dict[str, dict[str, Any]]
+
+
+def read_profile(path: str | Path) -> Profile:
+    """Read a profile.
+
+    Args:
+        path: YAML file.
+
+    Returns:
+        The profile.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file has another layout, or names an unknown preset; the message names the file.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
@@ -33,25 +60,61 @@ def read_profile(path: str | Path) -> dict[str, dict]:
         raise ValueError(f"{path}: not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected 'notebook name:' at the top level, got {type(content).__name__}")
+    preset = content.pop("preset", None)
+    if preset is not None and not (isinstance(preset, str) and preset in PRESETS):
+        raise ValueError(f"{path}: unknown preset {preset!r}; there are {', '.join(PRESETS)}")
     for name, parameters in content.items():
         if not isinstance(parameters, dict | None):
             raise ValueError(f"{path}: {name}: expected parameter: value, got {type(parameters).__name__}")
-    return {name: parameters or {} for name, parameters in content.items()}
+    return Profile(preset, {name: parameters or {} for name, parameters in content.items()})
 
 
-def parameters_for(notebook: Path, profile: Path, output: Path) -> dict:
+def preset_parameters(preset: str, declared: dict) -> dict[str, Any]:
+    """The parameters of a notebook that a preset knows by name.
+
+    Args:
+        preset: Name of the preset.
+        declared: The notebook's parameters, as papermill reads them from its cell.
+
+    Returns:
+        Parameter → value. A parameter declared with another type than the preset's value is left out: `levels`
+        may be a list of values to compare.
+    """
+    settings = PRESETS[preset]
+    sections = {section: values for section in SECTIONS if (values := settings.values(section))}
+    known = json.loads(json.dumps(settings.values("network") | sections))  # tuples become lists, as in YAML
+    return {
+        name: known[name]
+        for name, parameter in declared.items()
+        if name in known and parameter["inferred_type_name"] == type(known[name]).__name__
+    }
+
+
+def parameters_for(notebook: Path, profile: Path, output: Path) -> dict[str, Any]:
     """The parameters that a profile gives a notebook, checked against those that the notebook declares.
 
-    A notebook that the profile doesn't list runs with its own defaults.
-    raises ValueError naming the unknown parameter and the declared ones nearest to it: papermill itself would
-    only warn, and a misspelt setting would silently be the default
+    A notebook that the profile doesn't list runs with the preset's parameters, or with its own defaults.
+
+    Args:
+        notebook: File of the notebook.
+        profile: File of the profile.
+        output: Folder for the executed notebook and its results.
+
+    Returns:
+        Parameter → value.
+
+    Raises:
+        ValueError: A parameter is not declared; the message names it and the declared ones nearest to it. papermill
+            itself would only warn, and a misspelt setting would silently be the default.
     """
-    parameters = read_profile(profile).get(notebook.stem, {})
+    preset, blocks = read_profile(profile)
+    parameters = blocks.get(notebook.stem, {})
     reserved = sorted(set(parameters) & set(GIVEN_BY_THE_RUNNER))
     if reserved:
         raise ValueError(f"{profile}: {notebook.stem}: {', '.join(reserved)} comes from the runner")
-    parameters = {**parameters, "profile": profile.stem, "output": output.as_posix()}
     declared = papermill.inspect_notebook(str(notebook))
+    filled = preset_parameters(preset, declared) if preset else {}
+    parameters = {**filled, **parameters, "profile": profile.stem, "output": output.as_posix()}
     for name in parameters:
         if name in declared:
             continue
@@ -67,9 +130,18 @@ def parameters_for(notebook: Path, profile: Path, output: Path) -> dict:
 def run(notebook: str | Path, profile: str | Path, output: str | Path) -> Path:
     """Run a notebook in the current folder.
 
-    returns: path of the executed notebook
-    raises ValueError for a bad profile; RuntimeError naming notebook and cell when a cell fails (what ran
-    until then stays beside the target as NAME.failed.ipynb)
+    Args:
+        notebook: File of the notebook.
+        profile: File of the profile.
+        output: Folder for the executed notebook and its results.
+
+    Returns:
+        Path of the executed notebook.
+
+    Raises:
+        ValueError: The profile can't be used.
+        RuntimeError: A cell fails; the message names notebook and cell. The cells executed until then stay beside
+            the target as NAME.failed.ipynb.
     """
     notebook, profile, output = Path(notebook), Path(profile), Path(output)
     parameters = parameters_for(notebook, profile, output)
@@ -84,7 +156,7 @@ def run(notebook: str | Path, profile: str | Path, output: str | Path) -> Path:
     except PapermillExecutionError as error:
         raise RuntimeError(
             f"{notebook}, cell {_cell_number(notebook, error)}: {error.ename}: {error.evalue}\n"
-            f"{chr(10).join(error.traceback)}\nwhat ran until then: {partial}"
+            f"{chr(10).join(error.traceback)}\nexecuted until then: {partial}"
         ) from None
     partial.replace(target)
     return target

@@ -1,7 +1,7 @@
-"""Reading photographs and bringing them to size: upright, RGB, resized by the longer side, query boxes cut.
+"""Reading photographs upright and as RGB, resizing them by the longer side, and cropping query boxes.
 
-Everything here works on Pillow images; nothing needs torch. A file that can't be used raises ImageError,
-which names the file; those who read many images count such files, report them and go on.
+Everything here works on Pillow images; nothing needs torch. A file that can't be used raises ImageError, which names
+the file. Code that reads many images counts such files, reports them and goes on.
 """
 
 import math
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -19,44 +20,57 @@ from PIL import Image
 from rmaclib.boxes import Box
 from rmaclib.foundation.errors import InputError, RmacError
 
-# Pillow warns above this and refuses above twice as much; a small file that unpacks to more is taken for a
-# decompression bomb here, because its pixels alone would take more than 256 MiB.
+# Pillow warns above this and raises above twice as much. Here a larger image is taken for a decompression bomb: its
+# pixels alone would take more than 256 MiB.
 MAX_PIXELS = 89_478_485
 # One row or column of pixels is a spacer or a tracking pixel, never a photograph.
 MIN_SIDE = 2
 
-RESIZE_THEN_CROP = "resize-then-crop"  # the paper's order (paper, Section 5.1)
-CROP_THEN_RESIZE = "crop-then-resize"
-CROP_ORDERS = (RESIZE_THEN_CROP, CROP_THEN_RESIZE)
+CropOrder = Literal["resize-then-crop", "crop-then-resize"]
+CROP_ORDERS: tuple[CropOrder, ...] = get_args(CropOrder)
+RESIZE_THEN_CROP: Final = "resize-then-crop"  # the paper's order (Section 5.1)
+CROP_THEN_RESIZE: Final = "crop-then-resize"
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _ORIENTATION = 0x0112
 _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-          8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what brings the image upright
+          8: Image.Transpose.ROTATE_90}  # EXIF orientation → the turn that makes the image upright
 _SWAPPED = (5, 6, 7, 8)  # orientations that swap width and height
-_HEADER_TELLS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")  # formats whose header gives the size of the pixels
+_HEADER_TELLS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")  # formats whose header gives the size in pixels
 
 
 class ImageError(RmacError, ValueError):
-    """A file that can't be used as a photograph. `path` is the file, `reason` says what is wrong."""
+    """A file that can't be used as a photograph.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it.
+    """
 
     def __init__(self, path: str | os.PathLike, reason: str):
         super().__init__(f"{os.fspath(path)}: {reason}")
         self.path, self.reason = Path(path), reason
 
-    def __reduce__(self):  # a worker process sends the error home by pickle
+    def __reduce__(self):  # a worker process returns the error as a pickle
         return type(self), (self.path, self.reason)
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
     """Read a photograph upright (EXIF orientation applied) as 8-bit RGB.
 
-    Transparent pixels become white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted; of an
-    animation the first frame is taken. Embedded colour profiles are not applied; EXIF data that can't be read count
-    as none.
-    raises ImageError: missing, empty, truncated, no regular file, not an image, a side under MIN_SIDE pixels, more
-    than MAX_PIXELS pixels, or floating-point pixels (their range is not defined)
+    Transparent pixels become white, 16-bit grey is scaled to 8 bits, CMYK and palettes are converted. Of an animation
+    the first frame is read. Embedded colour profiles are not applied. EXIF data that can't be read are ignored.
+
+    Args:
+        path: An image file.
+
+    Returns:
+        The image, of mode RGB.
+
+    Raises:
+        ImageError: The file is missing, empty, truncated, no regular file or no image; a side is under ``MIN_SIDE``
+            pixels; the image has more than ``MAX_PIXELS`` pixels, or floating-point pixels, whose range is not defined.
     """
     with _opened(path) as image:
         image.load()
@@ -65,20 +79,28 @@ def read_image(path: str | os.PathLike) -> Image.Image:
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
-    """(width, height) in pixels of the upright image, as read_image gives it; of the usual formats from the file's
-    header, without decoding the pixels.
+    """Read the size of the upright image that ``read_image`` gives.
 
-    raises ImageError as read_image does, as far as a header can tell
+    In the usual formats only the file's header is read, and no pixel is decoded.
+
+    Args:
+        path: An image file.
+
+    Returns:
+        (width, height) in pixels.
+
+    Raises:
+        ImageError: As ``read_image``, for what a header can tell.
     """
     with _opened(path) as image:
         if image.format not in _HEADER_TELLS:
-            image.load()  # TIFF, for one, turns its pixels itself
+            image.load()  # Pillow turns the pixels of a TIFF when it loads them
         width, height = image.size
         return (height, width) if _orientation(image) in _SWAPPED else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) where the data say nothing that can be read."""
+    """EXIF orientation, 1 (upright) where there is none that can be read."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # Pillow's reader of EXIF data raises almost anything on bad bytes
@@ -87,10 +109,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 class _Quiet:
-    """Context in which Pillow gives no warnings: they don't say which file they are about, and what can't be used
-    raises an error. Several threads may be in it at once."""
+    """Context without Pillow's warnings, which name no file; a file that can't be used raises an error instead.
 
-    def __init__(self):
+    Several threads may be in it at once: the first in changes the filters of warnings, the last out restores them.
+    """
+
+    def __init__(self) -> None:
         self.lock, self.threads = threading.Lock(), 0
 
     def __enter__(self) -> None:
@@ -101,11 +125,11 @@ class _Quiet:
                 warnings.filterwarnings("ignore", module=r"PIL\.")
             self.threads += 1
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         with self.lock:
             self.threads -= 1
             if not self.threads:
-                self.filters.__exit__(*error)
+                self.filters.__exit__(None, None, None)
 
 
 _quiet = _Quiet()
@@ -124,8 +148,9 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
 
 
 def _open(path: str | os.PathLike) -> Image.Image:
+    """A Pillow image whose header has been read and checked."""
     status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait, a device may never end
+    if not stat.S_ISREG(status.st_mode):  # a read from a pipe would block, one from a device may never end
         raise ImageError(path, f"expected an image, found {_kind_of(status.st_mode)}")
     if status.st_size == 0:
         raise ImageError(path, "expected an image, found an empty file (0 bytes)")
@@ -142,6 +167,7 @@ def _open(path: str | os.PathLike) -> Image.Image:
 
 
 def _reason(path: str | os.PathLike, error: Exception) -> str:
+    """What is wrong with a file, from the exception that reading it raised."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "expected an image, found a file of no known image format"
     if isinstance(error, Image.DecompressionBombError):
@@ -173,11 +199,19 @@ def _to_rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
 
 
 def resized_size(width: int, height: int, longer: int, enlarge: bool = False) -> tuple[int, int]:
-    """(width, height) after bringing the longer side to `longer` pixels, keeping the shape.
+    """Compute the size after resizing by the longer side, which keeps the shape.
 
-    enlarge=False leaves an image alone whose longer side is `longer` or less; enlarge=True always resizes.
-    No side gets shorter than one pixel.
-    raises InputError when longer is not positive
+    Args:
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        longer: Length of the longer side afterwards, in pixels.
+        enlarge: Whether smaller images are enlarged; by default their size stays.
+
+    Returns:
+        (width, height) in pixels, each at least 1.
+
+    Raises:
+        InputError: ``longer`` is under 1.
     """
     if not 1 <= longer < math.inf:
         raise InputError(f"longer side: expected at least 1 pixel, got {longer}")
@@ -188,15 +222,24 @@ def resized_size(width: int, height: int, longer: int, enlarge: bool = False) ->
 
 
 def resize_longer(image: Image.Image, longer: int, enlarge: bool = False) -> Image.Image:
-    """Resize by the longer side (see resized_size), bicubic with anti-aliasing."""
+    """Resize an image by its longer side, bicubic with anti-aliasing; arguments and errors as in ``resized_size``."""
     size = resized_size(*image.size, longer, enlarge)
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def crop_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """Whole-pixel box (x1, y1, x2, y2) nearest to `box`, clipped to a width × height image, never empty.
+    """Round a box to whole pixels and clip it to the image.
 
-    raises InputError when the box isn't four finite numbers, has no extent or lies outside the image
+    Args:
+        box: (x1, y1, x2, y2) in pixels, x2 and y2 exclusive.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+
+    Returns:
+        The nearest box of whole pixels inside the image, at least 1×1.
+
+    Raises:
+        InputError: The box isn't four finite numbers, is empty or lies outside the image.
     """
     try:
         x1, y1, x2, y2 = box
@@ -211,8 +254,12 @@ def crop_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
 
 
 def fitted_size(width: int, height: int, longer: int, box: Box | None = None,
-                order: str = RESIZE_THEN_CROP, enlarge: bool = False) -> tuple[int, int]:
-    """(width, height) that fit() will give an image of width × height pixels; same arguments and errors."""
+                order: CropOrder = RESIZE_THEN_CROP, enlarge: bool = False) -> tuple[int, int]:
+    """Compute the size that ``fit`` gives an image of width × height pixels; other arguments and errors as there.
+
+    Returns:
+        (width, height) in pixels.
+    """
     if box is None:
         return resized_size(width, height, longer, enlarge)
     if order == RESIZE_THEN_CROP:
@@ -225,12 +272,23 @@ def fitted_size(width: int, height: int, longer: int, box: Box | None = None,
 
 
 def fit(image: Image.Image, longer: int, box: Box | None = None,
-        order: str = RESIZE_THEN_CROP, enlarge: bool = False) -> Image.Image:
-    """Bring an image to its working size and, for a query, cut its box (Section 5.1).
+        order: CropOrder = RESIZE_THEN_CROP, enlarge: bool = False) -> Image.Image:
+    """Resize an image to its working size and, for a query, crop its box (Section 5.1).
 
-    box: (x1, y1, x2, y2) in pixels of the original image, x2/y2 exclusive; None keeps the whole image
-    order: "resize-then-crop" resizes the whole image to `longer`, then cuts the box scaled alike (the paper's:
-    the object keeps the size it has in the data base); "crop-then-resize" cuts first, then resizes the piece
+    Args:
+        image: The image in its original size.
+        longer: Longer side of the working size, in pixels.
+        box: The query box in pixels of the original image; None keeps the whole image.
+        order: "resize-then-crop" resizes the whole image to ``longer``, then crops the box, scaled alike. It is the
+            paper's order: the object keeps the size that it has in the database. "crop-then-resize" crops first, then
+            resizes the crop to ``longer``.
+        enlarge: Whether smaller images are enlarged.
+
+    Returns:
+        The resized, cropped image.
+
+    Raises:
+        InputError: ``longer`` is under 1, the box can't be used (see ``crop_pixels``), or an unknown order.
     """
     if box is None:
         return resize_longer(image, longer, enlarge)
@@ -244,7 +302,7 @@ def fit(image: Image.Image, longer: int, box: Box | None = None,
 def _scaled_crop(box: Box, width: int, height: int, longer: int, enlarge: bool) -> tuple[int, int, int, int]:
     """The box in whole pixels of the resized image."""
     new_width, new_height = resized_size(width, height, longer, enlarge)
-    crop_pixels(box, width, height)  # refuses an empty or outside box in the user's own numbers
+    crop_pixels(box, width, height)  # an error then has the numbers that the user gave
     x1, y1, x2, y2 = box
     across, down = new_width / width, new_height / height
     return crop_pixels((x1 * across, y1 * down, x2 * across, y2 * down), new_width, new_height)

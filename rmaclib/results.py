@@ -1,7 +1,7 @@
 """Result records: one small JSON file for every number that the book prints.
 
-A record holds the number together with what is needed to judge and repeat it: the data and their counts, the
-protocol, all settings, the seed, library versions, the commit, the kind of machine, the time and the date.
+A record contains the number and what is needed to judge and repeat it: the data and their counts, the protocol, all
+settings, the seed, versions of the libraries, the commit, the kind of machine, the time taken and the date.
 """
 
 import json
@@ -16,7 +16,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypedDict, Unpack
 
 from pydantic import Field
 
@@ -33,20 +33,50 @@ class ResultError(RmacError, ValueError):
     """A file that is no result record; the text names it."""
 
 
+class Context(TypedDict):
+    """What has to be told about a measurement; ``record`` adds the rest.
+
+    Attributes:
+        unit: See ``Result``.
+        protocol: How the value was measured, such as "oxford".
+        dataset: {"name": str, "counts": {str: int}}.
+        settings: Anything that JSON can express; NaN and infinity are errors.
+        seed: None where nothing is random.
+        seconds: Wall time of the measurement, finite, at least 0.
+        notebook: Name of the notebook, with which the key begins.
+        profile: Profile that the notebook ran with.
+    """
+
+    unit: str
+    protocol: str
+    dataset: Mapping
+    settings: Mapping
+    seed: int | None
+    seconds: float
+    notebook: str
+    profile: str
+
+
 @settings
 class Result:
     """One recorded measurement.
 
-    key: "notebook/data set/name", lower case; also the file name
-    value: finite number, or a short text
-    unit: "mAP" and "points" (difference of two mAP) and "share" hold fractions, 0.617 is printed 61.7;
-        any other unit is printed behind the value as it is
-    dataset: {"name": ..., "counts": {"images": 1053, ...}}
-    versions: package -> version, and "python"
-    commit: git commit of the library, "+dirty" when the tree had changes, "unknown" outside git
-    seconds: wall time of the measurement
-    machine: processor and number of usable cores, and the GPU where one was computed on
-    date: UTC, YYYY-MM-DD
+    Attributes:
+        key: "notebook/data set/name", lower case; also the name of the file.
+        value: A finite number, or a short text.
+        unit: "mAP", "points" (a difference of two mAP) and "share" contain fractions: 0.617 is printed as 61.7. Any
+            other unit is printed behind the value as it is.
+        protocol: How the value was measured.
+        dataset: {"name": ..., "counts": {"images": 1053, ...}}.
+        settings: All settings of the measurement.
+        seed: None where nothing is random.
+        versions: Package → version, and "python".
+        commit: Git commit of the library, "+dirty" when the tree had changes, "unknown" outside of git.
+        seconds: Wall time of the measurement.
+        machine: Processor, number of usable cores, and the GPU if the measurement used one.
+        date: UTC, YYYY-MM-DD.
+        notebook: Name of the notebook.
+        profile: Profile that the notebook ran with.
     """
 
     key: str
@@ -65,30 +95,28 @@ class Result:
     profile: str
 
 
-def record(
-    folder: str | Path,
-    key: str,
-    value: float | int | str,
-    *,
-    unit: str,
-    protocol: str,
-    dataset: Mapping,
-    settings: Mapping,
-    seed: int | None,
-    seconds: float,
-    notebook: str,
-    profile: str,
-) -> Result:
-    """Write a measurement to folder/key.json and return it.
+def record(folder: str | Path, key: str, value: float | int | str, **context: Unpack[Context]) -> Result:
+    """Write a measurement to folder/key.json, complete or not at all.
 
-    key: "01_rmac/oxford5k_subset/baseline"; begins with the notebook's name, so that a notebook owns a folder
-    value: finite number (NumPy scalars too) or text of at most 80 characters
-    dataset: {"name": str, "counts": {str: int}}
-    settings: anything that JSON can hold; NaN and infinity are refused
-    seconds: wall time, finite, not negative
-    The file appears whole or not at all; an older record of the same key is replaced.
-    raises InputError, naming the key, when one of these does not hold; OutputError
+    An older record of the same key is replaced.
+
+    Args:
+        folder: The folder of all records.
+        key: Such as "01_rmac/oxford5k_subset/baseline". It begins with the notebook's name, so that each notebook
+            writes to a folder of its own.
+        value: A finite number (NumPy scalars too), or a text of at most 80 characters.
+        **context: See ``Context``; all of it is needed.
+
+    Returns:
+        The record, with versions, commit, machine and date.
+
+    Raises:
+        InputError: One of the arguments can't be recorded; the text names the key.
+        OutputError: The file can't be written.
     """
+    if context.keys() != Context.__annotations__.keys():
+        raise InputError(f"result {key}: expected {', '.join(Context.__annotations__)}, got {', '.join(context)}")
+    notebook, dataset, seconds = context["notebook"], context["dataset"], context["seconds"]
     if not KEY.fullmatch(key):
         raise InputError(f"result key {key!r}: expected parts of [a-z0-9_.-] joined by '/', at least two")
     if not key.startswith(notebook + "/"):
@@ -100,24 +128,32 @@ def record(
     if set(dataset) != {"name", "counts"}:
         raise InputError(f"result {key}: dataset needs 'name' and 'counts', got {sorted(dataset)}")
     content = {
-        "key": key, "value": value, "unit": unit, "protocol": protocol, "dataset": dict(dataset),
-        "settings": dict(settings), "seed": seed, "versions": _versions(), "commit": _commit(),
-        "seconds": round(float(seconds), 3), "machine": _machine(),
-        "date": datetime.now(UTC).date().isoformat(), "notebook": notebook, "profile": profile,
+        "key": key, "value": value, "unit": context["unit"], "protocol": context["protocol"], "dataset": dict(dataset),
+        "settings": dict(context["settings"]), "seed": context["seed"], "versions": _versions(), "commit": _commit(),
+        "seconds": round(float(seconds), 3), "machine": _machine(), "date": datetime.now(UTC).date().isoformat(),
+        "notebook": notebook, "profile": context["profile"],
     }  # fmt: skip
     try:
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     except (TypeError, ValueError) as error:
         raise InputError(f"result {key}: not strict JSON: {error}") from error
-    made = from_mapping(Result, json.loads(text), f"result {key}")  # as a reader will see it: tuples are lists by now
+    result = from_mapping(Result, json.loads(text), f"result {key}")  # as it is read back: tuples are lists
     write_text(Path(folder) / f"{key}.json", text)
-    return made
+    return result
 
 
 def load_result(path: str | Path) -> Result:
     """Read one record.
 
-    raises FileNotFoundError; ResultError naming the file and what is wrong with it
+    Args:
+        path: Its file.
+
+    Returns:
+        The record.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ResultError: The file is no record; the text names it and says what is wrong.
     """
     path = Path(path)
     if not path.exists():
@@ -139,23 +175,30 @@ def load_result(path: str | Path) -> Result:
 def load_results(folder: str | Path) -> dict[str, Result]:
     """Read every record below a folder.
 
-    returns: key -> Result, sorted by key; empty when the folder does not exist
-    raises ResultError naming the file that is no record, or that lies where its key does not say
+    Args:
+        folder: The folder of all records.
+
+    Returns:
+        Key → record, sorted by key; empty when the folder does not exist.
+
+    Raises:
+        ResultError: A file is no record, or lies elsewhere than its key says; the text names it.
     """
     folder = Path(folder)
     results = {}
     for path in sorted(folder.rglob("*.json")):
-        if path.name.startswith("."):  # left by a writer that was killed
+        if path.name.startswith("."):  # a temporary file of a process that was killed
             continue
         result = load_result(path)
         place = path.relative_to(folder).with_suffix("").as_posix()
         if result.key != place:
-            raise ResultError(f"{path}: holds the key {result.key!r}, expected {place!r}")
+            raise ResultError(f"{path}: contains the key {result.key!r}, expected {place!r}")
         results[result.key] = result
     return results
 
 
-def _check_value(key, value):
+def _check_value(key: str, value: Any) -> None:
+    """Raises InputError unless a value is a finite number or a short text."""
     if isinstance(value, str):
         if not 0 < len(value) <= LONGEST_TEXT:
             raise InputError(f"result {key}: a text has 1 to {LONGEST_TEXT} characters, got {len(value)}")
@@ -166,7 +209,7 @@ def _check_value(key, value):
 
 
 def _versions() -> dict[str, str]:
-    # From the installed packages' metadata: importing torch for its version would take seconds.
+    # From the metadata of the installed packages: importing torch for its version would take seconds.
     versions = {"python": platform.python_version()}
     for name in VERSIONED:
         try:
@@ -177,15 +220,16 @@ def _versions() -> dict[str, str]:
 
 
 def _commit(root: Path | None = None) -> str:
+    """Commit of the repository whose top folder is ``root``, of the library by default."""
     root = root or Path(__file__).resolve().parents[1]
 
-    def git(*arguments):
+    def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
-        # An installed copy may lie inside somebody else's repository, whose commit would be a lie.
+        # An installed copy may lie inside another repository, whose commit says nothing of the library.
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
             return "unknown"
         return git("rev-parse", "--short=12", "HEAD") + ("+dirty" if git("status", "--porcelain") else "")
@@ -194,7 +238,7 @@ def _commit(root: Path | None = None) -> str:
 
 
 def _machine() -> str:
-    # The kind of machine only; a host name says nothing to a reader.
+    """The kind of machine, without the host's name, which tells a reader nothing."""
     model = platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -204,6 +248,6 @@ def _machine() -> str:
     except OSError:
         model = platform.processor() or model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch = sys.modules.get("torch")  # importing it would take seconds
+    torch = sys.modules.get("torch")  # a measurement without torch used no GPU, and importing torch takes seconds
     gpu = f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_initialized() else ""
     return f"{model}, {cores} cores{gpu}"

@@ -1,5 +1,7 @@
-"""A picture of a query and its nearest neighbours, drawn by Pillow: `rmac search` makes one each time, and matplotlib
-(rmaclib.plots) alone takes a second of processor time."""
+"""A picture of a query and its nearest neighbours, as `rmac search` writes it.
+
+It is drawn by Pillow: importing matplotlib, which rmaclib.plots uses, would take a second for each search.
+"""
 
 import importlib.util
 import os
@@ -15,15 +17,23 @@ from rmaclib.images import ImageError, read_image, resize_longer
 
 FORMATS = {".jpeg": "JPEG", ".jpg": "JPEG", ".pdf": "PDF", ".png": "PNG", ".webp": "WEBP"}
 QUERY, NEIGHBOUR, BOX, EMPTY = "#0072b2", "#666666", "yellow", "#ebebeb"
-_SIDE, _FRAME, _GAP, _TEXT = 200, 4, 8, 11  # pixels: longer side of a picture, its frame, between two, text
+_SIDE, _FRAME, _GAP, _TEXT = 200, 4, 8, 11  # pixels: longer side of an image, its frame, the gap, the text
 
 
-def neighbours_sheet(query: str | os.PathLike, box: Box | None, neighbours: Sequence[tuple[str, str]],
-                     columns: int = 5) -> Image.Image:
-    """The query in a blue frame, its neighbours behind it, `columns` of them in a line.
+def neighbours_sheet(query: str | os.PathLike, box: Box | None,
+                     neighbours: Sequence[tuple[str, str | os.PathLike]], columns: int = 5) -> Image.Image:
+    """Draw a query in a blue frame and its neighbours behind it.
 
-    query: image file; box: the part of it that was looked for, in its pixels, drawn yellow
-    neighbours: (caption, image file), nearest first; one that can't be read is a grey field that says so
+    An image that can't be read is drawn as a grey field that says so.
+
+    Args:
+        query: The file of the query image.
+        box: The query box in its pixels, drawn yellow; None for the whole image.
+        neighbours: (caption, image file), nearest first.
+        columns: Neighbours per line.
+
+    Returns:
+        The picture.
     """
     across = 1 + min(columns, max(1, len(neighbours)))
     down = max(1, -(-len(neighbours) // columns))
@@ -31,15 +41,15 @@ def neighbours_sheet(query: str | os.PathLike, box: Box | None, neighbours: Sequ
     sheet = Image.new("RGB", (across * width + _GAP, down * height + _GAP), "white")
     font = _font()
     for line in range(down):
-        tiles = [(Path(query).name, query), *neighbours[line * columns:(line + 1) * columns]]
-        for place, (caption, path) in enumerate(tiles):
-            corner = _GAP + place * width, _GAP + line * height
-            colour, tile = (QUERY, _tile(path, box, font)) if place == 0 else (NEIGHBOUR, _tile(path, None, font))
-            _put(sheet, tile, caption, corner, colour, font)
+        top = _GAP + line * height
+        _put(sheet, _tile(query, box, font), Path(query).name, (_GAP, top), QUERY, font)
+        for place, (caption, path) in enumerate(neighbours[line * columns:(line + 1) * columns], start=1):
+            _put(sheet, _tile(path, None, font), caption, (_GAP + place * width, top), NEIGHBOUR, font)
     return sheet
 
 
 def _tile(path: str | os.PathLike, box: Box | None, font: ImageFont.FreeTypeFont) -> Image.Image:
+    """An image at the size of the sheet, with its box, or a grey field."""
     try:
         picture = read_image(path)
     except ImageError:
@@ -55,6 +65,7 @@ def _tile(path: str | os.PathLike, box: Box | None, font: ImageFont.FreeTypeFont
 
 def _put(sheet: Image.Image, tile: Image.Image, caption: str, corner: tuple[int, int], colour: str,
          font: ImageFont.FreeTypeFont) -> None:
+    """Draw a caption at a corner, and the framed image under it."""
     left, top = corner
     draw = ImageDraw.Draw(sheet)
     draw.text(corner, _shortened(caption, font), colour, font)
@@ -64,7 +75,7 @@ def _put(sheet: Image.Image, tile: Image.Image, caption: str, corner: tuple[int,
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """As much of a caption as stands over its picture, on one line."""
+    """As much of a caption as fits over its image, on one line."""
     text = text if text.isprintable() else repr(text)[1:-1]
     while font.getlength(text) > _SIDE:
         text = f"{text[:-2].rstrip('…')}…"
@@ -72,15 +83,22 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont) -> str:
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    """matplotlib's, which knows more letters than Pillow's own; found without importing it."""
-    (package,) = importlib.util.find_spec("matplotlib").submodule_search_locations
-    return ImageFont.truetype(Path(package, "mpl-data/fonts/ttf/DejaVuSans.ttf"), _TEXT)
+    """The font of matplotlib, which has more letters than Pillow's own; matplotlib isn't imported for it."""
+    package = importlib.util.find_spec("matplotlib")
+    assert package is not None and package.origin is not None, "rmaclib depends on matplotlib"
+    return ImageFont.truetype(Path(package.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", _TEXT)
 
 
 def save_sheet(sheet: Image.Image, path: str | os.PathLike) -> None:
-    """Write the picture whole, in the format that the file's name ends with; an older file stays until then.
+    """Write the picture to a file, complete or not at all.
 
-    raises InputError: another format; OutputError: it can't be written
+    Args:
+        sheet: The picture.
+        path: The file; its ending chooses the format, see ``FORMATS``.
+
+    Raises:
+        InputError: Another ending.
+        OutputError: The file can't be written.
     """
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:

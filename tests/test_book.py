@@ -1,5 +1,8 @@
-"""The Sphinx extension of the book: results in prose, the scorecard, docstrings."""
+"""The Sphinx extensions of the book: results in prose, the scorecard, the reference page."""
 
+import os
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,8 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import local_book  # noqa: E402
 import result_role  # noqa: E402
 
+import rmaclib  # noqa: E402
+from rmaclib.presets import PRESETS  # noqa: E402
 from rmaclib.results import record  # noqa: E402
 
 KEY = "photos/01_rmac/oxford5k_subset/baseline"
@@ -25,9 +30,9 @@ def put_record(folder, value=0.6171, unit="mAP"):
     )  # fmt: skip
 
 
-def build(folder, page, **files):
+def build(folder, page, more=(), **files):
     """Build one page, warnings as errors; returns (exit status, HTML or "", messages)."""
-    extensions = ["myst_parser", "result_role"]
+    extensions = ["myst_parser", "result_role", *more]
     (folder / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\nextensions = {extensions}\n"
     )
@@ -49,8 +54,8 @@ def test_results_and_scorecard_reach_the_page(tmp_path):
     assert (status, messages) == (0, "")
     assert html.count(">61.7</abbr>") == 2
     assert ">0.617</abbr>" in html
-    for told in ("1053 images", "protocol: oxford", "size 512; seed 0", "notebook 01_rmac", result.commit):
-        assert told in html
+    for part in ("1053 images", "protocol: oxford", "size 512; seed 0", "notebook 01_rmac", result.commit):
+        assert part in html
     assert "9 (s)" in html
     assert "on oxford5k_subset" in html
 
@@ -102,7 +107,7 @@ GOOD = {"part": "A", "item": "x", "section": "1", "status": "not attempted", "wh
         ({"claim": "x"}, "expected part, item"),
     ],
 )
-def test_the_scorecard_is_held_to_its_rules(tmp_path, change, message):
+def test_the_scorecard_checks_its_rules(tmp_path, change, message):
     import yaml
 
     path = tmp_path / "card.yml"
@@ -117,10 +122,78 @@ def test_the_front_pages_scorecard_keeps_them():
     assert len(result_role.read_scorecard(ROOT / "book" / "scorecard.yml")) > 30
 
 
-def test_docstrings_are_shown_as_plain_text():
-    lines = ["Title of x_ (a*b).", "", "size: in `pixels`,", "always", "returns: N", "", "    code * 2", ""]
-    local_book.plain_docstring(None, None, None, None, None, lines)
-    assert lines[0] == r"| Title of x\_ (a\*b)."
-    assert lines[2] == r"| size\: in \ ``pixels``\ , always"
-    assert lines[3] == r"| returns\: N"
-    assert "        code * 2" in lines
+def test_every_module_is_on_the_reference_page():
+    blocks = re.findall(r"^```{modules}\n(.*?)^```", (ROOT / "book" / "api.md").read_text(), re.M | re.S)
+    listed = [local_book.expand_modules(block.splitlines()) for block in blocks]
+    known = {"rmaclib", *(info.name for info in pkgutil.walk_packages(rmaclib.__path__, "rmaclib."))}
+    assert set().union(*listed) == known - {"rmaclib.__main__"}
+    assert sum(map(len, listed)) == len(set().union(*listed))  # none twice
+
+
+MODULE = '''
+"""A module."""
+
+from typing import NamedTuple
+
+class Square(NamedTuple):
+    """A square.
+
+    Attributes:
+        side: Cells.
+    """
+
+    side: int
+
+
+class GridError(ValueError):
+    """A grid that is impossible."""
+
+
+def grid(side: int) -> Square:
+    """Place a square.
+
+    Args:
+        side: Cells: at least 1.
+
+    Returns:
+        (R, 4): one row for each region.
+
+    Raises:
+        GridError: The side is 0.
+    """
+'''
+
+
+def test_docstrings_become_entries_that_link_to_each_other(tmp_path, monkeypatch):
+    (tmp_path / "rmaclib_sample.py").write_text(MODULE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    page = "```{modules}\nrmaclib_sample\n```\n"
+    status, html, messages = build(tmp_path, page, ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "local_book"])
+    assert (status, messages) == (0, "")
+    text = re.sub(r"<[^>]+>", "", html)
+    assert "(R, 4): one row for each region." in text
+    assert "Cells: at least 1." in text
+    assert "Alias for field number" not in text
+    # From the signature, and from "Raises:".
+    assert html.count('href="#rmaclib_sample.Square"') > 1
+    assert re.search(r'<a class="reference internal" href="#rmaclib_sample.GridError"[^>]*><strong>GridError', html)
+
+
+def test_an_unknown_module_fails_the_build(tmp_path):
+    status, _, messages = build(tmp_path, "```{modules}\nrmaclib.absent\n```\n", ["sphinx.ext.autodoc", "local_book"])
+    assert status != 0
+    assert "No module named 'rmaclib.absent'" in messages
+
+
+def test_the_table_of_presets_prints_no_unverified_value_as_the_papers(tmp_path):
+    status, html, messages = build(tmp_path, "```{presets}\n```\n", ["local_book"])
+    assert (status, messages) == (0, "")
+    rows = [[re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td>(.*?)</td>", row, re.S)]
+            for row in re.findall(r"<tr.*?</tr>", html, re.S)]
+    entries = {(entry.section, entry.name): entry for entry in PRESETS["paper"].table()}
+    table = {tuple(row[:2]): row[2:] for row in rows if row}
+    assert set(entries) <= set(table)
+    for key, entry in entries.items():
+        value, mark, source = table[key][:3]
+        assert (value, mark) == (str(entry.value), entry.mark)
+        assert (source == "no value") == (entry.mark == "R")

@@ -33,11 +33,11 @@ def page(folder, body):
         '<script>load("https://example.org/a.js?v=2")</script>',
     ],
 )
-def test_what_loads_from_elsewhere_is_found(tmp_path, body):
-    found = page(tmp_path, body)
-    assert len(found) == 1
-    assert found[0].startswith("page.html: ")
-    assert "example.org" in found[0]
+def test_references_to_other_servers_are_listed(tmp_path, body):
+    lines = page(tmp_path, body)
+    assert len(lines) == 1
+    assert lines[0].startswith("page.html: ")
+    assert "example.org" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -52,18 +52,18 @@ def test_what_loads_from_elsewhere_is_found(tmp_path, body):
         '<script>const LINK = "https://example.org/page.html" // https://example.org/a.js</script>',
     ],
 )
-def test_what_loads_nothing_is_let_pass(tmp_path, body):
+def test_references_that_load_nothing_pass(tmp_path, body):
     assert page(tmp_path, body) == []
 
 
-def test_style_sheets_are_looked_through(tmp_path):
+def test_style_sheets_are_searched(tmp_path):
     (tmp_path / "_static").mkdir()
     style = "@font-face { src: url(https://example.org/a.woff2) } p { background: url(b.png) }"
     (tmp_path / "_static" / "a.css").write_text(style)
     assert page(tmp_path, "") == ["_static/a.css: https://example.org/a.woff2"]
 
 
-def test_nothing_looked_at_is_not_a_pass(tmp_path):
+def test_a_folder_without_pages_does_not_pass(tmp_path):
     with pytest.raises(ValueError, match="no HTML page"):
         external_references(tmp_path)
 

@@ -23,34 +23,41 @@ def test_ranking_sheet_frames_by_verdict(tmp_path):
     Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
     (tmp_path / "bad.png").write_text("no picture")
     rows = [{"query": ("query", tmp_path / "a.png", (5, 5, 30, 30)),
-             "neighbours": [("one", tmp_path / "a.png", "right"), ("two", tmp_path / "bad.png", "junk")]}]
+             "neighbours": [("first", tmp_path / "a.png", "relevant"), ("second", tmp_path / "bad.png", "junk")]}]
     picture = drawn(plots.ranking_sheet(rows))
-    assert has(picture, plots.QUERY) and has(picture, plots.RIGHT) and has(picture, plots.JUNK)
-    assert not has(picture, plots.WRONG)
+    assert has(picture, plots.QUERY) and has(picture, plots.RELEVANT) and has(picture, plots.JUNK)
+    assert not has(picture, plots.IRRELEVANT)
     assert plots.ranking_sheet([]) is not None
     with pytest.raises(KeyError):
-        plots.ranking_sheet([{**rows[0], "neighbours": [("one", tmp_path / "a.png", "maybe")]}])
+        plots.ranking_sheet([{**rows[0], "neighbours": [("first", tmp_path / "a.png", "maybe")]}])
 
 
 def test_a_sheet_without_pictures_shows_none(tmp_path):
     Image.new("RGB", (60, 40), "magenta").save(tmp_path / "a.png")
-    rows = [{"query": ("query", tmp_path / "a.png", None), "neighbours": [("one", tmp_path / "a.png", "wrong")]}]
+    rows = [{"query": ("query", tmp_path / "a.png", None), "neighbours": [("first", tmp_path / "a.png", "irrelevant")]}]
     assert has(drawn(plots.ranking_sheet(rows)), "magenta")
     hidden = drawn(plots.ranking_sheet(rows, show_pictures=False))
-    assert not has(hidden, "magenta") and has(hidden, plots.WRONG)
+    assert not has(hidden, "magenta") and has(hidden, plots.IRRELEVANT)
+
+
+def test_contact_sheet_leaves_places_without_a_file_empty(tmp_path):
+    Image.new("RGB", (60, 40), "magenta").save(tmp_path / "a.png")
+    figure = plots.contact_sheet([("first", tmp_path / "a.png"), ("second", None)], columns=3)
+    assert [axes.get_title() for axes in figure.axes] == ["first", "second", ""]
+    assert [len(axes.images) for axes in figure.axes] == [1, 0, 0] and has(drawn(figure), "magenta")
 
 
 def test_boxes_are_drawn_on_pictures(tmp_path):
     Image.new("RGB", (60, 40), "black").save(tmp_path / "a.png")
-    pictures = [("one", tmp_path / "a.png", np.array([[5, 5, 30, 30], [0, 0, 60, 40]]), [1.0, 0.0]),
-                ("two", Image.new("RGB", (40, 60), "magenta"), np.zeros((0, 4)), [])]
-    figure = plots.boxes_sheet(pictures, columns=3, truths=[(1, 2, 11, 22), None])
+    pictures = [("first", tmp_path / "a.png", np.array([[5, 5, 30, 30], [0, 0, 60, 40]]), [1.0, 0.0]),
+                ("second", Image.new("RGB", (40, 60), "magenta"), np.zeros((0, 4)), [])]
+    figure = plots.boxes_sheet(pictures, columns=3, ground_truth=[(1, 2, 11, 22), None])
     first, second, empty = figure.axes
-    assert [axes.get_title() for axes in (first, second, empty)] == ["one", "two", ""]
-    found = sorted(patch.get_bbox().bounds for patch in first.patches)
-    assert found == [(0, 0, 60, 40), (1, 2, 10, 20), (5, 5, 25, 25)]
-    solid = {patch.get_bbox().bounds: patch.get_alpha() for patch in first.patches}
-    assert solid[5, 5, 25, 25] > solid[0, 0, 60, 40]
+    assert [axes.get_title() for axes in (first, second, empty)] == ["first", "second", ""]
+    corners = sorted(patch.get_bbox().bounds for patch in first.patches)
+    assert corners == [(0, 0, 60, 40), (1, 2, 10, 20), (5, 5, 25, 25)]
+    opacity = {patch.get_bbox().bounds: patch.get_alpha() for patch in first.patches}
+    assert opacity[5, 5, 25, 25] > opacity[0, 0, 60, 40]
     assert not second.patches and has(drawn(figure), "magenta")
 
 
@@ -85,21 +92,21 @@ def lines_of(figure):
 
 def test_training_curves_of_ranking():
     figure = plots.training_curves(RANKED, "R-Clean")
-    found = lines_of(figure)
-    assert found["of triplets, %"] == {"active when drawn": ([1, 2], [100, 80]),
+    lines = lines_of(figure)
+    assert lines["of triplets, %"] == {"active when drawn": ([1, 2], [100, 80]),
                                        "active at the update": ([1, 2], [90, 50])}
-    assert found["mean squared distance"] == {
+    assert lines["mean squared distance"] == {
         "to positives": ([1, 2], [1.2, 0.8]), "to negatives": ([1, 2], [1.0, 1.1]),
         "any two of the pool": ([1, 2], [1.5, 1.0])}
-    assert [line for line in found["validation, %"].values()] == [([0, 2], [30, 40])]
-    assert has(drawn(figure), plots.WRONG)
+    assert [line for line in lines["validation, %"].values()] == [([0, 2], [30, 40])]
+    assert has(drawn(figure), plots.IRRELEVANT)
 
 
 def test_training_curves_of_classification_and_of_a_run_that_has_just_begun():
-    named = [{"update": 1, "loss": 2.0, "accuracy": 0.5, "validation": None}]
-    figure = plots.training_curves(named)
-    assert lines_of(figure)["of images, %"] == {"named right": ([1], [50])}
-    assert [axes.axison for axes in figure.axes] == [True, True, True, False]  # naming has no distances
+    classification = [{"update": 1, "loss": 2.0, "accuracy": 0.5, "validation": None}]
+    figure = plots.training_curves(classification)
+    assert lines_of(figure)["of images, %"] == {"classified correctly": ([1], [50])}
+    assert [axes.axison for axes in figure.axes] == [True, True, True, False]  # classification has no distances
     for begun in (RANKED[:1], []):
         drawn(plots.training_curves(begun))
 

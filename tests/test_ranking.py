@@ -65,7 +65,7 @@ def test_vectors_that_are_not_finite_are_named(vectors, value):
 
 @pytest.mark.parametrize("queries, database", [
     ((3,), (5, 3)), ((2, 3), (5, 4)), ((2, 3), (0, 3)), ((2, 3), (3,))])
-def test_other_shapes_are_refused(queries, database):
+def test_other_shapes_are_errors(queries, database):
     with pytest.raises(ValueError, match=r"expected vectors of shapes \(Q, D\) and \(N, D\) with N > 0"):
         rank(np.zeros(queries), np.zeros(database))
 
@@ -93,15 +93,15 @@ def test_the_others_of_each_row(vectors, top):
 
 
 def test_copies_have_each_other_and_never_themselves():
-    found = rank_others(np.ones((4, 3)), 2)
-    assert found.shape == (4, 2) and all(row not in found[row] for row in range(4))
+    others = rank_others(np.ones((4, 3)), 2)
+    assert others.shape == (4, 2) and all(row not in others[row] for row in range(4))
     assert rank_others(np.ones((1, 3)), 2).shape == (1, 0)
 
 
-def test_unit_rows():
-    found = normalise_rows(np.array([[3e38, 4e38], [3e-40, 4e-40], [0, 0]]))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, [[0.6, 0.8], [0.6, 0.8], [0, 0]], rtol=1e-6)
+def test_rows_are_normalised():
+    rows = normalise_rows(np.array([[3e38, 4e38], [3e-40, 4e-40], [0, 0]]))
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, [[0.6, 0.8], [0.6, 0.8], [0, 0]], rtol=1e-6)
     with pytest.raises(ValueError, match=r"expected \(N, D\), got shape \(3,\)"):
         normalise_rows(np.ones(3))
     with pytest.raises(ValueError, match="found NaN or infinity in row 1"):

@@ -1,4 +1,4 @@
-"""The README is typed by hand: its results are held to the records, its commands to the command line."""
+"""The README is written by hand: its results are compared with the records, its commands with the command line."""
 
 import re
 import shlex

@@ -22,7 +22,7 @@ def rational_reference(height, width, levels):
             distance = abs(overlap - Fraction(2, 5))
             if best is None or distance < best:
                 best, extra = distance, count - 1
-    found = []
+    squares = []
     for level in range(1, levels + 1):
         side = math.floor(Fraction(2 * short, level + 1))
         if side == 0:
@@ -33,8 +33,8 @@ def rational_reference(height, width, levels):
             y = math.floor(Fraction(height - side, rows - 1) * row) if rows > 1 else 0
             for column in range(columns):
                 x = math.floor(Fraction(width - side, columns - 1) * column) if columns > 1 else 0
-                found.append((x, y, side))
-    return found
+                squares.append((x, y, side))
+    return squares
 
 
 def floating_reference(height, width, levels, kind):
@@ -47,7 +47,7 @@ def floating_reference(height, width, levels, kind):
         shifts = [(long - short) / n for n in counts] if kind is float else (long - short) / counts
         misses = [abs((short**2 - short * s) / short**2 - 0.4) for s in shifts]
         extra = misses.index(min(misses)) + 1
-    found = []
+    squares = []
     for level in range(1, levels + 1):
         side = math.floor(2 * short / (level + 1))
         if side == 0:
@@ -59,8 +59,8 @@ def floating_reference(height, width, levels, kind):
         down = (height - side) / (rows - 1) if rows > 1 else 0
         xs = [math.floor(half + number(float(k)) * across) - half for k in range(columns)]
         ys = [math.floor(half + number(float(k)) * down) - half for k in range(rows)]
-        found += [(x, y, side) for y in ys for x in xs]
-    return found
+        squares += [(x, y, side) for y in ys for x in xs]
+    return squares
 
 
 def test_exact_equals_rational_reference_on_all_maps_to_64():

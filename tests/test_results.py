@@ -31,7 +31,7 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path):
         written.value = 1.0
 
 
-def test_it_fills_in_where_and_when(tmp_path):
+def test_versions_machine_and_date_are_added(tmp_path):
     result = record(tmp_path, KEY, 0.617, **GIVEN)
     assert set(result.versions) == {"python", "torch", "torchvision", "timm", "numpy", "faiss-cpu", "rmaclib"}
     assert result.versions["numpy"] == np.__version__
@@ -39,7 +39,7 @@ def test_it_fills_in_where_and_when(tmp_path):
     assert len(result.date) == 10
 
 
-def test_names_the_gpu_that_was_computed_on(tmp_path, monkeypatch):
+def test_the_gpu_of_a_measurement_is_named(tmp_path, monkeypatch):
     assert results._machine().endswith(" cores")
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Abacus 9")
@@ -54,7 +54,7 @@ def test_a_second_record_replaces_the_first_and_leaves_no_other_file(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.float32(0.5), np.int64(3), 7, "grid", -0.25])
-def test_values_that_are_taken(tmp_path, value):
+def test_values_that_can_be_recorded(tmp_path, value):
     result = record(tmp_path, KEY, value, **GIVEN)
     assert result.value == value
     assert type(result.value) in (int, float, str)
@@ -71,6 +71,12 @@ def test_values_that_are_refused(tmp_path, value):
 def test_keys_that_are_refused(tmp_path, key):
     with pytest.raises(ValueError, match="result key"):
         record(tmp_path, key, 1.0, **GIVEN)
+
+
+@pytest.mark.parametrize("context", [{**GIVEN, "note": "x"}, {"unit": "mAP"}])
+def test_context_is_complete(tmp_path, context):
+    with pytest.raises(ValueError, match=f"result {KEY}: expected unit, protocol, .*, got unit"):
+        record(tmp_path, KEY, 1.0, **context)
 
 
 def test_a_key_belongs_to_its_notebook(tmp_path):
@@ -114,7 +120,7 @@ def test_a_wrong_field_is_named(tmp_path, field, value):
 def test_a_record_in_the_wrong_place_is_named(tmp_path):
     record(tmp_path, KEY, 0.5, **GIVEN)
     (tmp_path / f"{KEY}.json").rename(tmp_path / "moved.json")
-    with pytest.raises(ValueError, match="moved.json: holds the key"):
+    with pytest.raises(ValueError, match="moved.json: contains the key"):
         load_results(tmp_path)
 
 
@@ -126,7 +132,7 @@ def test_an_infinite_value_in_a_file_is_refused(tmp_path):
         load_result(path)
 
 
-def test_what_a_killed_writer_left_is_passed_over(tmp_path):
+def test_a_temporary_file_of_a_killed_process_is_ignored(tmp_path):
     record(tmp_path, KEY, 0.5, **GIVEN)
     (tmp_path / "01_rmac" / ".half.123.json").write_text('{"key"')
     assert list(load_results(tmp_path)) == [KEY]

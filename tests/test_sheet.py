@@ -21,13 +21,13 @@ def test_a_line_for_each_five(photo, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
     neighbours = [(f"0.{number}  a\n☺.png", photo) for number in range(6)]
     picture = sheet.neighbours_sheet(photo, (60, 40, 300, 200), neighbours)
-    one = sheet.neighbours_sheet(photo, None, neighbours[:5])
-    assert picture.width == one.width and picture.height > 1.8 * one.height
+    five = sheet.neighbours_sheet(photo, None, neighbours[:5])
+    assert picture.width == five.width and picture.height > 1.8 * five.height
     assert has(picture, "magenta") and has(picture, sheet.QUERY) and has(picture, sheet.NEIGHBOUR)
-    assert has(picture, sheet.BOX) and not has(one, sheet.BOX)
+    assert has(picture, sheet.BOX) and not has(five, sheet.BOX)
     short = sheet.neighbours_sheet(tmp_path / "bad.png", None, [("", tmp_path / "bad.png")])
-    assert has(short, sheet.EMPTY) and not has(short, "magenta") and short.width < one.width / 2
-    assert sheet.neighbours_sheet(photo, None, []).height == one.height
+    assert has(short, sheet.EMPTY) and not has(short, "magenta") and short.width < five.width / 2
+    assert sheet.neighbours_sheet(photo, None, []).height == five.height
 
 
 def test_the_box_is_where_it_was(photo):
@@ -52,7 +52,7 @@ def test_every_format(photo, tmp_path, suffix, kind):
         assert Image.open(tmp_path / "new" / f"n{suffix}").format == kind
 
 
-def test_another_format_is_refused(photo, tmp_path):
+def test_another_format_is_an_error(photo, tmp_path):
     with pytest.raises(InputError, match="n.gif"):
         sheet.save_sheet(sheet.neighbours_sheet(photo, None, []), tmp_path / "n.gif")
     with pytest.raises(OutputError, match="n.png"):

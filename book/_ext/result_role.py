@@ -1,11 +1,10 @@
-"""Sphinx extension: recorded numbers in prose, and the scorecard of the front page.
+"""Sphinx extension: recorded results in prose, and the scorecard of the front page.
 
     {result}`photos/01_rmac/oxford5k_subset/baseline`          the value, formatted by its unit: 61.7
     {result}`photos/01_rmac/oxford5k_subset/baseline | .3f`    the raw value in a Python format: 0.617
 
-A number carries a tooltip with what it was measured on. A key without a record is a warning, and the book is
-built with warnings as errors. The records lie beside the pages, in
-_results/PROFILE/, where book/build.py puts them.
+A result has a tooltip with its data, settings and commit. A key without a record is a warning, and the book is
+built with warnings as errors. book/build.py copies the records to _results/PROFILE/, beside the pages.
 
     ```{scorecard} scorecard.yml
     ```
@@ -33,9 +32,17 @@ ROW_KEYS = {"part", "item", "section", "paper", "mark", "source", "ours", "statu
 
 
 def format_value(result: Result, spec: str = "") -> str:
-    """The printed form of a record's value; spec is a Python format for the raw value.
+    """The printed form of a record's value.
 
-    raises ValueError for a format that does not fit the value
+    Args:
+        result: The record.
+        spec: Python format for the raw value; "" formats it by its unit.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: The format does not fit the value.
     """
     if spec:
         return format(result.value, spec)
@@ -47,9 +54,9 @@ def format_value(result: Result, spec: str = "") -> str:
     return f"{number} {result.unit}".strip()
 
 
-def describe(result: Result) -> str:
-    """What a reader needs to judge the number, a line each: the text of the tooltip."""
-    counts = ", ".join(f"{count} {what}" for what, count in result.dataset["counts"].items())
+def tooltip(result: Result) -> str:
+    """Data, protocol, settings and origin of a result, a line each."""
+    counts = ", ".join(f"{count} {name}" for name, count in result.dataset["counts"].items())
     settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
     lines = [
         f"{result.unit} on {result.dataset['name']}" + (f" ({counts})" if counts else ""),
@@ -78,15 +85,22 @@ class ResultRole(SphinxRole):
         except ValueError as error:
             log.warning("result %r: %s", key, error, location=self.get_location())
         else:
-            return [nodes.abbreviation(text, text, explanation=describe(result), classes=["result"])], []
+            return [nodes.abbreviation(text, text, explanation=tooltip(result), classes=["result"])], []
         return [nodes.strong(text="[no result]")], []
 
 
 def read_scorecard(path: Path) -> list[dict]:
-    """Read the rows of the scorecard and hold them to its rules.
+    """Read the rows of the scorecard and check its rules.
 
-    raises ValueError naming the row: an unknown or missing entry; a number of the paper that nobody has
-    checked (mark other than V or S); a claim of ours without a record; a row without a reason
+    Args:
+        path: The YAML file.
+
+    Returns:
+        The rows, each a dictionary.
+
+    Raises:
+        ValueError: An entry is unknown or missing, a value of the paper has a mark other than V or S, a result of ours
+            has no record, or a row has no reason; the message names the row.
     """
     rows = yaml.safe_load(path.read_text(encoding="utf-8"))
     for number, row in enumerate(rows, start=1):
@@ -96,7 +110,7 @@ def read_scorecard(path: Path) -> list[dict]:
         if row["status"] not in STATUSES:
             raise ValueError(f"{name}: status is one of {', '.join(STATUSES)}, not {row['status']!r}")
         if "paper" in row and not (row.get("mark") in ("V", "S") and row.get("source")):
-            raise ValueError(f"{name}: a figure of the paper needs mark V or S and its source")
+            raise ValueError(f"{name}: a value of the paper needs mark V or S and its source")
         if (row["status"] == "not attempted") != ("ours" not in row):
             raise ValueError(f"{name}: 'not attempted' has no results of ours, every other status names them")
         if row["status"] != "reproduced" and not row.get("why"):
@@ -105,7 +119,7 @@ def read_scorecard(path: Path) -> list[dict]:
 
 
 class Scorecard(SphinxDirective):
-    """The table of everything that the paper claims, from a YAML file beside the page."""
+    """The table of the paper's claims, from a YAML file beside the page."""
 
     required_arguments = 1
     HEAD = ("What", "The paper", "Ours", "Status")

@@ -1,8 +1,6 @@
 """rmac train."""
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,7 +25,6 @@ from rmaclib.commands.options import (
 )
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.folders import waiting
-from rmaclib.foundation.messages import LOGGER
 from rmaclib.foundation.settings import from_mapping, read_yaml
 
 if TYPE_CHECKING:
@@ -126,7 +123,7 @@ def train_command(
     from rmaclib.learning.distributed import is_main, processes
 
     timeout = given.get("timeout", LoopSettings.timeout)
-    with processes(timeout), waiting(not no_wait), _telling_progress():
+    with processes(timeout), waiting(not no_wait):
         messages.quiet = not is_main()
         collection = _open_images(images, out, skip_bad)
         held_out = None if validation is None else _open_images(validation, out, skip_bad)
@@ -165,27 +162,6 @@ def _open_network(network: str, dim: int | None, options: dict[str, Any]) -> "RM
     if dim is not None and model.settings.dim is not None and dim != model.settings.dim:
         raise InputError(f"--dim: expected {model.settings.dim}, the dimensions of {network}, got {dim}")
     return model
-
-
-class _Progress(logging.Handler):
-    """Shows what the library tells while it works; its notes are shown by another."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.WARNING:
-            say(record.getMessage())
-
-
-@contextmanager
-def _telling_progress() -> Iterator[None]:
-    """What the library does is told within the block: level INFO of its logger."""
-    handler, level = _Progress(), LOGGER.level
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(level)
-        LOGGER.removeHandler(handler)
 
 
 def _tell_result(trained: "Trained", stage: Stage, out: Path) -> None:

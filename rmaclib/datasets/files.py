@@ -1,4 +1,4 @@
-"""Finding image files and reading lines of text: what all layouts share. No image is opened here."""
+"""What the readers of all layouts share: finding image files, reading lists, checking queries. No image is opened."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rmaclib.datasets.types import NOT_A_LINE, DatasetError, Skipped
+from rmaclib.datasets.types import NOT_A_LINE, DatasetError, Query, Skipped
 from rmaclib.foundation.files import as_line, is_line
 from rmaclib.foundation.folders import is_output
 from rmaclib.foundation.messages import note
@@ -17,25 +17,42 @@ _IMAGE_FOLDERS = ("jpg", "images", "png")
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
-    """Image files under a folder, sub-folders included, in byte order of their relative paths.
+    """List the image files in a folder and its sub-folders.
 
-    Files are known by their extension (EXTENSIONS, in any case). Hidden files and folders are skipped, and folders
-    that this library wrote (folders.is_output); links to folders are followed, a folder met again is not entered
-    again.
-    raises DatasetError: no such folder, one that this library wrote, a folder that can't be read, or no image
+    An image file is told by its extension, upper or lower case (``EXTENSIONS``). Hidden files and folders are skipped,
+    and so are output folders of this library. Links to folders are followed; no folder is entered twice.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Their paths, in byte order of the paths from the folder.
+
+    Raises:
+        DatasetError: No such folder, an output folder of this library, a folder that can't be read, or no image.
     """
     return find_images(folder)[0]
 
 
 def find_images(folder: str | os.PathLike) -> tuple[list[Path], tuple[Skipped, ...]]:
-    """Image files as list_images gives them, and what has an image's name and is none: links to nothing, pipes."""
+    """List image files as ``list_images`` does, and tell what was skipped.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The paths, and what has the extension of an image but is no file: links to missing files, pipes.
+
+    Raises:
+        DatasetError: As ``list_images``.
+    """
     folder = Path(folder)
     if not os.path.isdir(folder):
         raise DatasetError(f"{folder}: expected a folder, found {'a file' if os.path.exists(folder) else 'nothing'}")
     if is_output(folder):
         raise DatasetError(f"{folder}: expected photographs, found the output folder of a run; its pictures are copies")
-    named, entered = [], {folder.resolve()}
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+    candidates, entered = [], {folder.resolve()}
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         enter = []
         for name in sorted(folders):
             target = Path(here, name).resolve()
@@ -43,12 +60,12 @@ def find_images(folder: str | os.PathLike) -> tuple[list[Path], tuple[Skipped, .
                 entered.add(target)
                 enter.append(name)
         folders[:] = enter  # os.walk goes on with what is left in the list
-        named += [Path(here, name) for name in files
-                  if not name.startswith(".") and name.lower().endswith(EXTENSIONS)]
-    named.sort(key=lambda path: os.fsencode(path.relative_to(folder).as_posix()))
-    images = [path for path in named if os.path.isfile(path)]
+        candidates += [Path(here, name) for name in files
+                       if not name.startswith(".") and name.lower().endswith(EXTENSIONS)]
+    candidates.sort(key=lambda path: os.fsencode(path.relative_to(folder).as_posix()))
+    images = [path for path in candidates if os.path.isfile(path)]
     skipped = tuple(Skipped(path.relative_to(folder).as_posix(), _no_file(path))
-                    for path in named if not os.path.isfile(path))
+                    for path in candidates if not os.path.isfile(path))
     if not images:
         only = f" but {skipped[0]}" if skipped else ""
         raise DatasetError(f"{folder}: expected images ({' '.join(EXTENSIONS)}), found none{only}")
@@ -59,20 +76,27 @@ def _no_file(path: Path) -> str:
     return "a link to a file that isn't there" if path.is_symlink() else "no regular file"
 
 
-def _refuse(error: OSError) -> None:
-    # Going on would silently give a smaller data set.
+def _raise(error: OSError) -> None:
+    # Going on would give a smaller data set without a word.
     raise DatasetError(f"{error.filename}: can't read this folder ({error.strerror})") from error
 
 
 def image_folder(root: Path) -> Path:
-    """Where a benchmark keeps its images: jpg/, images/ or png/ under the root, else the root itself."""
+    """Find the images of a benchmark: in jpg/, images/ or png/ under its root, else in the root itself."""
     return next((root / name for name in _IMAGE_FOLDERS if (root / name).is_dir()), root)
 
 
 def images_by_stem(folder: Path) -> dict[str, Path]:
-    """File name without extension → file, sub-folders flattened, sorted by name; warns of names that can't be used.
+    """List image files by name, without extensions and sub-folders; a note tells of names that can't be used.
 
-    raises DatasetError when two files would have the same name
+    Args:
+        folder: The folder.
+
+    Returns:
+        Name → file, sorted by name.
+
+    Raises:
+        DatasetError: As ``list_images``, or two files have the same name.
     """
     by_stem: dict[str, Path] = {}
     paths, skipped = find_images(folder)
@@ -87,25 +111,54 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def note_skipped(folder: Path, skipped: Sequence[Skipped]) -> None:
-    """Tell of files that are left out of a benchmark."""
+    """Note which files are left out of a benchmark."""
     if skipped:
         note(f"{as_line(str(folder))}: {len(skipped)} files left out: {'; '.join(map(str, skipped[:3]))}")
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line without surrounding blanks) of every line that isn't blank.
+def with_image_files(root: Path, queries: Sequence[Query], lost: Sequence[tuple[str, str]]) -> tuple[Query, ...]:
+    """Check that a benchmark has queries, and note which were left out because their images have no file.
 
-    Windows line ends and a byte order mark are tolerated.
-    raises DatasetError when the file is missing, can't be read or isn't UTF-8 text
+    Args:
+        root: Folder of the benchmark.
+        queries: Queries whose images have a file.
+        lost: (query, image) of the others.
+
+    Returns:
+        The queries.
+
+    Raises:
+        DatasetError: There are none.
     """
-    # Not splitlines(): it also splits at characters that may stand in a name or an address.
+    if not queries:
+        raise DatasetError(f"{root}: expected the query images, found none of {len(lost)}"
+                           + (f" (first: {lost[0][1]!r})" if lost else ""))
+    if lost:
+        note(f"{root}: {len(lost)} queries left out, their images are missing: "
+             + ", ".join(f"{name} ({image})" for name, image in lost))
+    return tuple(queries)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Read the lines of a text file that aren't blank. Windows line ends and a byte order mark are accepted.
+
+    Args:
+        path: The file.
+
+    Yields:
+        (line number from 1, line without surrounding blanks).
+
+    Raises:
+        DatasetError: The file is missing, can't be read or isn't UTF-8 text.
+    """
+    # Not splitlines(): it also splits at characters that a name or an address may contain.
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             yield number, line.strip()
 
 
 def _text(path: Path) -> str:
-    """A file's text. raises DatasetError"""
+    """The text of a file."""
     try:
         if path.exists() and not path.is_file():
             raise DatasetError(f"{path}: expected a text file, found {'a folder' if path.is_dir() else 'a device'}")
@@ -122,7 +175,13 @@ def _text(path: Path) -> str:
 
 
 class Row(NamedTuple):
-    """A row of a CSV file: its line, its fields by column, and why it can't be used, "" when it can."""
+    """A row of a CSV file.
+
+    Attributes:
+        line: Its line number, from 1.
+        fields: Column → text.
+        problem: Why it can't be used; "" when it can.
+    """
 
     line: int
     fields: dict[str, str]
@@ -130,9 +189,18 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> list[Row]:
-    """Rows of a CSV file with a header; rows with too many or too few fields have a problem.
+    """Read a CSV file with a header.
 
-    raises DatasetError naming file and line: unreadable, columns that are missing or there twice, broken quotes
+    Args:
+        path: The file.
+        needed: Columns that it must have, each once.
+
+    Returns:
+        The rows; those with too many or too few fields have a ``problem``.
+
+    Raises:
+        DatasetError: The file can't be read, a column is missing or there twice, or quotes aren't closed. The text
+            names file and line.
     """
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     rows = []

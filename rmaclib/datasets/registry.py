@@ -1,7 +1,7 @@
 """Opening a data set by its name or by its folder.
 
-Names are in data/registry.yml: where the data set comes from, its layout, its folder under a data root, and
-the published counts that tell whether it is whole.
+Names are in a file registry.yml of a data root: where the data set comes from, its layout, its folder under a data
+root, and the published counts that tell whether it is complete.
 """
 
 import os
@@ -19,6 +19,7 @@ from rmaclib.datasets.types import DatasetError, LabelledImages, RetrievalDatase
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.settings import one_of, read_yaml
 
+REGISTRY = "registry.yml"
 _REPOSITORY_DATA = Path(__file__).parents[2] / "data"
 _RETRIEVAL_READERS = {"oxford": read_oxford, "revisited": read_revisited, "holidays": read_holidays,
                       "folder": read_query_folder}
@@ -27,13 +28,17 @@ _COLLECTION_READERS = {"folder": read_folder_per_landmark, "images": read_images
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered data set: one entry of data/registry.yml.
+    """A registered data set: one entry of a registry.
 
-    kind: "retrieval" (open_dataset) or "collection" (open_collection)
-    layout: oxford, revisited, holidays, folder; or landmarks, folder, images for a collection
-    folder: under a data root; list: file in that folder (layout landmarks)
-    source: home page; publishable: whether its pictures may be shown in public
-    expected: published counts of the whole data set, see RetrievalDataset.counts and LabelledImages.counts
+    Attributes:
+        kind: "retrieval" (``open_dataset``) or "collection" (``open_collection``).
+        layout: "oxford", "revisited", "holidays" or "folder"; of a collection "landmarks", "folder" or "images".
+        folder: Its folder under a data root.
+        source: Its home page.
+        publishable: Whether its images may be shown in public.
+        list: The list in its folder, for the layout "landmarks".
+        expected: Published counts of the complete data set, see ``RetrievalDataset.counts`` and
+            ``LabelledImages.counts``.
     """
 
     kind: str
@@ -46,13 +51,23 @@ class Entry:
 
 
 def known_datasets() -> dict[str, Entry]:
-    """Name → registered data set; empty where the library is installed without its repository.
+    """Read the registries of all data roots.
 
-    raises DatasetError naming the entry that has an unknown or missing field
+    Returns:
+        Name → registered data set. Of two entries with one name the first root's counts. Empty where no root has a
+        registry, as in a copy of the library without its repository.
+
+    Raises:
+        DatasetError: An entry has an unknown or missing field; the text names it.
     """
-    path = _REPOSITORY_DATA / "registry.yml"
-    if not path.is_file():
-        return {}
+    entries: dict[str, Entry] = {}
+    for root in data_roots():
+        if (root / REGISTRY).is_file():
+            entries = _read_registry(root / REGISTRY) | entries
+    return entries
+
+
+def _read_registry(path: Path) -> dict[str, Entry]:
     try:
         content = read_yaml(path)
     except InputError as error:
@@ -67,28 +82,37 @@ def known_datasets() -> dict[str, Entry]:
 
 
 def data_roots() -> list[Path]:
-    """Folders that data sets are looked for in: those of RMACLIB_DATA, then the repository's data/.
+    """List the folders in which data sets are looked for.
 
-    RMACLIB_DATA holds one or more folders, separated like those of PATH.
+    Returns:
+        The folders in the environment variable RMACLIB_DATA, which are separated as in PATH; then data/ of the
+        repository, where there is one.
     """
     roots = [Path(root) for root in os.environ.get("RMACLIB_DATA", "").split(os.pathsep) if root]
     return roots + [_REPOSITORY_DATA] if _REPOSITORY_DATA.is_dir() else roots
 
 
 def detect_layout(folder: str | os.PathLike) -> str:
-    """The layout of a folder: oxford, revisited, landmarks, holidays, folder (per landmark) or images.
+    """Find out the layout of a folder.
 
-    raises DatasetError: no such folder, no image, or ground truth of two layouts
+    Args:
+        folder: The folder.
+
+    Returns:
+        "oxford", "revisited", "landmarks", "holidays", "folder" (per landmark) or "images".
+
+    Raises:
+        DatasetError: No such folder, no image, or ground truth of several layouts.
     """
     folder = Path(folder)
-    marks = {"oxford": any(query_files(folder / name) for name in GROUND_TRUTH_FOLDERS),
-             "revisited": ground_truth_files(folder), "landmarks": _landmarks_lists(folder)}
-    found = [layout for layout, mark in marks.items() if mark]
-    if len(found) > 1:
-        raise DatasetError(f"{folder}: expected ground truth of one layout, found {' and '.join(found)}; "
+    ground_truth = {"oxford": any(query_files(folder / name) for name in GROUND_TRUTH_FOLDERS),
+                    "revisited": bool(ground_truth_files(folder)), "landmarks": bool(_landmarks_lists(folder))}
+    layouts = [layout for layout, present in ground_truth.items() if present]
+    if len(layouts) > 1:
+        raise DatasetError(f"{folder}: expected ground truth of one layout, found {' and '.join(layouts)}; "
                            "name the layout")
-    if found:
-        return found[0]
+    if layouts:
+        return layouts[0]
     images = list_images(folder)
     stems = [path.stem for path in images]
     if all(map(is_holidays_name, stems)) and any(stem.endswith("00") for stem in stems):
@@ -97,11 +121,19 @@ def detect_layout(folder: str | os.PathLike) -> str:
 
 
 def open_dataset(name_or_folder: str | os.PathLike, layout: str | None = None) -> RetrievalDataset:
-    """Open a data set with queries: a registered name, or a folder in a known layout.
+    """Open a data set with queries (Section 5.1).
 
-    layout: oxford, revisited, holidays or folder; None finds it out. A registered name brings its own.
-    raises DatasetError: an unknown name (lists the known ones and the roots), a name of a collection, a
-    folder without queries, and what the layout's reader raises; InputError: an unknown layout
+    Args:
+        name_or_folder: A registered name, or a folder in a known layout.
+        layout: "oxford", "revisited", "holidays" or "folder". By default it is the registered one, or found out.
+
+    Returns:
+        The data set. No image is opened.
+
+    Raises:
+        DatasetError: An unknown name (known names and roots are listed), the name of a collection, a folder without
+            queries, or what the reader of the layout raises.
+        InputError: An unknown layout.
     """
     if layout is not None:
         one_of("layout", layout, tuple(_RETRIEVAL_READERS))
@@ -111,21 +143,28 @@ def open_dataset(name_or_folder: str | os.PathLike, layout: str | None = None) -
         dataset = _RETRIEVAL_READERS[layout or entry.layout](_registered_folder(name, entry), name)
         return replace(dataset, publishable=entry.publishable)
     folder = _existing(name)
-    found = layout or detect_layout(folder)
-    if found not in _RETRIEVAL_READERS:
+    layout = layout or detect_layout(folder)
+    if layout not in _RETRIEVAL_READERS:
         raise DatasetError(f"{folder}: expected queries and their ground truth, found only images "
-                           f"(layout {found}); open it as a collection")
-    return _RETRIEVAL_READERS[found](folder)
+                           f"(layout {layout}); open it as a collection")
+    return _RETRIEVAL_READERS[layout](folder)
 
 
 def open_collection(name_or_path: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
-    """Open a collection of labelled images: a registered name, a Landmarks list, a CSV file, a folder per
-    landmark, or any other folder of images (all with label 0).
+    """Open a collection of labelled images (Section 3).
 
-    skip_bad: rows that can't be used, and images outside the sub-folders, are left out, see LabelledImages.skipped,
-      instead of being refused
-    raises DatasetError: an unknown name, a name of a retrieval data set, a folder that has Landmarks lists
-    (name the list), and what the reader raises
+    Args:
+        name_or_path: A registered name, a Landmarks list, a CSV file, a folder per landmark, or any other folder of
+            images, all with label 0.
+        skip_bad: Leave out rows that can't be used, and images outside the sub-folders, see
+            ``LabelledImages.skipped``, instead of raising.
+
+    Returns:
+        The collection. No image is opened.
+
+    Raises:
+        DatasetError: An unknown name, the name of a retrieval data set, a folder that contains Landmarks lists (one
+            of them has to be named), or what the reader raises.
     """
     name, entry = os.fspath(name_or_path), known_datasets().get(os.fspath(name_or_path))
     if entry is not None:
@@ -146,10 +185,18 @@ def open_collection(name_or_path: str | os.PathLike, skip_bad: bool = False) -> 
 
 
 def open_images(name_or_path: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
-    """Open images for what needs no labels: any folder with images in it or in its sub-folders, all with label 0 and
-    named by their paths from it; everything else as open_collection does. Each file is in it once.
+    """Open images for a purpose that needs no labels, such as an index.
 
-    raises DatasetError as open_collection does
+    Args:
+        name_or_path: A folder with images in it or in its sub-folders, all with label 0 and named by their paths from
+            it; or anything else that ``open_collection`` opens.
+        skip_bad: As in ``open_collection``.
+
+    Returns:
+        The collection, with each file once.
+
+    Raises:
+        DatasetError: As ``open_collection``.
     """
     name = os.fspath(name_or_path)
     if name and name not in known_datasets() and os.path.isdir(name):
@@ -158,8 +205,15 @@ def open_images(name_or_path: str | os.PathLike, skip_bad: bool = False) -> Labe
 
 
 def self_check(dataset: RetrievalDataset | LabelledImages) -> list[str]:
-    """Differences between a registered data set and its published counts, such as
-    "positives: expected 2840, found 730"; empty when all agree or nothing is published under its name."""
+    """Compare a data set with its published counts.
+
+    Args:
+        dataset: The data set, opened by its registered name.
+
+    Returns:
+        Differences, such as "positives: expected 2840, found 730". Empty when all counts agree, and when nothing is
+        published under its name.
+    """
     entry = known_datasets().get(dataset.name)
     if entry is None:
         return []
@@ -188,7 +242,7 @@ def _registered_folder(name: str, entry: Entry) -> Path:
 
 def _existing(name: str) -> Path:
     path = Path(name)
-    if not name or not os.path.exists(name):  # an empty text is no word for the current folder
+    if not name or not os.path.exists(name):  # an empty text does not mean the current folder
         known = ', '.join(known_datasets()) or 'none'
         raise DatasetError(f"{name or '(empty text)'}: expected a path or a name ({known}), "
                            f"found neither; roots of the known names: {_roots_text()}")

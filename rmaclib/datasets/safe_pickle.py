@@ -1,28 +1,30 @@
-"""Reading a pickle without running what is in it, and without letting it take all memory or time.
+"""Reading a pickle without running its code, and with bounded memory and time.
 
-The revisited benchmarks publish their ground truth as pickles. A pickle may name any function to be called, say how
-much memory to take, and build things whose hash takes for ever. Here only functions of this file are called, each of
-which looks at what it gets; keys and members of sets are text and numbers; an array has the size of its bytes.
+The revisited benchmarks publish their ground truth as pickles. A pickle may name any function to be called, demand any
+amount of memory, and build objects whose hash takes forever to compute. Here only functions of this file are called,
+and each checks its arguments. Keys and members of sets are text and numbers. An array has the size of its bytes.
 """
 
 import io
 import os
 import pickle
 import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rmaclib.datasets.types import DatasetError
 
-LARGEST = 2**28  # bytes of a pickle: the published ones have some two million
+LARGEST = 2**28  # bytes of a pickle; the published ones have about two million
 
 
 class _Dtype:
-    """Type of an array's elements: plain numbers, text or bytes."""
+    """Type of the elements of an array: plain numbers, text or bytes."""
 
-    def __init__(self, text: str):
-        self.value = np.dtype(text)
+    def __init__(self, text: str) -> None:
+        self.value: np.dtype = np.dtype(text)
 
     def __setstate__(self, state: tuple) -> None:
         # (version, byte order, sub-array, names, fields, …)
@@ -32,32 +34,33 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """An array whose state is its bytes; as large as they are."""
+    """An array whose state is its bytes: it is as large as they are."""
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: Any) -> None:
         version, shape, dtype, by_columns, content = state
         if not isinstance(dtype, _Dtype) or not isinstance(content, bytes | str):
             raise pickle.UnpicklingError("an array of other things than plain numbers and text")
-        super().__setstate__((version, shape, dtype.value, by_columns, content))
+        checked: Any = version, shape, dtype.value, by_columns, content
+        super().__setstate__(checked)
 
 
-_ARRAY_TYPE = object()  # what `numpy.ndarray` stands for; it can't be called
+_ARRAY_TYPE = object()  # stands for `numpy.ndarray`; it can't be called
 
 
-def _dtype(text: str, *_) -> _Dtype:
+def _dtype(text: object, *_: object) -> _Dtype:
     if not isinstance(text, str) or not re.fullmatch("[<>=|]?[biufcSU][0-9]{1,4}", text):
         raise pickle.UnpicklingError("an array of other things than plain numbers and text")
     return _Dtype(text)
 
 
-def _empty_array(kind: object, shape: tuple, *_) -> _Array:
-    # NumPy writes an empty array, whose content follows.
+def _empty_array(kind: object, shape: object, *_: object) -> _Array:
+    # NumPy writes an empty array, followed by its content.
     if kind is not _ARRAY_TYPE or shape != (0,):
         raise pickle.UnpicklingError("an array that isn't written as NumPy writes it")
     return np.zeros(0).view(_Array)
 
 
-def _array_from_bytes(content: bytes, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
+def _array_from_bytes(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
     return np.frombuffer(content, dtype.value).reshape(shape, order=order)
 
 
@@ -67,7 +70,7 @@ def _scalar(dtype: _Dtype, content: bytes | str) -> object:
 
 
 def _encoded(text: str, encoding: str = "latin1") -> bytes:
-    # Older protocols write bytes as text to be encoded.
+    # Older protocols write bytes as encoded text.
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError("bytes in another encoding than Latin-1")
     return text.encode("latin1")
@@ -77,23 +80,25 @@ def _empty_bytes() -> bytes:
     return b""
 
 
-def _set(members: list = ()) -> set:
+def _set(members: Collection = ()) -> set:
     _check_keys(members)
     return set(members)
 
 
-def _frozenset(members: list = ()) -> frozenset:
+def _frozenset(members: Collection = ()) -> frozenset:
     _check_keys(members)
     return frozenset(members)
 
 
-def _check_keys(keys) -> None:
-    # The hash of a tuple of tuples that share their parts may take for ever.
+def _check_keys(keys: Collection) -> None:
+    # The hash of a tuple of tuples that share their parts may take forever.
     if any(not isinstance(key, str | bytes | int | float | np.number) for key in keys):
         raise pickle.UnpicklingError("a dictionary or set of other things than text and numbers")
 
 
-_ALLOWED = {("numpy", "ndarray"): _ARRAY_TYPE, ("numpy", "dtype"): _dtype, ("_codecs", "encode"): _encoded}
+# (module, name) in a pickle → what it gets instead.
+_ALLOWED: dict[tuple[str, str], object] = {
+    ("numpy", "ndarray"): _ARRAY_TYPE, ("numpy", "dtype"): _dtype, ("_codecs", "encode"): _encoded}
 for _module in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_module}.multiarray", "_reconstruct"] = _empty_array
     _ALLOWED[f"{_module}.multiarray", "scalar"] = _scalar
@@ -104,48 +109,53 @@ for _module in ("builtins", "__builtin__"):
     _ALLOWED[_module, "bytes"] = _empty_bytes
 
 
-class _Unpickler(pickle._Unpickler):
-    """Python's own reader of pickles in its slower form, whose steps can be looked at."""
+# Python's reader of pickles that is written in Python: slower than the usual one, and its steps can be overridden.
+# Any, since its type stub doesn't have these steps.
+_PythonUnpickler: Any = pickle._Unpickler
 
-    dispatch = dict(pickle._Unpickler.dispatch)
 
-    def find_class(self, module: str, name: str):
+class _Unpickler(_PythonUnpickler):
+    """Reads a pickle and checks each step that could call a function, take memory or compute a hash."""
+
+    dispatch = dict(_PythonUnpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> object:
         try:
             return _ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it names {module}.{name}".replace("\n", " ")) from None
 
-    def load_build(self):
-        # A state goes to arrays and their types only: it could change a function or a class for good.
+    def load_build(self) -> None:
+        # Only arrays and their types get a state: it could change a function or a class permanently.
         if type(self.stack[-2]) not in (_Array, _Dtype):
             raise pickle.UnpicklingError(f"a state of {type(self.stack[-2]).__name__}")
         super().load_build()
 
-    def load_setitem(self):
+    def load_setitem(self) -> None:
         _check_keys(self.stack[-2:-1])
         super().load_setitem()
 
-    def load_setitems(self):
+    def load_setitems(self) -> None:
         _check_keys(self.stack[::2])
         super().load_setitems()
 
-    def load_dict(self):
+    def load_dict(self) -> None:
         _check_keys(self.stack[::2])
         super().load_dict()
 
-    def load_additems(self):
+    def load_additems(self) -> None:
         _check_keys(self.stack)
         super().load_additems()
 
-    def load_frozenset(self):
+    def load_frozenset(self) -> None:
         _check_keys(self.stack)
         super().load_frozenset()
 
-    def load_bytearray8(self):
+    def load_bytearray8(self) -> None:
         size = int.from_bytes(self.read(8), "little")
-        self.append(bytearray(self.read(size)))  # as many bytes as there are
+        self.append(bytearray(self.read(size)))  # as many bytes as the file has
 
-    def load_object(self):
+    def load_object(self) -> None:
         raise pickle.UnpicklingError("an object of a class")
 
     dispatch |= {opcode[0]: step for opcode, step in (
@@ -156,10 +166,17 @@ class _Unpickler(pickle._Unpickler):
 
 
 def load_restricted_pickle(path: str | os.PathLike) -> object:
-    """Unpickle plain containers, numbers, text and NumPy arrays; Python 2 pickles are read as Latin-1.
+    """Read a pickle of plain containers, numbers, text and NumPy arrays; text of Python 2 is read as Latin-1.
 
-    raises DatasetError naming the file: no such file, not a pickle, more than LARGEST bytes, or it names any other
-    function or class
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        DatasetError: No such file, no pickle, more than ``LARGEST`` bytes, or it names another function or class. The
+            text names the file.
     """
     path = Path(path)
     try:
@@ -173,7 +190,7 @@ def load_restricted_pickle(path: str | os.PathLike) -> object:
     except OSError as error:
         raise DatasetError(f"{path}: can't be read ({error.strerror or error})") from error
     try:
-        # Of a buffer no more is read than there is, whatever a length in it says.
+        # A buffer gives no more bytes than it has, whatever length the pickle asks for.
         return _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # damaged pickles raise almost anything
         raise DatasetError(f"{path}: expected a pickle of plain containers and NumPy arrays, found "

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, settings, files, output folders, worker processes; nothing of the paper."""
+"""What every room needs: errors, settings, files, output folders, worker processes. Nothing of the paper is here."""

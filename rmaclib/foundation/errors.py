@@ -1,9 +1,11 @@
-"""The errors that a user can mend: the command line shows them as one line. Everything else is a bug and shows its
-traceback."""
+"""Errors that a user can correct: the command line shows them as one line.
+
+Every other exception is a bug and shows its traceback.
+"""
 
 
 class RmacError(Exception):
-    """Base of all errors of this library whose text says what was expected, what came, and in which file."""
+    """Base of all errors of this library. The text says what was expected, what came, and in which file."""
 
 
 class InputError(RmacError, ValueError):
@@ -11,7 +13,7 @@ class InputError(RmacError, ValueError):
 
 
 class NotFiniteError(InputError):
-    """Numbers of a network that are NaN or infinite; the text says which."""
+    """Values of a network that are NaN or infinite; the text says which."""
 
 
 class OutputError(RmacError, RuntimeError):
@@ -19,4 +21,4 @@ class OutputError(RmacError, RuntimeError):
 
 
 class MissingPackageError(RmacError, ImportError):
-    """An optional package that isn't installed; the text names it and what it is needed for."""
+    """An optional package that isn't installed; the text names it and says what needs it."""

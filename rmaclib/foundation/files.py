@@ -1,8 +1,8 @@
-"""The one writer of files, the one reader of JSON, and how to tell that files changed.
+"""Writing files so that they are complete or unchanged, reading JSON, and telling whether files have changed.
 
-A file is written under a temporary name beside its target, flushed to the disk and renamed when it is whole: whatever
-happens, the target is the old file or the new one. What a killed process leaves behind is removed by the next one that
-writes into the same folder.
+A file is written under a temporary name beside its target, flushed to the disk and renamed when it is complete.
+Whatever happens, the target is the old file or the new one. Temporary files of a killed process are removed by the next
+process that writes into the same folder.
 """
 
 import errno
@@ -22,7 +22,7 @@ from rmaclib.foundation.errors import OutputError, RmacError
 
 
 def _machine() -> str:
-    """Eight digits for this machine, or this container of it: where a process number means the same process."""
+    """Eight hexadecimal digits of this machine or container: within it a process number means one process."""
     try:
         processes = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -30,22 +30,29 @@ def _machine() -> str:
     return hashlib.sha256(f"{socket.gethostname()} {processes}".encode()).hexdigest()[:8]
 
 
-# Machine, process, number: whose file it is can be told when that process is gone.
+# A temporary name contains machine, process and a number, so that a file of a process that has ended is recognised.
 _HOST = _machine()
 _TEMPORARY = re.compile(r"\.rmac-([0-9a-f]{8})-([0-9]+)-[0-9]+(\..*)?")
 _numbers = count()
-_swept: set[Path] = set()  # folders in which this process has looked for left-overs
-_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
+_swept: set[Path] = set()  # folders that this process has cleared of temporary files
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 _FULL = "No space left on device"  # the operating system's words, which faiss and safetensors pass on
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
-    """A temporary path to write to; it replaces `path` when the block ends well and is removed when not.
+    """Give a temporary path to write to, and rename it to ``path`` when the block ends without an error.
 
-    durable: flushed to the disk before it is renamed, so that a power cut leaves the old file or the new one; False
-      for files that are many and easily made again
-    raises OutputError, naming `path`: a folder that can't be made or written, a full disk
+    Args:
+        path: The file to write. Its folder is created where there is none.
+        durable: Flush the file to the disk before it is renamed, so that a power cut leaves the old file or the new
+            one. False suits files that are many and easily made again.
+
+    Yields:
+        The temporary path. After an error in the block it is removed and ``path`` is as before.
+
+    Raises:
+        OutputError: The folder can't be created or written to, or the disk is full. The text names ``path``.
     """
     path = Path(path)
     try:
@@ -63,7 +70,7 @@ def whole_file(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
         if durable:
             _flush(path.parent)
     except Exception as error:
-        if isinstance(error, RmacError) or not _is_of_writing(error, temporary, path):
+        if isinstance(error, RmacError) or not _is_write_error(error, temporary, path):
             raise
         reason = _FULL if _FULL in str(error) else getattr(error, "strerror", None) or error
         raise OutputError(f"{path}: can't be written ({reason})") from error
@@ -72,18 +79,19 @@ def whole_file(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _is_of_writing(error: Exception, temporary: Path, path: Path) -> bool:
+def _is_write_error(error: Exception, temporary: Path, path: Path) -> bool:
+    """Whether an error of the block is about writing this file, not about anything else that the block does."""
     if _FULL in str(error):
         return True
     if not isinstance(error, OSError):
         return False
-    return error.errno in _OF_WRITING or any(
+    return error.errno in _WRITE_ERRORS or any(
         name is not None and Path(os.fsdecode(name)) in (temporary, path, path.parent)
         for name in (error.filename, error.filename2))
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk itself."""
+    """Wait until a file, or the list of names in a folder, is on the disk itself."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -96,33 +104,39 @@ def _flush(path: Path) -> None:
 
 
 def is_line(text: str) -> bool:
-    """Whether a text, such as a file name, is one line that UTF-8 can hold: lists of names have one a line."""
-    # A file name that is no valid text comes from the system with surrogates in it.
+    """Tell whether a text, such as a file name, can stand on a line of a UTF-8 file: lists have one name per line.
+
+    Returns:
+        False with a NUL byte, a line break, or bytes that aren't UTF-8.
+    """
+    # The system gives bytes of a file name that aren't UTF-8 as surrogates.
     return not re.search("[\0\n\r\ud800-\udfff]", text)
 
 
 def as_line(text: str) -> str:
-    """The text itself where it is a line, else with what is none of it escaped, in quotes."""
+    """Give a text as one line: unchanged where ``is_line`` holds, else in quotes with the other characters escaped."""
     return text if is_line(text) else repr(text)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is that of a file being written, or left over by a killed process."""
+    """Tell whether a name is that of a temporary file: one being written, or one that a killed process left."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def sweep(folder: Path, again: bool = False) -> None:
-    """Remove the temporary files in a folder whose process, on this machine, is gone.
+    """Remove the temporary files in a folder whose process, on this machine, has ended.
 
-    again: also where this process has looked before
+    Args:
+        folder: The folder; its sub-folders are left alone.
+        again: Look again where this process has looked before.
     """
     if not again and folder in _swept:
         return
     _swept.add(folder)
     with os.scandir(folder) as entries:
-        left_over = [entry.path for entry in entries if (match := _TEMPORARY.fullmatch(entry.name))
+        abandoned = [entry.path for entry in entries if (match := _TEMPORARY.fullmatch(entry.name))
                      and match[1] == _HOST and not _is_alive(int(match[2]))]
-    for path in left_over:
+    for path in abandoned:
         Path(path).unlink(missing_ok=True)
 
 
@@ -132,20 +146,31 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # somebody else's
+        return True  # another user's process
     return True
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text whole, line ends as they are."""
+    """Write UTF-8 text to a file, complete or not at all, line ends as they are.
+
+    Raises:
+        OutputError: The file can't be written.
+    """
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | os.PathLike, value: Mapping, checksum: bool = False) -> None:
-    """Write a dictionary as strict JSON (no NaN) whole, readable by people.
+    """Write a dictionary as indented, strict JSON (no NaN), complete or not at all.
 
-    checksum: with a key "checksum" more, so that read_json sees when the file was changed or damaged
+    Args:
+        path: The file to write.
+        value: The dictionary.
+        checksum: Add a key "checksum", by which ``read_json`` tells a damaged or changed file.
+
+    Raises:
+        OutputError: The file can't be written.
+        ValueError: ``value`` contains NaN or infinity.
     """
     if checksum:
         value = {**value, "checksum": _text_checksum(value)}
@@ -153,10 +178,20 @@ def write_json(path: str | os.PathLike, value: Mapping, checksum: bool = False) 
 
 
 def read_json(path: str | os.PathLike, error: type[RmacError], what: str, checksum: bool = False) -> dict:
-    """The dictionary in a JSON file, without its checksum, which is compared where there is one.
+    """Read the dictionary in a JSON file and compare its checksum where there is one.
 
-    what: the file is, for the error, such as "the state of a training run"; checksum: there has to be one
-    raises `error`, naming the file: missing, unreadable, no JSON, no dictionary, changed since it was written
+    Args:
+        path: The file to read.
+        error: The class of the error to raise.
+        what: What the file is, for the error, such as "the state of a training run".
+        checksum: Whether a checksum is required.
+
+    Returns:
+        The dictionary, without its checksum.
+
+    Raises:
+        RmacError: Of class ``error``, naming the file: it is missing, can't be read, is no JSON dictionary, or was
+            changed since it was written.
     """
     path = Path(path)
     try:
@@ -178,7 +213,11 @@ def _text_checksum(value: Mapping) -> str:
 
 
 def checksum(path: str | os.PathLike) -> str:
-    """CRC-32 of a file's bytes, eight hexadecimal digits: tells a damaged file, at more than a gigabyte a second."""
+    """Compute the CRC-32 of a file, by which damage is recognised, at more than a gigabyte a second.
+
+    Returns:
+        Eight hexadecimal digits.
+    """
     value = 0
     with Path(path).open("rb") as file:
         while block := file.read(2**22):
@@ -186,29 +225,45 @@ def checksum(path: str | os.PathLike) -> str:
     return f"{value:08x}"
 
 
-def differences(found: Mapping, wanted: Mapping) -> list[str]:
-    """What a finished or killed run was made with otherwise than is wanted now: names of the parts that differ, of
-    dictionaries their keys with both values, such as "settings.lr (0.1, now 0.2)". Both are as read from JSON; keys of
-    `wanted` count. Empty when it is the same run."""
+def differences(before: Mapping, wanted: Mapping) -> list[str]:
+    """Name the parts in which an earlier run differs from the run that is wanted now.
+
+    Args:
+        before: What the earlier run was made with, as read from JSON.
+        wanted: What the run now is made with. Only its keys are compared.
+
+    Returns:
+        Keys that differ, with both values where they are short. In dictionaries the inner keys are compared, such as
+        "settings.lr (0.1, now 0.2)". Empty when both runs are the same.
+    """
     wanted, different = json.loads(json.dumps(wanted)), []
     for part, value in wanted.items():
-        before = found.get(part)
-        if isinstance(value, dict) and isinstance(before, dict):
-            different += [f"{part}.{key}{_both(before.get(key), inner)}"
-                          for key, inner in value.items() if before.get(key) != inner]
-        elif before != value:
-            different.append(part + _both(before, value))
+        earlier = before.get(part)
+        if isinstance(value, dict) and isinstance(earlier, dict):
+            different += [f"{part}.{key}{_both_values(earlier.get(key), inner)}"
+                          for key, inner in value.items() if earlier.get(key) != inner]
+        elif earlier != value:
+            different.append(part + _both_values(earlier, value))
     return different
 
 
-def _both(before, now) -> str:
-    """Both values, where people can read them: fingerprints say nothing."""
-    texts = [repr(value) for value in (before, now)]
+def _both_values(earlier: object, now: object) -> str:
+    """Both values in brackets, or nothing where they are too long to tell a reader anything, as fingerprints are."""
+    texts = repr(earlier), repr(now)
     return f" ({texts[0]}, now {texts[1]})" if max(map(len, texts)) <= 40 else ""
 
 
 def need_space(folder: str | os.PathLike, size: int, what: str) -> None:
-    """raises OutputError when the disk of a folder, which need not be there yet, has fewer than `size` bytes free."""
+    """Check that a disk has enough free space.
+
+    Args:
+        folder: A folder on the disk, which need not exist yet.
+        size: Bytes needed.
+        what: What needs them, for the error, as a plural such as "descriptors".
+
+    Raises:
+        OutputError: Fewer than ``size`` bytes are free.
+    """
     place = Path(folder).absolute()
     while not os.path.exists(place):
         place = place.parent
@@ -218,8 +273,11 @@ def need_space(folder: str | os.PathLike, size: int, what: str) -> None:
 
 
 def file_state(path: Path) -> tuple[int, int] | None:
-    """(bytes, time of change in nanoseconds) of a file, to tell when it changes; None for a missing one, which counts
-    as changed when it appears."""
+    """Give what changes when a file is changed.
+
+    Returns:
+        Size in bytes and time of the last change in nanoseconds; None for a missing file.
+    """
     try:
         status = path.stat()
     except OSError:
@@ -227,9 +285,23 @@ def file_state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def files_fingerprint(names: Sequence[str], paths: Sequence[Path]) -> str:
-    """Changes when a name or a file (size, time of change) does."""
+def files_fingerprint(names: Sequence[str], paths: Sequence[Path],
+                      boxes: Sequence[Sequence[float] | None] | None = None) -> str:
+    """Compute a digest that changes when a name, a file (its size or time of change) or a box does.
+
+    Args:
+        names: A name for each file.
+        paths: The files.
+        boxes: A box for each file, None for the whole image; without this argument boxes are no part of the digest.
+
+    Returns:
+        SHA-256 in hexadecimal digits.
+    """
     digest = hashlib.sha256()
-    for name, path in zip(names, paths, strict=True):
-        digest.update(repr((name, file_state(path))).encode("utf-8", "surrogatepass"))
+    for number, (name, path) in enumerate(zip(names, paths, strict=True)):
+        entry: tuple = (name, file_state(path))
+        if boxes is not None:
+            box = boxes[number]
+            entry = (name, None if box is None else tuple(map(float, box)), file_state(path))
+        digest.update(repr(entry).encode())  # repr escapes what UTF-8 can't encode
     return digest.hexdigest()

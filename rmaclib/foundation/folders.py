@@ -1,8 +1,8 @@
-"""Output folders: who owns what in them, and who may write now.
+"""Output folders: which files in them belong to this library, and which process may write now.
 
-A folder that a run writes into is new, empty, or one of ours: a marker file, written first, says what kind of run it
-belongs to and lists every file the run writes, before it writes it. Files that the marker doesn't list are never
-replaced and never removed. A lock beside the marker keeps a second process waiting.
+A run writes only into a folder that is new, empty, or marked as ours. The marker file is written first. It contains the
+kind of the run and a list of its files, each listed before it is written. A file that isn't listed is never replaced
+and never removed. A lock beside the marker makes a second process wait.
 """
 
 import os
@@ -21,19 +21,23 @@ from rmaclib.foundation.files import is_line, is_temporary, read_json, sweep, wr
 MARKER, LOCK = ".rmac.json", ".rmac.lock"
 _FORMAT, _VERSION = "rmaclib-folder", 1
 _KINDS = {"clean": "a cleaned collection (rmac clean)", "training": "a training run (rmac train)",
-          "descriptors": "descriptors (rmac describe)", "index": "an index (rmac index)"}
-_SYSTEMS = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|lost\+found|\.nfs.*")  # that systems put into folders
-_PATIENCE = 0.5  # seconds after which the wait for another process is told
+          "descriptors": "descriptors (rmac extract)", "index": "an index (rmac index)"}
+_SYSTEMS = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|lost\+found|\.nfs.*")  # files that operating systems add
+_PATIENCE = 0.5  # seconds of waiting for another process before a message says so
 
-# Whether a folder that another process writes to is waited for; the option --no-wait of the commands.
+# Whether to wait for another process that writes to the folder; False with the commands' option --no-wait.
 _waits: ContextVar[bool] = ContextVar("waits", default=True)
 
-_opened: dict[str, "OutputFolder"] = {}  # by lock file: what this process may write to, or was
+_opened: dict[str, "OutputFolder"] = {}  # by lock file: the folders that this process has opened
 
 
 @contextmanager
 def waiting(wait: bool) -> Iterator[None]:
-    """Whether output_folder waits for other processes in this block; it does outside."""
+    """Choose whether ``output_folder`` waits for other processes in this block. Outside of such a block it does.
+
+    Args:
+        wait: False makes it fail at once.
+    """
     token = _waits.set(wait)
     try:
         yield
@@ -42,9 +46,13 @@ def waiting(wait: bool) -> Iterator[None]:
 
 
 class OutputFolder:
-    """A folder that this process may write to; see output_folder.
+    """A folder that this process may write to, as ``output_folder`` gives it.
 
-    path: of the folder; kind: a key of _KINDS
+    ``folder / name`` is the path of a file in it.
+
+    Attributes:
+        path: The folder.
+        kind: "clean", "training", "descriptors" or "index".
     """
 
     def __init__(self, path: Path, kind: str, files: Iterable[str]):
@@ -54,9 +62,13 @@ class OutputFolder:
         return self.path / name
 
     def will_write(self, names: Iterable[str]) -> None:
-        """List files, by their paths from the folder with "/", before they are written.
+        """List files in the marker, before they are written.
 
-        raises OutputError when one is there that isn't listed: it is the user's
+        Args:
+            names: Paths from the folder, with "/".
+
+        Raises:
+            OutputError: A file exists that isn't listed: it belongs to the user.
         """
         new = set(names) - self._files
         for name in sorted(new):
@@ -68,7 +80,11 @@ class OutputFolder:
             self._write_marker()
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove listed files, and the folders that this leaves empty; names that aren't listed are left alone."""
+        """Remove listed files and the folders that become empty; files that aren't listed are left alone.
+
+        Args:
+            names: Paths from the folder, with "/".
+        """
         names = set(names) & self._files
         if not names:
             return
@@ -80,11 +96,18 @@ class OutputFolder:
         self._write_marker()
 
     def listed(self, folder: str = "") -> set[str]:
-        """The files listed, or those of them in a sub-folder."""
+        """Give the listed files.
+
+        Args:
+            folder: A sub-folder; "" for all files.
+
+        Returns:
+            Paths from the output folder, with "/".
+        """
         return {name for name in self._files if not folder or name.startswith(f"{folder}/")}
 
     def sweep(self) -> None:
-        """Remove what killed processes left of files that were being written."""
+        """Remove temporary files that killed processes left in the folder and its sub-folders."""
         for folder in {"", *_folders_of(self._files)}:
             place = self.path / folder
             if os.path.isdir(place) and not os.path.islink(place):
@@ -97,7 +120,7 @@ class OutputFolder:
         try:
             folder.rmdir()
         except OSError:
-            pass  # the user has put something there, or it is gone
+            pass  # it contains a file of the user, or another process removed it
 
     def _write_marker(self) -> None:
         write_json(self.path / MARKER, {"format": _FORMAT, "version": _VERSION, "kind": self.kind,
@@ -105,27 +128,36 @@ class OutputFolder:
 
 
 def _folders_of(names: Iterable[str]) -> set[str]:
-    """All folders, from the output folder, that files of these names lie in."""
+    """The sub-folders that contain files of these names, as paths from the output folder."""
     return {str(parent) for name in names for parent in PurePosixPath(name).parents if str(parent) != "."}
 
 
 @contextmanager
 def output_folder(folder: str | os.PathLike, kind: str, *,
                   recognise: Callable[[Path], Iterable[str] | None] | None = None) -> Iterator[OutputFolder]:
-    """The folder of a run, made if it isn't there, locked for other processes until the block ends.
+    """Open the folder of a run for writing, locked against other processes until the block ends.
 
-    kind: "clean", "training", "descriptors" or "index"
-    recognise: of a folder without a marker, the files that a run of an older version wrote into it, by their paths
-      from the folder; None when it is none. Such a folder is taken over.
-    The same process may open a folder again inside the block.
-    raises OutputError: a file, a folder with other things in it, one of another kind, one that can't be written, one
-      that another process writes to when waiting(False) holds
+    The same process may open the folder again inside the block.
+
+    Args:
+        folder: The folder; it is created where there is none.
+        kind: "clean", "training", "descriptors" or "index".
+        recognise: Takes a folder without a marker and returns the files that an older version wrote into it, as paths
+            from the folder, or None when it is no such folder. The files are then listed as ours.
+
+    Yields:
+        The folder.
+
+    Raises:
+        InputError: The path isn't a line of UTF-8 text.
+        OutputError: It is a file, a folder with other files in it, a folder of another kind, or can't be written;
+            or another process writes to it inside ``waiting(False)``.
     """
     path = Path(folder)
     if not str(folder) or not is_line(str(folder)):
         raise InputError(f"output folder: expected a path that is a line of UTF-8 text, got {str(folder)!r}")
     _check_owner(path, kind, recognise)  # before anything is written into it
-    # Resolved: a folder that is opened again by another path, through a link, is not to wait for itself.
+    # The resolved path: a folder that is opened again through a link must not wait for itself.
     lock = FileLock(os.path.join(os.path.realpath(path), LOCK), is_singleton=True)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -135,7 +167,7 @@ def output_folder(folder: str | os.PathLike, kind: str, *,
     try:
         files = _check_owner(path, kind, recognise)
         if lock.lock_counter > 1:
-            yield _opened[lock.lock_file]  # whose list of files is the one that counts
+            yield _opened[lock.lock_file]  # one list of files for both
             return
         opened = _opened[lock.lock_file] = OutputFolder(path, kind, files)
         if not os.path.lexists(path / MARKER):
@@ -147,6 +179,7 @@ def output_folder(folder: str | os.PathLike, kind: str, *,
 
 
 def _acquire(lock: FileLock, path: Path) -> None:
+    """Wait for the lock, with a message after a moment, or fail at once inside ``waiting(False)``."""
     try:
         lock.acquire(timeout=_PATIENCE if _waits.get() else 0)
         return
@@ -159,9 +192,9 @@ def _acquire(lock: FileLock, path: Path) -> None:
     lock.acquire()
 
 
-def _check_owner(path: Path, kind: str, recognise: Callable | None) -> set[str]:
-    """The files that the folder's marker lists, none of a new one. raises OutputError unless it is ours or empty"""
-    # Of os.path: what can't be looked at counts as not there, and making the folder then says why.
+def _check_owner(path: Path, kind: str, recognise: Callable[[Path], Iterable[str] | None] | None) -> set[str]:
+    """The files that the folder's marker lists, none of a new one. Raises OutputError unless it is ours or empty."""
+    # os.path takes a path that can't be examined for a missing one; creating the folder then gives the reason.
     if not os.path.exists(path):
         if os.path.islink(path):
             raise OutputError(f"{path}: expected a folder to write to, found a link to nothing")
@@ -173,7 +206,7 @@ def _check_owner(path: Path, kind: str, recognise: Callable | None) -> set[str]:
     except OSError as error:
         raise OutputError(f"{path}: can't be read ({error.strerror})") from error
     if MARKER in names:
-        return _listed(path, kind)
+        return _files_in_marker(path, kind)
     names = [name for name in names if name != LOCK and not is_temporary(name) and not _SYSTEMS.fullmatch(name)]
     if not names:
         return set()
@@ -185,7 +218,8 @@ def _check_owner(path: Path, kind: str, recognise: Callable | None) -> set[str]:
     return set(older)
 
 
-def _listed(path: Path, kind: str) -> set[str]:
+def _files_in_marker(path: Path, kind: str) -> set[str]:
+    """The files that a marker lists. Raises OutputError for a damaged marker and one of another kind or version."""
     try:
         marker = read_json(path / MARKER, OutputError, "the list of what was written to this folder", checksum=True)
     except OutputError as error:
@@ -198,23 +232,32 @@ def _listed(path: Path, kind: str) -> set[str]:
     if not isinstance(marker.get("version"), int) or marker["version"] > _VERSION:
         raise OutputError(f"{path / MARKER}: version {marker.get('version')}, this rmaclib reads up to {_VERSION}")
     if marker.get("kind") != kind:
-        raise OutputError(f"{path}: holds {_KINDS.get(marker.get('kind'), 'something else')}, expected {_KINDS[kind]} "
-                          "or a new folder; choose another folder")
+        other = _KINDS.get(str(marker.get("kind")), "files of another kind")
+        raise OutputError(f"{path}: contains {other}, expected {_KINDS[kind]} or a new folder; choose another folder")
     return set(files)
 
 
 def _is_inside(name: str) -> bool:
+    """Whether a path from the folder stays in it."""
     parts = PurePosixPath(name).parts
     return bool(parts) and not name.startswith("/") and ".." not in parts
 
 
 def is_output(folder: Path) -> bool:
-    """Whether a folder is one that this library writes to: its pictures are never taken for photographs."""
+    """Tell whether this library writes to a folder: its pictures are never read as photographs."""
     return os.path.isfile(os.path.join(folder, MARKER))
 
 
 def refuse_inside(out: str | os.PathLike, images: str | os.PathLike) -> None:
-    """raises OutputError when `out` is the folder that images are read from, or lies in it."""
+    """Check that an output folder lies outside of the images.
+
+    Args:
+        out: The output folder; it need not exist yet.
+        images: The folder, or list, that the images are read from.
+
+    Raises:
+        OutputError: ``out`` is that folder or lies in it.
+    """
     inner, outer = (Path(os.path.realpath(path)) for path in (out, images))
     if os.path.isdir(outer) and (inner == outer or outer in inner.parents):
         raise OutputError(f"{out}: expected an output folder outside of the images ({images}), got one inside")

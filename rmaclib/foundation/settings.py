@@ -1,11 +1,13 @@
-"""Settings: frozen dataclasses, checked by pydantic, strict, with no keys but their own; and the one reader of them.
+"""Settings: frozen dataclasses whose values pydantic checks, and how they are read from dictionaries and YAML files.
+
+Example::
 
     @settings
     class GraphSettings:
         threshold: Annotated[int, Field(ge=3)] = 10
 
-A setting that isn't what it should be raises InputError: field, what was expected, what came, and the file where one
-was read.
+A value of the wrong type or range raises InputError with the field, what was expected, what came, and the file. There
+are no conversions: text is never taken for a number. An unknown key is an error.
 """
 
 import difflib
@@ -14,7 +16,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TypeVar, dataclass_transform
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
@@ -22,47 +25,66 @@ from pydantic.dataclasses import dataclass
 
 from rmaclib.foundation.errors import InputError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 __all__ = ["Field", "as_tuple", "from_mapping", "one_of", "read_settings", "read_yaml", "settings", "whole_number"]
 
 T = TypeVar("T")
-# Annotated[tuple[int, ...], as_tuple]: a list, as YAML and JSON give one, is taken for a tuple.
+S = TypeVar("S", bound="DataclassInstance")
+# Annotated[tuple[int, ...], as_tuple]: accepts a list too, since YAML and JSON have no tuples.
 as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 _CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text",
           "tuple": "a list", "list": "a list", "dataclass": "`name: value`", "dict": "`name: value`",
           "dataclass_exact": "settings of that part"}
-_SHOWN = 3  # mistakes told at once
+_SHOWN = 3  # mistakes in one message
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))
 def settings(kind: type[T]) -> type[T]:
-    """Make a class a frozen, strict dataclass; ranges are given by Annotated[int, Field(ge=1)].
+    """Make a class a frozen dataclass that checks its values.
 
-    __post_init__ may raise ValueError for what concerns several fields.
+    Ranges are written as ``Annotated[int, Field(ge=1)]``. ``__post_init__`` may raise ValueError for what concerns
+    several fields.
+
+    Args:
+        kind: The class, with annotated fields.
+
+    Returns:
+        The class as a dataclass. Creating one raises InputError for values that it doesn't accept.
     """
-    checked = dataclass(frozen=True, config=_CONFIG)(kind)
+    checked: Any = dataclass(frozen=True, config=_CONFIG)(kind)
     create = checked.__init__
 
     @functools.wraps(create)
     def __init__(self, *values, **named):
-        # By name, so that a mistake is told by its field.
+        # Positional values are passed on by name, so that an error names their field.
         given = dict(zip((field.name for field in fields(type(self))), values, strict=False))
         if len(given) == len(values) and not given.keys() & named.keys():
             values, named = (), given | named
         try:
             create(self, *values, **named)
         except ValidationError as error:
-            raise InputError(_told(error, type(self))) from None
+            raise InputError(_message(error, type(self))) from None
 
     checked.__init__ = __init__
     return checked
 
 
-def from_mapping(kind: type[T], mapping: Mapping, source: str = "settings") -> T:
-    """A settings class with the values of a mapping, as YAML and JSON give them.
+def from_mapping(kind: type[S], mapping: object, source: str = "settings") -> S:
+    """Create settings from a dictionary, as YAML and JSON give one.
 
-    source: where the mapping came from, for the error; fields that are settings themselves take mappings
-    raises InputError for a key that `kind` doesn't have, naming the nearest, and for a value that can't be used
+    Args:
+        kind: A class of settings.
+        mapping: Field → value. A field that is a class of settings itself takes a dictionary.
+        source: Where the dictionary came from, for the error.
+
+    Returns:
+        The settings; fields that the dictionary lacks have their defaults.
+
+    Raises:
+        InputError: No dictionary, a key that ``kind`` doesn't have (the nearest is named), or an unusable value.
     """
     if not isinstance(mapping, Mapping):
         raise InputError(f"{source}: expected `name: value`, got {mapping!r}")
@@ -72,7 +94,8 @@ def from_mapping(kind: type[T], mapping: Mapping, source: str = "settings") -> T
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"{source}: unknown key {key!r}{hint} (known: {', '.join(known)})")
-    parts = {field.name: field.type for field in fields(kind) if is_dataclass(field.type)}
+    parts = {field.name: field.type for field in fields(kind)
+             if isinstance(field.type, type) and is_dataclass(field.type)}
     values = {key: from_mapping(parts[key], value, f"{source}: {key}")
               if key in parts and not isinstance(value, parts[key]) else value for key, value in mapping.items()}
     try:
@@ -81,17 +104,36 @@ def from_mapping(kind: type[T], mapping: Mapping, source: str = "settings") -> T
         raise InputError(f"{source}: {error}") from None
 
 
-def read_settings(kind: type[T], file: str | os.PathLike | None, options: Mapping | None = None) -> T:
-    """Settings from a YAML file, None for the defaults, with options that are not None put over them.
+def read_settings(kind: type[S], file: str | os.PathLike | None, options: Mapping | None = None) -> S:
+    """Read settings from a YAML file and put options over them.
 
-    raises InputError naming the file and the field
+    Args:
+        kind: A class of settings.
+        file: The YAML file; None for the defaults.
+        options: Field → value; a value of None leaves the setting as it is.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InputError: As in ``from_mapping``; the text names the file and the field.
     """
     given = {name: value for name, value in (options or {}).items() if value is not None}
     return from_mapping(kind, read_yaml(file) | given, "options" if file is None else str(file))
 
 
 def read_yaml(file: str | os.PathLike | None) -> dict:
-    """The dictionary in a YAML file, empty without one. raises InputError naming the file"""
+    """Read the dictionary in a YAML file.
+
+    Args:
+        file: The file; None gives an empty dictionary.
+
+    Returns:
+        The dictionary; an empty file gives an empty one.
+
+    Raises:
+        InputError: The file can't be read or contains no dictionary; the text names it.
+    """
     if file is None:
         return {}
     try:
@@ -105,14 +147,15 @@ def read_yaml(file: str | os.PathLike | None) -> dict:
     return content
 
 
-def _told(error: ValidationError, kind: type) -> str:
+def _message(error: ValidationError, kind: type) -> str:
     """A ValidationError in our words, one line."""
-    problems = error.errors(include_url=False)
-    told = list(dict.fromkeys(_problem(problem, kind) for problem in problems))
-    return "; ".join(told[:_SHOWN]) + (f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else "")
+    problems = list(dict.fromkeys(_problem(problem, kind) for problem in error.errors(include_url=False)))
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return "; ".join(problems[:_SHOWN]) + more
 
 
 def _problem(problem: Mapping, kind: type) -> str:
+    """One mistake: its field, what was expected, what came."""
     place = ".".join(str(part) for part in problem["loc"])
     what, context, got = problem["type"], problem.get("ctx", {}), problem["input"]
     if what in ("unexpected_keyword_argument", "unexpected_positional_argument"):
@@ -139,22 +182,42 @@ def _expected(what: str, context: Mapping, message: str) -> str:
     return _TYPES.get(what.removesuffix("_type"), message)
 
 
-def _hint(what: str, got) -> str:
+def _hint(what: str, got: object) -> str:
     if what == "float_type" and isinstance(got, str):
         return " (YAML reads 1e-3 as text: write 1.0e-3)"
     return ""
 
 
-# --- checks of arguments that are no settings ----------------------------------------------------------------------
+# --- checks of arguments outside of settings ---------------------------------------------------------------------
 
 
-def one_of(name: str, value, allowed: Sequence[str]) -> None:
-    """raises InputError when a value is none of those allowed."""
+def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Check that an argument is one of the allowed texts.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: Its value.
+        allowed: The texts.
+
+    Raises:
+        InputError: It is another.
+    """
     if value not in allowed:
         raise InputError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
 
 
-def whole_number(name: str, value, least: int, kind=int) -> None:
-    """raises InputError when a value is no whole number of a kind (type or union), or less than `least`."""
-    if isinstance(value, bool) or not isinstance(value, kind) or value < least:
+def whole_number(name: str, value: Any, least: int, kind: type | UnionType = int) -> None:
+    """Check that an argument is a whole number and large enough.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: Its value; True and False are no numbers.
+        least: The smallest value allowed.
+        kind: The type or union of types allowed, such as ``int | np.integer``.
+
+    Raises:
+        InputError: It is no such number, or less than ``least``.
+    """
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_number or value < least:
         raise InputError(f"{name}: expected a whole number of at least {least}, got {value!r}")

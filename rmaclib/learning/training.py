@@ -14,7 +14,7 @@ from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.extraction.batches import pick_device
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.folders import refuse_inside
-from rmaclib.foundation.messages import LOGGER, duration
+from rmaclib.foundation.messages import duration, tell
 from rmaclib.foundation.settings import from_mapping, one_of, settings
 from rmaclib.learning.budget import SECONDS, SMALL, STAGES, measure
 from rmaclib.learning.classification import ClassificationSettings, train_classification
@@ -140,7 +140,7 @@ def open_training_images(source: Source, out: str | os.PathLike, skip_bad: bool 
 def _tell(text: str) -> None:
     """A line for people who want to know what is being done."""
     if is_main():
-        LOGGER.info("%s", text)
+        tell(text)
 
 
 def _split(stage: StageName, given: Mapping[str, Any]) -> tuple[dict[str, Any], StartSettings]:

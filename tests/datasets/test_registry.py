@@ -1,8 +1,13 @@
 import os
 import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import rmaclib
 from rmaclib.datasets import (
     DatasetError,
     data_roots,
@@ -43,17 +48,17 @@ def test_layouts_are_told_apart(make, names, layout):
     assert detect_layout(make(*names)) == layout
 
 
-def test_two_layouts_are_not_guessed_between(make):
+def test_of_two_layouts_none_is_guessed(make):
     root = make("gt/a_1_query.txt", "gnd_roxford5k.pkl", "jpg/a.jpg")
     with pytest.raises(DatasetError, match="found oxford and revisited; name the layout"):
         open_dataset(root)
-    truth = {"bbx": [0, 0, 1, 1], "easy": [0], "hard": [], "junk": []}
-    content = {"imlist": ["a"], "qimlist": ["a"], "gnd": [truth]}
+    ground_truth = {"bbx": [0, 0, 1, 1], "easy": [0], "hard": [], "junk": []}
+    content = {"imlist": ["a"], "qimlist": ["a"], "gnd": [ground_truth]}
     (root / "gnd_roxford5k.pkl").write_bytes(pickle.dumps(content))
     assert open_dataset(root, "revisited").layout == "revisited"
 
 
-def test_the_registry_is_whole():
+def test_the_registry_is_complete():
     entries = known_datasets()
     assert {"oxford5k", "paris6k", "roxford5k", "rparis6k", "holidays", "landmarks_full", "landmarks_clean",
             "oxford5k_subset", "paris6k_subset", "landmarks48", "landmarks48_val"} <= entries.keys()
@@ -73,35 +78,48 @@ def test_a_registered_name_is_found_and_checked(holidays):
 
 @pytest.fixture
 def own_registry(make, monkeypatch):
-    """Writes data/registry.yml of a repository of its own, with one data set `own`."""
+    """Writes a registry of one's own, with one data set `own`, into a folder of RMACLIB_DATA."""
     root = make("own/x/a.jpg", "own/x/b.jpg")
-    monkeypatch.setattr("rmaclib.datasets.registry._REPOSITORY_DATA", root)
-    monkeypatch.delenv("RMACLIB_DATA", raising=False)
+    monkeypatch.setenv("RMACLIB_DATA", str(root))
 
-    def write(more=""):
+    def write(more="", name="own"):
         fields = "kind: retrieval, layout: folder, folder: own, source: here, publishable: true"
-        (root / "registry.yml").write_text(f"own: {{{fields}{more}}}")
+        (root / "registry.yml").write_text(f"{name}: {{{fields}{more}}}")
     return write
 
 
 def test_the_registry_says_what_is_publishable(own_registry):
     own_registry()
-    assert open_dataset("own").publishable
+    assert open_dataset("own").publishable and {"own", "oxford5k"} <= known_datasets().keys()
     own_registry(", kind: collection")
     assert open_collection("own").publishable
 
 
-def test_an_unknown_registry_field_is_refused(own_registry):
-    own_registry(", checksum: 1")
-    with pytest.raises(DatasetError, match=r"registry.yml: own: .*unexpected keyword argument 'checksum'"):
+def test_the_registry_of_the_first_root_counts(own_registry):
+    own_registry(name="oxford5k")
+    assert open_dataset("oxford5k").layout == "folder"
+
+
+@pytest.mark.parametrize("text, message", [
+    ("own: {kind: retrieval, checksum: 1}", "own: .*unexpected keyword argument 'checksum'"),
+    ("own: [", "expected settings in YAML"),
+])
+def test_a_registry_that_cannot_be_used_is_named(make, monkeypatch, text, message):
+    root = make("own/x/a.jpg")
+    (root / "registry.yml").write_text(text)
+    monkeypatch.setenv("RMACLIB_DATA", str(root))
+    with pytest.raises(DatasetError, match=f"registry.yml: {message}"):
         open_dataset("own")
 
 
-def test_without_repository_nothing_is_known(monkeypatch, tmp_path):
-    monkeypatch.setattr("rmaclib.datasets.registry._REPOSITORY_DATA", tmp_path / "gone")
+def test_a_copy_without_the_repository_knows_no_names(monkeypatch, tmp_path):
+    (tmp_path / "rmaclib").symlink_to(Path(rmaclib.__file__).parent)
+    program = "import rmaclib.datasets as d; print(d.known_datasets(), d.data_roots()); d.open_dataset('oxford5k')"
     monkeypatch.delenv("RMACLIB_DATA", raising=False)
-    with pytest.raises(DatasetError, match=r"oxford5k: .* a name .none.*no root .RMACLIB_DATA is not set"):
-        open_dataset("oxford5k")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "{} []\n"
+    assert re.search(r"oxford5k: .* a name .none.*no root .RMACLIB_DATA is not set", done.stderr)
 
 
 def test_a_folder_is_opened_by_its_layout_and_has_nothing_to_check(make):
@@ -117,7 +135,7 @@ def test_the_repository_is_the_last_root(monkeypatch, tmp_path):
     assert len(data_roots()) == 1
 
 
-def test_unknown_and_absent_names_say_where_was_looked(monkeypatch, tmp_path):
+def test_an_unknown_or_absent_name_lists_the_roots(monkeypatch, tmp_path):
     monkeypatch.setenv("RMACLIB_DATA", str(tmp_path))
     with pytest.raises(DatasetError, match=rf"oxfrod: expected a path or a name \(oxford5k.*{tmp_path}"):
         open_dataset("oxfrod")
@@ -154,7 +172,7 @@ def test_a_flat_folder_is_one_collection(make):
 
 @pytest.mark.photos
 @pytest.mark.parametrize("name, images, queries", [("oxford5k_subset", 1053, 55), ("paris6k_subset", 124, 5)])
-def test_the_photographs_are_whole(photos, monkeypatch, name, images, queries):
+def test_the_photographs_are_complete(photos, monkeypatch, name, images, queries):
     monkeypatch.setenv("RMACLIB_DATA", str(photos))
     dataset = open_dataset(name)
     assert (len(dataset.names), len(dataset.queries), dataset.missing) == (images, queries, ())
@@ -166,7 +184,7 @@ def test_the_photographs_are_whole(photos, monkeypatch, name, images, queries):
 
 @pytest.mark.photos
 @pytest.mark.parametrize("name, images", [("landmarks48", 3735), ("landmarks48_val", 398)])
-def test_the_training_photographs_are_whole(photos, monkeypatch, name, images):
+def test_the_training_photographs_are_complete(photos, monkeypatch, name, images):
     monkeypatch.setenv("RMACLIB_DATA", str(photos))
     collection = open_collection(name)
     assert len(collection.names) == images and len(collection.label_names) == 48

@@ -20,7 +20,7 @@ def test_a_new_folder_is_marked_and_ours_again(tmp_path):
         assert out.listed() == {"a.txt", "sub/b.txt"} and out.listed("sub") == {"sub/b.txt"}
 
 
-def test_a_foreign_folder_is_refused_and_untouched(tmp_path):
+def test_a_folder_of_the_user_is_left_untouched(tmp_path):
     (tmp_path / "000001.txt").write_text("mine")
     with pytest.raises(OutputError, match="000001.txt"):
         with output_folder(tmp_path, "index"):
@@ -28,7 +28,7 @@ def test_a_foreign_folder_is_refused_and_untouched(tmp_path):
     assert os.listdir(tmp_path) == ["000001.txt"]
 
 
-def test_another_kind_is_refused(tmp_path):
+def test_a_folder_of_another_kind_is_an_error(tmp_path):
     with output_folder(tmp_path, "clean"):
         pass
     with pytest.raises(OutputError, match="cleaned collection.*expected an index"):
@@ -49,7 +49,7 @@ def test_only_listed_files_are_removed_or_replaced(tmp_path):
     assert not (tmp_path / "part" / "1.txt").exists()
 
 
-def test_folders_left_empty_go(tmp_path):
+def test_folders_that_become_empty_are_removed(tmp_path):
     with output_folder(tmp_path, "index") as out:
         out.will_write(["part/deep/1.txt"])
         files.write_text(out / "part/deep/1.txt", "1")
@@ -57,7 +57,7 @@ def test_folders_left_empty_go(tmp_path):
     assert not (tmp_path / "part").exists()
 
 
-def test_an_older_folder_is_taken_over(tmp_path):
+def test_a_folder_of_an_older_version_becomes_ours(tmp_path):
     (tmp_path / "meta.json").write_text("{}")
     (tmp_path / "note.txt").write_text("mine")
     with output_folder(tmp_path, "index", recognise=lambda folder: ["meta.json"]) as out:
@@ -79,23 +79,24 @@ def test_a_damaged_marker_is_named(tmp_path, marker):
             pass
 
 
-_HOLD = """
+_LOCK_IT = """
 import sys, time
 from rmaclib.foundation.folders import output_folder
 with output_folder(sys.argv[1], "index"):
-    print("held", flush=True)
+    print("locked", flush=True)
     time.sleep(float(sys.argv[2]))
 """
 
 
-def _holder(folder, seconds):
-    process = subprocess.Popen([sys.executable, "-c", _HOLD, folder, str(seconds)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
+def _locking_process(folder, seconds):
+    command = [sys.executable, "-c", _LOCK_IT, folder, str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
     return process
 
 
 def test_a_second_process_waits_or_fails_at_once(tmp_path, capfd):
-    process = _holder(tmp_path, 2)
+    process = _locking_process(tmp_path, 2)
     started = time.monotonic()
     with pytest.raises(OutputError, match="another process is writing"):
         with waiting(False), output_folder(tmp_path, "index"):
@@ -106,8 +107,8 @@ def test_a_second_process_waits_or_fails_at_once(tmp_path, capfd):
     assert "waiting" in capfd.readouterr().err
 
 
-def test_a_killed_process_holds_nothing(tmp_path):
-    process = _holder(tmp_path, 60)
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    process = _locking_process(tmp_path, 60)
     process.kill()
     process.wait()
     with waiting(False), output_folder(tmp_path, "index"):
@@ -124,14 +125,14 @@ def test_the_same_process_may_open_it_again(tmp_path):
         assert out.listed() == {"a", "b"}
 
 
-def test_left_overs_of_killed_processes_are_swept(tmp_path):
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     with output_folder(tmp_path, "index") as out:
         out.will_write(["part/1.txt"])
         (tmp_path / "part").mkdir()
-        left_over = f".rmac-{files._HOST}-{dead.pid}-0.txt"
-        names = [tmp_path / left_over, tmp_path / "part" / left_over]
+        abandoned = f".rmac-{files._HOST}-{dead.pid}-0.txt"
+        names = [tmp_path / abandoned, tmp_path / "part" / abandoned]
         others = [tmp_path / ".1.12345.txt", tmp_path / f".rmac-{files._HOST}-{os.getpid()}-9.txt"]
         for path in names + others:
             path.write_text("")
@@ -141,7 +142,7 @@ def test_left_overs_of_killed_processes_are_swept(tmp_path):
     assert not (tmp_path / "part").exists()
 
 
-def test_output_inside_the_images_is_refused(tmp_path):
+def test_output_inside_the_images_is_an_error(tmp_path):
     (tmp_path / "photos").mkdir()
     for out in (tmp_path / "photos", tmp_path / "photos" / "out"):
         with pytest.raises(OutputError, match="inside"):
@@ -159,12 +160,12 @@ def test_a_full_disk_names_the_file(tmp_path):
 
 
 def test_differences_show_values_that_can_be_read():
-    found = {"settings": {"lr": 0.1, "k": 1}, "files": "a" * 64, "seed": 3}
+    before = {"settings": {"lr": 0.1, "k": 1}, "files": "a" * 64, "seed": 3}
     wanted = {"settings": {"lr": 0.2, "k": 1}, "files": "b" * 64, "seed": 3, "new": (1, 2)}
-    assert files.differences(found, wanted) == ["settings.lr (0.1, now 0.2)", "files", "new (None, now [1, 2])"]
+    assert files.differences(before, wanted) == ["settings.lr (0.1, now 0.2)", "files", "new (None, now [1, 2])"]
 
 
-def test_json_is_named_when_damaged(tmp_path):
+def test_damaged_json_is_named(tmp_path):
     for text in ("", "{", "[1]", "[" * 100_000):
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(OutputError, match="a.json: expected a thing"):
@@ -173,7 +174,7 @@ def test_json_is_named_when_damaged(tmp_path):
     assert files.read_json(tmp_path / "a.json", OutputError, "a thing") == {"a": 1}
 
 
-def test_changed_json_is_told(tmp_path):
+def test_changed_json_is_recognised(tmp_path):
     files.write_json(tmp_path / "a.json", {"size": 512, "b": [1.5, "x"]}, checksum=True)
     assert files.read_json(tmp_path / "a.json", OutputError, "a thing", checksum=True) == {"size": 512, "b": [1.5, "x"]}
     text = (tmp_path / "a.json").read_text()
@@ -188,7 +189,22 @@ def test_checksum_of_a_file(tmp_path):
     assert files.checksum(tmp_path / "a") == "cbf43926"  # the check value of CRC-32
 
 
-def test_paths_that_cannot_be_looked_at_are_told(tmp_path):
+def test_the_fingerprint_changes_with_names_files_and_boxes(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    paths, boxes = [tmp_path / "a", tmp_path / "b"], [(0, 0, 1, 2), None]
+    digests = [files.files_fingerprint(["a", "b"], paths), files.files_fingerprint(["a", "c"], paths),
+               files.files_fingerprint(["a", "b"], paths[::-1]), files.files_fingerprint(["a", "b"], paths, boxes),
+               files.files_fingerprint(["a", "b"], paths, [None, None])]
+    assert files.files_fingerprint(("a", "b"), tuple(paths), [[0.0, 0, 1, 2], None]) == digests[3]
+    (tmp_path / "b").write_text("longer")
+    digests.append(files.files_fingerprint(["a", "b"], paths))
+    (tmp_path / "b").unlink()
+    digests.append(files.files_fingerprint(["a", "b"], paths))
+    assert len(set(digests)) == 7
+
+
+def test_paths_that_cannot_be_examined_are_named(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     for name in ("loop", "loop/out", "a" * 300, "", "a\udcff", "two\nlines"):
         with pytest.raises((OutputError, InputError)):
@@ -199,7 +215,7 @@ def test_paths_that_cannot_be_looked_at_are_told(tmp_path):
     refuse_inside(tmp_path / "loop" / "out", tmp_path / "loop")
 
 
-def test_what_systems_put_into_folders_is_passed_over(tmp_path):
+def test_files_of_operating_systems_are_ignored(tmp_path):
     (tmp_path / ".DS_Store").write_text("")
     with output_folder(tmp_path, "index"):
         assert is_output(tmp_path)

@@ -13,7 +13,7 @@ class Part:
 
 @settings
 class Whole:
-    """Of every kind."""
+    """A setting of each kind."""
 
     sizes: Annotated[tuple[int, ...], as_tuple] = (800,)
     count: Annotated[int, Field(ge=1, le=5_000_000_000)] = 3
@@ -37,12 +37,12 @@ class Whole:
     ({"kind": "none"}, "kind: expected one of 'grid' or 'both', got 'none'"), ({"conut": 1}, "unknown setting 'conut'"),
     ({"part": {"ratio": 0.1}}, "part: expected settings of that part"),
 ])
-def test_nonsense_is_refused_by_field(values, message):
+def test_a_bad_value_names_its_field(values, message):
     with pytest.raises(InputError, match=message):
         Whole(**values)
 
 
-def test_a_value_by_position_is_told_by_its_field():
+def test_a_bad_value_by_position_names_its_field():
     assert Whole((512,), 4) == Whole(sizes=(512,), count=4)
     with pytest.raises(InputError, match="sizes: expected a list, got '512'"):
         Whole("512")

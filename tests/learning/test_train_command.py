@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 from rmaclib import cli
 from rmaclib.checkpoints import load_network, save_network
-from rmaclib.cleaning import CleanSettings, clean, load_graph, save_graph
-from rmaclib.cleaning.report import write_report
+from rmaclib.cleaning import clean, load_graph, save_graph
 from rmaclib.extraction.folder import load_descriptors
 from rmaclib.foundation.errors import OutputError, RmacError
 from rmaclib.learning import LearningError, read_log
@@ -205,14 +204,13 @@ def test_settings_that_are_none(images, tmp_path, text, message):
 
 def test_a_cleaned_collection_gives_its_pairs(start, tmp_path):
     images = pictures(tmp_path / "pictures", landmarks=3, each=3)
-    clean(images, CleanSettings(), out=tmp_path / "clean", executor=ThreadPoolExecutor(1), progress=False)
+    clean(images, out=tmp_path / "clean", report=False, executor=ThreadPoolExecutor(1), progress=False)
     for label in range(3):  # random pictures have no keypoints in common: say that they had
         file = tmp_path / f"clean/graphs/{label:06d}.npz"
         save_graph(file, replace(load_graph(file), pairs=np.array([[0, 1], [1, 2]], np.int32),
                                  inliers=np.array([30, 30], np.int32), affines=np.tile(np.eye(2, 3), (2, 1, 1)),
                                  rectangles=np.tile(np.float32([0, 0, 40, 40]), (2, 2, 1))))
-    write_report(clean(images, CleanSettings(), out=tmp_path / "clean", progress=False), CleanSettings(),
-                 tmp_path / "clean", 0, progress=False)
+    clean(images, out=tmp_path / "clean", progress=False)
     result = run(tmp_path / "clean/annotation_clean.txt", "--graphs", tmp_path / "clean", "--out", tmp_path / "out",
                  "--validation", images.root, "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE,
                  "--updates", 1, "--settings", start / "settings.yml", "--device", "cpu")

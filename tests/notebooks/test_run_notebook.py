@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -6,6 +7,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+from rmaclib.presets import PRESETS
 
 pytest.importorskip("papermill")
 ROOT = Path(__file__).parents[2]
@@ -34,10 +37,10 @@ def write(folder, *sources, profile="", parameters=PARAMETERS):
 
 
 def test_a_notebook_runs_with_the_profiles_parameters(folder):
-    source = "open(f'{output}/results/01_tiny/seen', 'w').write(f'{profile} {levels} {longest}')"
+    source = "open(f'{output}/results/01_tiny/values', 'w').write(f'{profile} {levels} {longest}')"
     target = run_notebook.run(*write(folder, source, profile="01_tiny: {levels: 2}\nother: {x: 1}"))
     assert target == Path("out/notebooks/01_tiny.ipynb")
-    assert Path("out/results/01_tiny/seen").read_text() == "small 2 512"
+    assert Path("out/results/01_tiny/values").read_text() == "small 2 512"
     assert [path.name for path in Path("out/notebooks").iterdir()] == ["01_tiny.ipynb"]
     assert str(folder) not in target.read_text()
 
@@ -69,16 +72,63 @@ def test_the_command_says_so_on_its_last_lines_and_with_its_status(folder):
         ("", 'profile = "x"', "01_tiny.ipynb: its parameters cell must declare 'output'"),
     ],
 )
-def test_bad_parameters_are_refused_before_anything_runs(folder, profile, parameters, message):
+def test_bad_parameters_are_rejected_before_anything_runs(folder, profile, parameters, message):
     call = write(folder, "open('ran', 'w')", profile=profile, parameters=parameters)
     with pytest.raises(ValueError, match=message):
         run_notebook.run(*call)
     assert not Path("ran").exists()
 
 
+WITH_SECTIONS = PARAMETERS + (
+    '\nbackbone: str = "efficientnet_lite0"\nranking: dict = {}\ncleaning: dict = {"exhaustive": 2}\nproposals: int = 8'
+)
+
+
+def parameters_of(folder, profile, parameters=WITH_SECTIONS):
+    notebook, profile, output = write(folder, profile=profile, parameters=parameters)
+    return run_notebook.parameters_for(Path(notebook), Path(profile), Path(output))
+
+
+def test_a_preset_fills_the_parameters_that_it_knows(folder):
+    parameters = parameters_of(folder, "preset: paper\n01_tiny: {}")
+    assert parameters == {
+        "levels": 2, "backbone": "resnet101", "profile": "small", "output": "out",
+        "ranking": json.loads(json.dumps(PRESETS["paper"].values("ranking"))),
+        "cleaning": PRESETS["paper"].values("cleaning"),
+    }  # fmt: skip
+    assert parameters["ranking"]["size"] == 800
+    assert parameters_of(folder, "preset: paper") == parameters  # also a notebook that the profile doesn't list
+
+
+def test_a_preset_leaves_other_types_and_unknown_sections(folder):
+    compared = PARAMETERS.replace("levels: int = 3", "levels: list = [1, 2]")
+    assert "levels" not in parameters_of(folder, "preset: paper", compared)
+    # The authors' release has no cleaning and no training: the notebook's own settings stay.
+    assert {"cleaning", "ranking"}.isdisjoint(parameters_of(folder, "preset: authors_release"))
+
+
+def test_explicit_parameters_go_before_the_presets(folder):
+    parameters = parameters_of(folder, "preset: paper\n01_tiny: {levels: 4, ranking: {lr: 1.0}, longest: 9}")
+    assert (parameters["levels"], parameters["ranking"], parameters["longest"]) == (4, {"lr": 1.0}, 9)
+    assert parameters["backbone"] == "resnet101"
+
+
+def test_a_preset_reaches_the_notebook(folder):
+    source = "open(f'{output}/results/01_tiny/values', 'w').write(f'{levels} {ranking[\"triplets\"]}')"
+    run_notebook.run(*write(folder, source, profile="preset: paper", parameters=WITH_SECTIONS))
+    assert Path("out/results/01_tiny/values").read_text() == "2 64"
+
+
+def test_an_unknown_preset_names_the_known_ones(folder):
+    with pytest.raises(ValueError, match="small.yml: unknown preset 'papr'; there are .*paper.*authors_release"):
+        parameters_of(folder, "preset: papr")
+    with pytest.raises(ValueError, match=r"small.yml: unknown preset \[1\]"):
+        parameters_of(folder, "preset: [1]")
+
+
 @pytest.mark.parametrize("profile", sorted((ROOT / "notebooks/profiles").glob("*.yml")), ids=lambda p: p.stem)
 def test_every_profile_fits_the_notebooks(profile):
-    for name in run_notebook.read_profile(profile):
+    for name in run_notebook.read_profile(profile).parameters:
         run_notebook.parameters_for(ROOT / "notebooks" / f"{name}.ipynb", profile, Path("_build/x"))
 
 

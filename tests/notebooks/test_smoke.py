@@ -1,4 +1,4 @@
-"""The notebooks as CI builds them: every figure is a picture, every number is recorded."""
+"""The notebooks as CI builds them: every figure is an image, every result is recorded."""
 
 import json
 import os
@@ -12,16 +12,16 @@ import yaml
 
 from rmaclib.checkpoints import load_network
 from rmaclib.datasets import open_collection, open_dataset
-from rmaclib.learning import leave_one_out
-from rmaclib.results import load_results
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.descriptors import extract
+from rmaclib.learning import leave_one_out
+from rmaclib.results import load_results
 
 ROOT = Path(__file__).parents[2]
 
 
 def run_smoke(name, output, profile="notebooks/profiles/smoke.yml"):
-    """Pictures that the notebook shows, and the values that it records."""
+    """Run a notebook; returns the number of its figures and the values that it records."""
     command = [sys.executable, "book/run_notebook.py", f"notebooks/{name}.ipynb", "--profile", profile,
                "--output", output]
     environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
@@ -36,95 +36,98 @@ def run_smoke(name, output, profile="notebooks/profiles/smoke.yml"):
 def test_00_diorama(tmp_path):
     figures, values = run_smoke("00_diorama", tmp_path)
     assert figures == 6
-    found = {key.removeprefix("00_diorama/diorama_train/"): value for key, value in values.items()}
-    assert 0.3 < found["dominant"] < 0.4
-    assert found["linked_same"] > 0.5 and found["linked_strangers"] < 0.05
-    assert found["linked_sides"] < found["linked_same"] / 2
+    shares = {key.removeprefix("00_diorama/diorama_train/"): value for key, value in values.items()}
+    assert 0.3 < shares["dominant"] < 0.4
+    assert shares["linked_same"] > 0.5 and shares["linked_strangers"] < 0.05
+    assert shares["linked_sides"] < shares["linked_same"] / 2
 
 
 def test_01_rmac(tmp_path):
     figures, values = run_smoke("01_rmac", tmp_path)
-    found = {key.removeprefix("01_rmac/diorama/"): value for key, value in values.items()}
-    assert figures >= 12 and len(found) >= 14
-    assert found["images"] == 521 and 0.2 < found["baseline"] < 0.9
-    assert found["query_removed"] < 0  # the query's own image is always found first
-    assert -1 <= found["rank_correlation"] <= 1
+    results = {key.removeprefix("01_rmac/diorama/"): value for key, value in values.items()}
+    assert figures >= 12 and len(results) >= 14
+    assert results["images"] == 521 and 0.2 < results["baseline"] < 0.9
+    assert results["query_removed"] < 0  # the query's own image is mostly its first neighbour
+    assert -1 <= results["rank_correlation"] <= 1
 
 
 def test_02_cleaning(tmp_path):
     figures, values = run_smoke("02_cleaning", tmp_path)
-    found = {key.removeprefix("02_cleaning/diorama_train/"): value for key, value in values.items()}
+    results = {key.removeprefix("02_cleaning/diorama_train/"): value for key, value in values.items()}
     assert figures == 6
-    assert found["precision"] > 0.8 and found["recall"] > 0.6
-    assert found["iou"] > found["iou_first"] - 0.02
+    assert results["precision"] > 0.8 and results["recall"] > 0.6
+    assert results["iou"] > results["iou_first"] - 0.02
 
 
 def test_03_learning(tmp_path):
-    # Besides, a folder per landmark with a query for one of them.
-    folder, pictures = tmp_path / "Own" / "towers", open_collection("diorama_train")
+    # The second test set is a folder per landmark, with a query for one of them.
+    folder, train = tmp_path / "Own" / "towers", open_collection("diorama_train")
     for label in (0, 1):
         (folder / f"t{label}").mkdir(parents=True)
-        for number in np.flatnonzero(np.array(pictures.labels) == label)[:4]:
-            (folder / f"t{label}" / pictures.paths[number].name).symlink_to(pictures.paths[number])
+        for number in np.flatnonzero(np.array(train.labels) == label)[:4]:
+            (folder / f"t{label}" / train.paths[number].name).symlink_to(train.paths[number])
     (folder / "query").mkdir()
-    (folder / "query" / "t0.jpg").symlink_to(pictures.paths[np.flatnonzero(np.array(pictures.labels) == 0)[4]])
+    (folder / "query" / "t0.jpg").symlink_to(train.paths[np.flatnonzero(np.array(train.labels) == 0)[4]])
     smoke = yaml.safe_load((ROOT / "notebooks/profiles/smoke.yml").read_text())["03_learning"]
     profile = tmp_path / "smoke.yml"
     profile.write_text(yaml.safe_dump({"03_learning": {**smoke, "tests": {"diorama": "oxford", str(folder): "folder"},
                                                           "distractors": {str(folder): "diorama"}}}))
     figures, values = run_smoke("03_learning", tmp_path, profile)
     assert 0 < values["03_learning/towers/off_the_shelf"] <= 1
-    # Here every image asks, not the one query.
+    # Leave-one-out queries: every image of the folder, not the one query.
     start = load_network(tmp_path / "learning/diorama_train/start.safetensors")
     paths = [*sorted(folder.glob("t*/*")), *open_dataset("diorama").paths]
     vectors = extract(start, paths, ExtractionSettings((smoke["size"],))).vectors
     landmarks = np.array([0] * 4 + [1] * 4 + [2] * (len(paths) - 8))
     same = landmarks[:, None] == landmarks
-    right = same & ~np.eye(len(paths), dtype=bool) & (landmarks < 2)[:, None]  # the first eight ask
+    relevant = same & ~np.eye(len(paths), dtype=bool) & (landmarks < 2)[:, None]  # the first eight are queries
     for name, count in (("towers", 8), ("towers_among_diorama", len(paths))):
-        expected = leave_one_out(vectors[:count], right[:count, :count], ~same[:count, :count])
+        expected = leave_one_out(vectors[:count], relevant[:count, :count], ~same[:count, :count])
         assert values[f"03_learning/{name}_each/off_the_shelf"] == pytest.approx(expected, abs=1e-6)
     assert expected < values["03_learning/towers_each/off_the_shelf"]
     assert 0 < values["03_learning/towers_among_diorama/off_the_shelf"] <= values["03_learning/towers/off_the_shelf"]
     assert "03_learning/towers_among_diorama_each/t1_off_the_shelf" in values
     assert "03_learning/towers_among_diorama_each/diorama_off_the_shelf" not in values
-    found = {key.removeprefix("03_learning/diorama/"): value for key, value in values.items()}
+    results = {key.removeprefix("03_learning/diorama/"): value for key, value in values.items()}
     assert figures == 5
-    assert 0.2 < found["off_the_shelf"] < 0.9
-    # So few and small updates change next to nothing.
-    for row in ("c-full", "c-full_r-clean"):
-        assert abs(found[f"{row}_gain"]) < 0.1
-        assert found[f"{row}_gain"] == pytest.approx(found[row] - found["off_the_shelf"])
+    assert 0.2 < results["off_the_shelf"] < 0.9
+    # So few and small updates change little.
+    for configuration in ("c-full", "c-full_r-clean"):
+        assert abs(results[f"{configuration}_gain"]) < 0.1
+        expected = results[configuration] - results["off_the_shelf"]
+        assert results[f"{configuration}_gain"] == pytest.approx(expected)
 
 
 def test_04_proposals(tmp_path):
     figures, values = run_smoke("04_proposals", tmp_path)
-    found = {key.removeprefix("04_proposals/"): value for key, value in values.items()}
+    results = {key.removeprefix("04_proposals/"): value for key, value in values.items()}
     assert figures == 6
     for name in ("diorama_val_clean", "train_part_validation_list", "test_part"):
         for iou in (50, 70):
-            recalls = [found[f"boxes/{name}/recall_{iou}_{count}"] for count in (8, 32)]
+            recalls = [results[f"boxes/{name}/recall_{iou}_{count}"] for count in (8, 32)]
             assert 0 <= recalls[0] <= recalls[1] <= 1
-        assert found[f"boxes/{name}/grid_70_8"] <= found[f"boxes/{name}/grid_50_8"]
-    assert 0.2 < found["diorama/grid"] < 0.9 and found["diorama/unwhitened_grid"] > 0.2
-    for row in ("proposals_8", "proposals_32", "both_32"):
-        assert found[f"diorama/{row}_gain"] == pytest.approx(found[f"diorama/{row}"] - found["diorama/grid"])
-    assert found["diorama/extra_time_32"] > 0
+        assert results[f"boxes/{name}/grid_70_8"] <= results[f"boxes/{name}/grid_50_8"]
+    assert 0.2 < results["diorama/grid"] < 0.9 and results["diorama/unwhitened_grid"] > 0.2
+    for regions in ("proposals_8", "proposals_32", "both_32"):
+        expected = results[f"diorama/{regions}"] - results["diorama/grid"]
+        assert results[f"diorama/{regions}_gain"] == pytest.approx(expected)
+    assert results["diorama/extra_time_32"] > 0
 
 
 def test_05_resolutions_and_expansion(tmp_path):
     figures, values = run_smoke("05_resolutions_and_expansion", tmp_path)
-    found = {key.removeprefix("05_resolutions_and_expansion/diorama/"): value for key, value in values.items()}
+    results = {key.removeprefix("05_resolutions_and_expansion/diorama/"): value for key, value in values.items()}
     assert figures == 5
-    assert found["images"] == 521 and 0.2 < found["size_96"] < found["headline"] < 0.9
-    assert found["multires_dba_0_qe_0"] == found["multires"] and found["multires_dba_20_qe_1"] == found["headline"]
-    assert found["own_image_first"] > 0.3 and abs(found["rerank_gain"]) < 0.1
+    assert results["images"] == 521 and 0.2 < results["size_96"] < results["headline"] < 0.9
+    assert results["multires_dba_0_qe_0"] == results["multires"]
+    assert results["multires_dba_20_qe_1"] == results["headline"]
+    assert results["own_image_first"] > 0.3 and abs(results["rerank_gain"]) < 0.1
 
 
 def test_06_compression(tmp_path):
     figures, values = run_smoke("06_compression", tmp_path)
-    found = {key.removeprefix("06_compression/diorama/"): value for key, value in values.items()}
-    assert figures == 4 and found["same_as_faiss"] == 1
-    assert found["pca_64"] == pytest.approx(found["uncompressed"], abs=0.05)  # all dimensions, but for the mean
-    assert abs(found["scalar_64"] - found["uncompressed"]) < 0.01
-    assert found["recall_pq_16"] > found["recall_pq_8"] > 0.05
+    results = {key.removeprefix("06_compression/diorama/"): value for key, value in values.items()}
+    assert figures == 4 and results["same_as_faiss"] == 1
+    assert results["pca_64"] == pytest.approx(results["uncompressed"], abs=0.05)  # all dimensions, less the mean
+    assert abs(results["scalar_64"] - results["uncompressed"]) < 0.01
+    assert results["recall_pq_16"] > results["recall_pq_8"] > 0.05

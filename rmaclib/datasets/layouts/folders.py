@@ -15,21 +15,30 @@ QUERY_FOLDER = "query"
 def read_query_folder(root: str | os.PathLike, name: str | None = None) -> RetrievalDataset:
     """Read a folder per landmark as a retrieval data set.
 
-    Image names are paths from the root. Images in query/ are the queries, not in the database; each is named
-    `<landmark>.<extension>` or `<landmark>_<number>.<extension>`, and its landmark's images are relevant.
-    Without query/ every image is a query, relevant are the others of its folder; the query is then in the
-    database, and the protocol "folder" takes it out of its own ranking.
-    raises DatasetError: an image outside the sub-folders, a query of an unknown landmark
+    Image names are paths from the root. The images in query/ are the queries and not in the database. Each is named
+    ``<landmark>.<extension>`` or ``<landmark>_<number>.<extension>``, and the images of its landmark are relevant.
+    Without query/ the queries are leave-one-out: every image is a query and in the database, the others of its folder
+    are relevant, and the protocol "folder" leaves the query out of its own ranking.
+
+    Args:
+        root: The folder.
+        name: Name of the data set; by default that of the folder.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DatasetError: An image outside the sub-folders, or a query of an unknown landmark.
     """
     root = Path(root)
     landmarks, skipped = _by_landmark(root)
     note_skipped(root, skipped)
-    asked = landmarks.pop(QUERY_FOLDER, {})
+    query_files = landmarks.pop(QUERY_FOLDER, {})
     database = {image: path for images in landmarks.values() for image, path in images.items()}
-    if asked:
+    if query_files:
         queries = [Query(path.stem, image, path, None,
                          {"relevant": frozenset(landmarks[_landmark_of(path, landmarks)])})
-                   for image, path in asked.items()]
+                   for image, path in query_files.items()]
         if len({query.name for query in queries}) < len(queries):
             raise DatasetError(f"{root / QUERY_FOLDER}: expected different file names, found one name twice")
     else:
@@ -40,11 +49,17 @@ def read_query_folder(root: str | os.PathLike, name: str | None = None) -> Retri
 
 
 def read_folder_per_landmark(root: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
-    """Read a folder per landmark as a training collection; labels number the sub-folders in sorted order.
+    """Read a folder per landmark as a training collection; query/ is left out.
 
-    Image names are paths from the root; query/ is left out.
-    skip_bad: images outside the sub-folders are left out, see LabelledImages.skipped, instead of being refused
-    raises DatasetError: no sub-folder with images, or an image outside the sub-folders
+    Args:
+        root: The folder.
+        skip_bad: Leave out images outside the sub-folders, see ``LabelledImages.skipped``, instead of raising.
+
+    Returns:
+        The collection. Names are paths from the root; labels number the sub-folders in sorted order.
+
+    Raises:
+        DatasetError: No sub-folder with images, or an image outside the sub-folders.
     """
     root = Path(root)
     landmarks, skipped = _by_landmark(root, skip_bad)
@@ -57,10 +72,17 @@ def read_folder_per_landmark(root: str | os.PathLike, skip_bad: bool = False) ->
 
 
 def read_images(root_or_csv: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
-    """Read any folder of images, sub-folders included, or a CSV file (see read_csv).
+    """Read any folder of images, sub-folders included, or a CSV file.
 
-    The images of a folder all have label 0; their names are paths from the folder.
-    raises DatasetError: no image, a malformed CSV file
+    Args:
+        root_or_csv: The folder, or the CSV file (see ``read_csv``).
+        skip_bad: Leave out rows of a CSV file that can't be used, instead of raising.
+
+    Returns:
+        The collection. The images of a folder all have label 0; their names are paths from the folder.
+
+    Raises:
+        DatasetError: No image, or a malformed CSV file.
     """
     root = Path(root_or_csv)
     if root.suffix.lower() == ".csv" and not root.is_dir():
@@ -75,7 +97,7 @@ def read_images(root_or_csv: str | os.PathLike, skip_bad: bool = False) -> Label
 
 
 def _by_landmark(root: Path, skip_bad: bool = False) -> tuple[dict[str, dict[str, Path]], tuple[Skipped, ...]]:
-    """Sub-folder → image name → file; at least one sub-folder that isn't query/. And what was left out."""
+    """Sub-folder → image name → file, with at least one sub-folder that isn't query/; and what was left out."""
     landmarks: dict[str, dict[str, Path]] = {}
     paths, skipped = find_images(root)
     left_out = list(skipped)
@@ -91,12 +113,13 @@ def _by_landmark(root: Path, skip_bad: bool = False) -> tuple[dict[str, dict[str
         else:
             landmarks.setdefault(relative.parts[0], {})[relative.as_posix()] = path
     if not landmarks.keys() - {QUERY_FOLDER}:
-        found = f"only {QUERY_FOLDER}/" if landmarks else f"none with images that can be used ({left_out[0]})"
-        raise DatasetError(f"{root}: expected a sub-folder per landmark, found {found}")
+        others = f"only {QUERY_FOLDER}/" if landmarks else f"none with images that can be used ({left_out[0]})"
+        raise DatasetError(f"{root}: expected a sub-folder per landmark, found {others}")
     return landmarks, tuple(left_out)
 
 
 def _landmark_of(path: Path, landmarks: dict[str, dict[str, Path]]) -> str:
+    """The landmark in the file name of a query."""
     for landmark in (path.stem, re.sub(r"_[0-9]+$", "", path.stem)):
         if landmark in landmarks:
             return landmark

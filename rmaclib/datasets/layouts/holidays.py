@@ -4,23 +4,31 @@ import os
 import re
 from pathlib import Path
 
-from rmaclib.datasets.files import image_folder, images_by_stem
-from rmaclib.datasets.layouts.oxford import with_images
+from rmaclib.datasets.files import image_folder, images_by_stem, with_image_files
 from rmaclib.datasets.types import DatasetError, Query, RetrievalDataset
 
 
 def is_holidays_name(stem: str) -> bool:
-    """Whether a file name without extension is six digits."""
+    """Tell whether a file name without extension consists of six digits."""
     return re.fullmatch(r"[0-9]{6}", stem) is not None
 
 
 def read_holidays(root: str | os.PathLike, name: str | None = None) -> RetrievalDataset:
-    """Read images `NNNNNN.jpg` from jpg/, images/, png/ or the root, sub-folders flattened.
+    """Read images ``NNNNNN.jpg`` from jpg/, images/, png/ or the root, sub-folders included.
 
-    A number divisible by 100 is a query; the following numbers with the same number // 100 are relevant to
-    it. All images are in the database, queries too. A group without its query image is kept as images, and
-    the query is listed in `missing`, with a warning. A query alone in its group has no relevant image.
-    raises DatasetError: other names, two files of one name, no query
+    A number divisible by 100 is a query. The other numbers of its hundred are relevant to it. All images are in the
+    database, queries too. A query that is alone in its group has no relevant image.
+
+    Args:
+        root: Folder of the data set.
+        name: Its name; by default that of the folder.
+
+    Returns:
+        The data set. The images of a group without its query image are kept; the query is listed in ``missing``, with
+        a note.
+
+    Raises:
+        DatasetError: Other names, two files of one name, or no query.
     """
     root = Path(root)
     database = images_by_stem(image_folder(root))
@@ -31,8 +39,8 @@ def read_holidays(root: str | os.PathLike, name: str | None = None) -> Retrieval
     groups: dict[str, set[str]] = {}
     for image in database:
         groups.setdefault(image[:4] + "00", set()).add(image)
-    queries = [Query(image, image, database.get(image), None, {"relevant": frozenset(group - {image})})
-               for image, group in groups.items()]
-    return RetrievalDataset(name or root.resolve().name, "holidays", root, tuple(database),
-                            tuple(database.values()), with_images(queries, root),
-                            tuple(image for image in groups if image not in database))
+    queries = [Query(image, image, database[image], None, {"relevant": frozenset(group - {image})})
+               for image, group in groups.items() if image in database]
+    missing = tuple(image for image in groups if image not in database)
+    return RetrievalDataset(name or root.resolve().name, "holidays", root, tuple(database), tuple(database.values()),
+                            with_image_files(root, queries, [(image, image) for image in missing]), missing)

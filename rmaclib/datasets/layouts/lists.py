@@ -1,7 +1,7 @@
 """Lists of labelled images: the text format of the Landmarks release (Section 3), and CSV.
 
-The Landmarks lists write a box as `x1 x2 y1 y2`; everywhere else it is (x1, y1, x2, y2). This module is the
-only one that knows the order on disk.
+The Landmarks lists write a box as `x1 x2 y1 y2`; everywhere else it is (x1, y1, x2, y2). Only this module knows the
+order on disk.
 """
 
 import os
@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rmaclib.boxes import Box
+from rmaclib.boxes import Box, check_box
 from rmaclib.datasets.files import read_lines, read_rows
-from rmaclib.datasets.layouts.oxford import check_box
 from rmaclib.datasets.types import DatasetError, LabelledImages, Skipped
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.files import is_line, write_text
@@ -23,7 +22,13 @@ MAX_LABEL = 2**31 - 1
 
 
 class ListEntry(NamedTuple):
-    """One line of a list: path or address as written, label from 0, box (x1, y1, x2, y2) or None."""
+    """One line of a list.
+
+    Attributes:
+        name: Path or address, as in the list.
+        label: From 0.
+        box: (x1, y1, x2, y2) in pixels, or None.
+    """
 
     name: str
     label: int
@@ -31,40 +36,62 @@ class ListEntry(NamedTuple):
 
 
 def read_landmarks_entries(path: str | os.PathLike) -> list[ListEntry]:
-    """The lines of a Landmarks list, whether their images are on disk or not (the release lists addresses).
+    """Read the lines of a Landmarks list, whether their images are on disk or not (the release lists addresses).
 
-    Lines are `path label` or `path label x1 x2 y1 y2`. A path may contain blanks, but no word of it after the
-    first may be a bare number at its end: numbers are counted from the right.
-    raises DatasetError naming the line
+    Lines are ``path label`` or ``path label x1 x2 y1 y2``. Numbers are counted from the right: a path may contain
+    blanks, but its last word must not be a number, except where it is the only word.
+
+    Args:
+        path: The list.
+
+    Returns:
+        Its lines.
+
+    Raises:
+        DatasetError: The list can't be read, is empty, or has a malformed line; the text names the line.
     """
     return [entry for _, entry in _read_entries(Path(path), [], skip_bad=False)]
 
 
 def read_landmarks_list(path: str | os.PathLike, root: str | os.PathLike | None = None,
                         skip_bad: bool = False) -> LabelledImages:
-    """Read a list of the Landmarks release (Section 3); see read_landmarks_entries for its lines.
+    """Read a list of the Landmarks release (Section 3); its lines are as in ``read_landmarks_entries``.
 
-    root: the folder that the list's paths start from, the list's own folder by default
-    skip_bad: lines that can't be used are left out, see LabelledImages.skipped, instead of being refused
-    A file labels.txt or landmarks.txt beside the list names the labels, one a line.
-    raises DatasetError: a malformed line, a label without a name, none of the images on disk
+    A file labels.txt or landmarks.txt beside the list names the labels, one per line.
+
+    Args:
+        path: The list.
+        root: The folder that the list's paths start from; by default the folder of the list.
+        skip_bad: Leave out lines that can't be used, see ``LabelledImages.skipped``, instead of raising.
+
+    Returns:
+        The images that have a file.
+
+    Raises:
+        DatasetError: A malformed line, a label without a name, or none of the images on disk.
     """
-    path, skipped = Path(path), []
+    path = Path(path)
+    skipped: list[Skipped] = []
     entries = _read_entries(path, skipped, skip_bad)
     label_names = _label_names(path, entries, skipped, skip_bad)
     return _labelled(path, path.parent if root is None else Path(root), entries, label_names, skipped)
 
 
 def write_landmarks_list(path: str | os.PathLike, images: LabelledImages) -> None:
-    """Write a list that read_landmarks_list reads back with the same names, labels and boxes.
+    """Write a list that ``read_landmarks_list`` reads with the same names, labels and boxes, complete or not at all.
 
-    The file appears whole or not at all.
-    raises InputError when a name can't be written so: line breaks, blanks at an end, a number as last word
+    Args:
+        path: The file to write.
+        images: The images.
+
+    Raises:
+        InputError: A name can't be written: it has line breaks, blanks at an end, or a number as its last word.
+        OutputError: The file can't be written.
     """
     path = Path(path)
     lines = []
     for name, label, box in zip(images.names, images.labels, images.boxes, strict=True):
-        entry = ListEntry(name, int(label), None if box is None else tuple(map(float, box)))
+        entry = ListEntry(name, int(label), None if box is None else _floats(box))
         line = _format(entry)
         if not _reads_back(line, entry):
             raise InputError(f"{path}: {name!r} with label {label} and box {box} can't be written as {_LINE}")
@@ -72,59 +99,75 @@ def write_landmarks_list(path: str | os.PathLike, images: LabelledImages) -> Non
     write_text(path, "".join(lines))
 
 
+def _floats(box: Box) -> Box:
+    x1, y1, x2, y2 = map(float, box)
+    return x1, y1, x2, y2
+
+
 def can_list(name: str) -> bool:
-    """Whether write_landmarks_list can write an image of this name."""
+    """Tell whether ``write_landmarks_list`` can write an image of this name."""
     entry = ListEntry(name, 0, None)
     return is_line(name) and _reads_back(_format(entry), entry)
 
 
 def read_csv(path: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
-    """Read a CSV file with a header: column `path` (from the file's folder), optional `label`, x1 y1 x2 y2.
+    """Read a CSV file with a header: column ``path`` and optionally ``label``, ``x1``, ``y1``, ``x2``, ``y2``.
 
-    Labels are numbers from 0, or names, which are then numbered in sorted order; without the column every
-    label is 0. Empty box columns mean no box.
-    skip_bad: rows that can't be used are left out, see LabelledImages.skipped, instead of being refused
-    raises DatasetError: no column `path`, a malformed row, none of the images on disk
+    Paths start from the folder of the file. Labels are numbers from 0, or names, which are numbered in sorted order;
+    without the column every label is 0. Empty box columns mean no box.
+
+    Args:
+        path: The CSV file.
+        skip_bad: Leave out rows that can't be used, see ``LabelledImages.skipped``, instead of raising.
+
+    Returns:
+        The images that have a file.
+
+    Raises:
+        DatasetError: No column ``path``, a malformed row, or none of the images on disk.
     """
-    path, skipped, rows = Path(path), [], []
+    path = Path(path)
+    skipped: list[Skipped] = []
+    rows: list[tuple[int, str, str, Box | None]] = []
     for row in read_rows(path, ["path"]):
         try:
             if row.problem:
                 raise ValueError(row.problem)
-            rows.append((row.line, _csv_row(row.fields)))
+            rows.append((row.line, *_csv_row(row.fields)))
         except ValueError as error:
-            _refuse(skipped, skip_bad, path, row.line, row.fields.get("path", ""), str(error))
-    labels, label_names = _csv_labels([label for _, (_, label, _) in rows])
+            _reject(skipped, skip_bad, path, row.line, row.fields.get("path", ""), str(error))
+    labels, label_names = _csv_labels([label for _, _, label, _ in rows])
     entries = []
-    for (line, (name, _, box)), label in zip(rows, labels, strict=True):
+    for (line, name, _, box), label in zip(rows, labels, strict=True):
         if label > MAX_LABEL:
-            _refuse(skipped, skip_bad, path, line, name, _large_label(label))
+            _reject(skipped, skip_bad, path, line, name, _large_label(label))
         else:
             entries.append((line, ListEntry(name, label, box)))
     return _labelled(path, path.parent, entries, label_names, skipped)
 
 
-def _refuse(skipped: list[Skipped], skip_bad: bool, path: Path, line: int, name: str, reason: str) -> None:
-    """Put a row among those skipped. raises DatasetError, naming the row, when rows may not be skipped"""
+def _reject(skipped: list[Skipped], skip_bad: bool, path: Path, line: int, name: str, reason: str) -> None:
+    """Add a row to those skipped; raises DatasetError, naming the row, unless rows may be skipped."""
     if not skip_bad:
         raise DatasetError(f"{path}:{line}: {reason}")
     skipped.append(Skipped(name, reason, f"{path}:{line}"))
 
 
 def _read_entries(path: Path, skipped: list[Skipped], skip_bad: bool) -> list[tuple[int, ListEntry]]:
-    """(line, entry) of the lines that can be used; the others go to `skipped`, see _refuse."""
+    """(line number, entry) of the lines that can be used; the others are added to ``skipped``, see _reject."""
     entries = []
     for number, line in read_lines(path):
         try:
             entries.append((number, _parse(line)))
         except ValueError as error:
-            _refuse(skipped, skip_bad, path, number, line, f"expected {_LINE}, found {line!r} ({error})")
+            _reject(skipped, skip_bad, path, number, line, f"expected {_LINE}, found {line!r} ({error})")
     if not entries:
         raise DatasetError(f"{path}: expected lines {_LINE}, found none")
     return entries
 
 
 def _parse(line: str) -> ListEntry:
+    """The entry of a line. Raises ValueError with the reason when it can't be used."""
     fields = line.split()
     numbers = 0
     while numbers < len(fields) - 1 and _is_number(fields[-1 - numbers]):
@@ -146,7 +189,7 @@ def _parse(line: str) -> ListEntry:
 
 
 def _whole(digits: str) -> int:
-    """The number that digits write; of very many, which Python doesn't convert, one that is too large as well."""
+    """The number that digits write; 10^20 for very many digits, which Python doesn't convert."""
     return int(digits) if len(digits.lstrip("0")) <= 20 else 10**20
 
 
@@ -155,7 +198,7 @@ def _large_label(label: int) -> str:
 
 
 def _format(entry: ListEntry) -> str:
-    numbers = [entry.label]
+    numbers: list[float] = [entry.label]
     if entry.box is not None:
         x1, y1, x2, y2 = entry.box
         numbers += [int(value) if value.is_integer() else value for value in (x1, x2, y1, y2)]
@@ -179,7 +222,7 @@ def _is_number(field: str) -> bool:
 
 def _label_names(path: Path, entries: list[tuple[int, ListEntry]], skipped: list[Skipped],
                  skip_bad: bool) -> tuple[str, ...] | None:
-    """Names of the labels, None without a file of them; takes out of `entries` those whose label has no name."""
+    """Names of the labels, None without a file of them; entries whose label has no name are removed."""
     for file in (path.with_name(name) for name in _LABEL_NAMES):
         if file.is_file():
             names = tuple(line for _, line in read_lines(file))
@@ -189,29 +232,29 @@ def _label_names(path: Path, entries: list[tuple[int, ListEntry]], skipped: list
                                    f"found {len(names)} names")
             for line, entry in entries:
                 if entry.label >= len(names):
-                    _refuse(skipped, skip_bad, path, line, entry.name, f"label {entry.label} has no name in {file}")
+                    _reject(skipped, skip_bad, path, line, entry.name, f"label {entry.label} has no name in {file}")
             entries[:] = [(line, entry) for line, entry in entries if entry.label < len(names)]
             return names
     return None
 
 
-def _labelled(path: Path, root: Path, rows: Sequence[tuple[int, ListEntry]], label_names: tuple[str, ...] | None,
+def _labelled(path: Path, root: Path, entries: Sequence[tuple[int, ListEntry]], label_names: tuple[str, ...] | None,
               skipped: Sequence[Skipped]) -> LabelledImages:
     """The entries that have a file, as a collection named after the list."""
-    found = [(line, entry) for line, entry in rows if os.path.isfile(root / entry.name)]
-    if not found:
-        first = f" (first: {rows[0][1].name!r})" if rows else f" ({skipped[0]})" if skipped else ""
-        raise DatasetError(f"{path}: expected its images under {root}, found none of {len(rows)}{first}")
-    names, labels, boxes = zip(*(entry for _, entry in found), strict=True)
-    present = set(names)
-    missing = tuple(dict.fromkeys(entry.name for _, entry in rows if entry.name not in present))
+    present = [(line, entry) for line, entry in entries if os.path.isfile(root / entry.name)]
+    if not present:
+        first = f" (first: {entries[0][1].name!r})" if entries else f" ({skipped[0]})" if skipped else ""
+        raise DatasetError(f"{path}: expected its images under {root}, found none of {len(entries)}{first}")
+    names, labels, boxes = zip(*(entry for _, entry in present), strict=True)
+    on_disk = set(names)
+    missing = tuple(dict.fromkeys(entry.name for _, entry in entries if entry.name not in on_disk))
     images = LabelledImages(path.stem, root, names, tuple(root / name for name in names), labels, boxes, label_names,
                             missing, skipped=tuple(skipped))
-    return images.usable(places=[f"{path}:{line}" for line, _ in found])
+    return images.usable(places=[f"{path}:{line}" for line, _ in present])
 
 
 def _csv_row(fields: dict[str, str]) -> tuple[str, str, Box | None]:
-    """(path, label as written, box) of a row. raises ValueError"""
+    """(path, label as text, box) of a row. Raises ValueError with the reason when it can't be used."""
     name, label = fields["path"], fields.get("label", "0").strip()
     if not name or not is_line(name):
         raise ValueError(f"expected a path, found {name!r}" if name else "expected a path, found an empty field")
@@ -228,6 +271,7 @@ def _csv_row(fields: dict[str, str]) -> tuple[str, str, Box | None]:
 
 
 def _csv_labels(texts: Sequence[str]) -> tuple[list[int], tuple[str, ...] | None]:
+    """(labels, their names or None) of the texts of the column ``label``."""
     if all(text.isascii() and text.isdigit() for text in texts):
         return [_whole(text) for text in texts], None
     names = tuple(sorted(set(texts)))

@@ -37,7 +37,7 @@ def test_query_folder_names_the_landmarks(make):
     assert dataset.queries[0].image == "query/tower.jpg" and dataset.queries[0].image not in dataset.names
 
 
-def test_without_query_folder_every_image_asks_for_the_others(make):
+def test_without_query_folder_the_queries_are_leave_one_out(make):
     dataset = read_query_folder(make("x/a.jpg", "x/deep/b.jpg", "y/a.jpg"))
     assert relevant(dataset) == {"x/a.jpg": {"x/deep/b.jpg"}, "x/deep/b.jpg": {"x/a.jpg"}, "y/a.jpg": set()}
     assert dataset.counts == {"images": 3, "queries": 3, "positives": 2, "junk": 0}
@@ -55,62 +55,62 @@ def test_wrong_folders_are_named(make, names, message):
 
 
 def test_folder_per_landmark(make):
-    found = read_folder_per_landmark(make("b/1.jpg", "a/2.jpg", "a/1.jpg", "query/a.jpg"))
-    assert found.names == ("a/1.jpg", "a/2.jpg", "b/1.jpg") and found.labels == (0, 0, 1)
-    assert found.label_names == ("a", "b") and found.boxes == (None, None, None)
+    collection = read_folder_per_landmark(make("b/1.jpg", "a/2.jpg", "a/1.jpg", "query/a.jpg"))
+    assert collection.names == ("a/1.jpg", "a/2.jpg", "b/1.jpg") and collection.labels == (0, 0, 1)
+    assert collection.label_names == ("a", "b") and collection.boxes == (None, None, None)
 
 
 def test_any_folder_or_csv(make):
     root = make("a.jpg", "x/b.jpg")
-    found = read_images(root)
-    assert found.names == ("a.jpg", "x/b.jpg") and found.labels == (0, 0) and found.label_names is None
-    (root / "two.csv").write_text("path,label\nx/b.jpg,4\n")
-    assert read_images(root / "two.csv").labels == (4,)
+    collection = read_images(root)
+    assert collection.names == ("a.jpg", "x/b.jpg") and collection.labels == (0, 0) and collection.label_names is None
+    (root / "list.csv").write_text("path,label\nx/b.jpg,4\n")
+    assert read_images(root / "list.csv").labels == (4,)
 
 
-def test_images_outside_the_sub_folders_are_refused_or_skipped(make):
+def test_images_outside_the_sub_folders_are_errors_or_skipped(make):
     root = make("x/a.jpg", "b.jpg", "y/c.jpg")
     with pytest.raises(DatasetError, match="b.jpg: expected .* move it into one, or leave out such .*--skip-bad"):
         open_collection(root)
-    found = open_collection(root, skip_bad=True)
-    assert found.names == ("x/a.jpg", "y/c.jpg") and found.labels == (0, 1)
-    assert [(entry.name, entry.reason) for entry in found.skipped] == [
+    collection = open_collection(root, skip_bad=True)
+    assert collection.names == ("x/a.jpg", "y/c.jpg") and collection.labels == (0, 1)
+    assert [(entry.name, entry.reason) for entry in collection.skipped] == [
         ("b.jpg", "not in a sub-folder named after its landmark")]
 
 
-def test_any_tree_is_fine_where_labels_do_not_matter(make):
+def test_any_tree_can_be_opened_where_labels_do_not_matter(make):
     root = make("a.jpg", "x/b.jpg", "x/deep/c.jpg", "query/d.jpg")
     (root / "annotation_own.txt").write_text("a.jpg 0\n")
-    found = open_images(root)
-    assert found.names == ("a.jpg", "query/d.jpg", "x/b.jpg", "x/deep/c.jpg") and set(found.labels) == {0}
+    collection = open_images(root)
+    assert collection.names == ("a.jpg", "query/d.jpg", "x/b.jpg", "x/deep/c.jpg") and set(collection.labels) == {0}
     assert open_images("diorama_val").counts == open_collection("diorama_val").counts  # names as before
     with pytest.raises(DatasetError, match="expected a path or a name"):
         open_images(root / "nothing")
 
 
-def test_names_that_no_list_can_hold_are_left_out_with_a_reason(make, noted):
+def test_names_that_no_list_can_contain_are_left_out_with_a_reason(make, noted):
     root = make("tower/a.jpg", "tower/two\nlines.jpg", "bridge/b.jpg")
     with open(os.fsencode(root) + b"/tower/caf\xe9.jpg", "wb"):
         pass
     os.mkdir(os.fsencode(root) + b"/\xff")
     with open(os.fsencode(root) + b"/\xff/c.jpg", "wb"):
         pass
-    for found in (read_folder_per_landmark(root), open_images(root)):
-        assert found.names == ("bridge/b.jpg", "tower/a.jpg")
-        assert {entry.reason for entry in found.skipped} == {"its name is no line of UTF-8 text"}
-        assert len(found.skipped) == 3 and found.notes[0].encode()
+    for collection in (read_folder_per_landmark(root), open_images(root)):
+        assert collection.names == ("bridge/b.jpg", "tower/a.jpg")
+        assert {entry.reason for entry in collection.skipped} == {"its name is no line of UTF-8 text"}
+        assert len(collection.skipped) == 3 and collection.notes[0].encode()
     assert read_folder_per_landmark(root).label_names == ("bridge", "tower")
     with noted("3 files left out"):
         assert read_query_folder(root).names == ("bridge/b.jpg", "tower/a.jpg")
 
 
-def test_links_to_nothing_and_pipes_are_told(make):
+def test_links_to_missing_files_and_pipes_are_skipped_with_a_reason(make):
     root = make("x/a.jpg")
     (root / "x/dead.jpg").symlink_to(root / "gone.jpg")
     os.mkfifo(root / "x/pipe.jpg")
-    for found in (read_folder_per_landmark(root), open_images(root)):
-        assert found.names == ("x/a.jpg",)
-        assert [(entry.name, entry.reason) for entry in found.skipped] == [
+    for collection in (read_folder_per_landmark(root), open_images(root)):
+        assert collection.names == ("x/a.jpg",)
+        assert [(entry.name, entry.reason) for entry in collection.skipped] == [
             ("x/dead.jpg", "a link to a file that isn't there"), ("x/pipe.jpg", "no regular file")]
 
 
@@ -128,6 +128,7 @@ def test_a_file_linked_twice_under_a_landmark_counts_once(make):
     root = make("x/a.jpg", "x/copy.jpg", "y/b.jpg")
     (root / "x/link.jpg").symlink_to("a.jpg")
     (root / "y/other.jpg").symlink_to("../x/a.jpg")
-    found = read_folder_per_landmark(root)
-    assert found.names == ("x/a.jpg", "x/copy.jpg", "y/b.jpg", "y/other.jpg")
-    assert [entry.name for entry in found.skipped] == ["x/link.jpg"] and found.under_several_labels == ("y/other.jpg",)
+    collection = read_folder_per_landmark(root)
+    assert collection.names == ("x/a.jpg", "x/copy.jpg", "y/b.jpg", "y/other.jpg")
+    assert [entry.name for entry in collection.skipped] == ["x/link.jpg"]
+    assert collection.under_several_labels == ("y/other.jpg",)

@@ -65,7 +65,7 @@ def test_images_without_file_are_listed_and_left_out(root):
     assert dataset.counts["positives"] == 2
 
 
-def test_a_query_without_its_image_is_left_out_with_a_warning(root, noted):
+def test_a_query_without_its_image_is_left_out_with_a_note(root, noted):
     add_query(root, "hall_2", "hall_000009")
     with noted(r"1 queries left out.*hall_2 \(hall_000009\)"):
         dataset = read_oxford(root)

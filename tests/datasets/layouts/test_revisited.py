@@ -11,7 +11,7 @@ from rmaclib.datasets import DatasetError, load_restricted_pickle, read_revisite
 
 
 @pytest.fixture
-def truth():
+def ground_truth():
     return {"imlist": ["a", "b", "c", "d"], "qimlist": ["q"],
             "gnd": [{"bbx": [1.0, 2.0, 30.0, 40.0], "easy": [0], "hard": np.array([2]), "junk": []}]}
 
@@ -29,8 +29,8 @@ def save(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_the_published_structure_in_every_pickle_protocol(save, truth, protocol):
-    dataset = read_revisited(save(truth, protocol), "ro")
+def test_the_published_structure_in_every_pickle_protocol(save, ground_truth, protocol):
+    dataset = read_revisited(save(ground_truth, protocol), "ro")
     assert (dataset.name, dataset.layout, dataset.names) == ("ro", "revisited", ("a", "b", "c", "d"))
     query, = dataset.queries
     assert (query.name, query.image, query.box) == ("q", "q", (1, 2, 30, 40))
@@ -38,8 +38,8 @@ def test_the_published_structure_in_every_pickle_protocol(save, truth, protocol)
     assert dataset.counts == {"images": 4, "queries": 1, "positives": 2, "junk": 0}
 
 
-def test_indices_keep_their_image_when_another_is_missing(save, truth):
-    root = save(truth)
+def test_indices_keep_their_image_when_another_is_missing(save, ground_truth):
+    root = save(ground_truth)
     (root / "jpg/b.jpg").unlink()
     (root / "jpg/a.jpg").unlink()
     dataset = read_revisited(root)
@@ -47,10 +47,10 @@ def test_indices_keep_their_image_when_another_is_missing(save, truth):
     assert dataset.queries[0].relevance == {"easy": set(), "hard": {"c"}, "junk": set()}
 
 
-def test_a_query_without_image_is_left_out_with_a_warning(save, truth, noted):
-    truth["qimlist"], truth["gnd"] = ["q", "z"], truth["gnd"] * 2
+def test_a_query_without_image_is_left_out_with_a_note(save, ground_truth, noted):
+    ground_truth["qimlist"], ground_truth["gnd"] = ["q", "z"], ground_truth["gnd"] * 2
     with noted(r"z \(z\)"):
-        dataset = read_revisited(save(truth))
+        dataset = read_revisited(save(ground_truth))
     assert len(dataset.queries) == 1 and dataset.missing == ("z",)
 
 
@@ -62,10 +62,10 @@ def test_a_query_without_image_is_left_out_with_a_warning(save, truth, noted):
     ("bbx", [1, 2, 1, 4], r"expected bbx .* found \[1, 2, 1, 4\]"),
     ("bbx", None, r"bbx: expected a list, found NoneType"),
 ])
-def test_wrong_ground_truth_names_the_query(save, truth, key, value, message):
-    truth["gnd"][0][key] = value
+def test_wrong_ground_truth_names_the_query(save, ground_truth, key, value, message):
+    ground_truth["gnd"][0][key] = value
     with pytest.raises(DatasetError, match=message):
-        read_revisited(save(truth))
+        read_revisited(save(ground_truth))
 
 
 @pytest.mark.parametrize("change, message", [
@@ -74,9 +74,9 @@ def test_wrong_ground_truth_names_the_query(save, truth, key, value, message):
     ({"imlist": ["a", "a"]}, r"expected imlist to be a list of different image names"),
     ({"qimlist": [7]}, r"expected qimlist to be a list of different image names"),
 ])
-def test_another_structure_is_refused(save, truth, change, message):
+def test_another_structure_is_refused(save, ground_truth, change, message):
     with pytest.raises(DatasetError, match=message):
-        read_revisited(save(truth | change))
+        read_revisited(save(ground_truth | change))
 
 
 def test_another_content_is_refused(save, tmp_path):
@@ -146,7 +146,7 @@ def numpys(name, *arguments, state=None, module="numpy"):
 _ARRAY = "cnumpy\nndarray\n"
 _OBJECTS = "cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR"
 _FLOATS = "cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR"
-# Remembers, as number 60, a tuple of a tuple of …, each twice: its hash takes 2 ** 60 steps.
+# Memo entry 60 is a tuple that contains entry 59 twice, and so on: its hash takes 2 ** 60 steps.
 _NESTED = b")q\x000" + b"".join(bytes([*b"h", n, *b"h", n, *b"\x86q", n + 1, *b"0"]) for n in range(60))
 BOMBS = {
     "an array of 80 GB": numpys("ndarray", "(I10000000000\nt", "S'O'\n"),
@@ -185,9 +185,9 @@ def test_a_pickle_takes_no_more_memory_or_time_than_its_size(tmp_path, bomb):
     ("imlist", 7), ("imlist", "abcd"), ("imlist", {"a": 1}), ("imlist", [None]), ("imlist", ["a\nb"]), ("gnd", "x"),
     ("gnd", {0: 1}), ("qimlist", np.zeros((2, 2))), ("qimlist", None),
 ])
-def test_odd_types_are_refused(save, truth, key, value):
+def test_unexpected_types_are_errors(save, ground_truth, key, value):
     with pytest.raises(DatasetError, match=r"gnd_roxford5k.pkl"):
-        read_revisited(save(truth | {key: value}))
+        read_revisited(save(ground_truth | {key: value}))
 
 
 @pytest.mark.parametrize("key, value", [
@@ -195,16 +195,16 @@ def test_odd_types_are_refused(save, truth, key, value):
     ("easy", "0"), ("easy", {0}), ("easy", [[0], [1, 2]]), ("easy", [None]), ("easy", [True]), ("easy", [10**30]),
     ("easy", [10**5000]), ("easy", np.array([[0]])), ("easy", 0), ("junk", [0.0]), ("hard", {"a": 0}),
 ])
-def test_odd_ground_truth_is_refused(save, truth, key, value):
-    truth["gnd"][0][key] = value
+def test_unexpected_ground_truth_is_an_error(save, ground_truth, key, value):
+    ground_truth["gnd"][0][key] = value
     with pytest.raises(DatasetError, match=r"gnd_roxford5k.pkl: gnd\[0\]"):
-        read_revisited(save(truth))
+        read_revisited(save(ground_truth))
 
 
-def test_every_mutation_is_refused_or_read(tmp_path, truth):
-    truth["gnd"][0]["easy"] = np.arange(3)
+def test_every_mutation_is_an_error_or_read(tmp_path, ground_truth):
+    ground_truth["gnd"][0]["easy"] = np.arange(3)
     for protocol in (0, 2, 5):
-        whole = pickle.dumps(truth, protocol)
+        whole = pickle.dumps(ground_truth, protocol)
         draw = random.Random(protocol)
         for _ in range(200):
             changed = bytearray(whole)
