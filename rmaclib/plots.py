@@ -271,7 +271,7 @@ def training_curves(history: Sequence[Mapping[str, float | None]], title: str = 
     all images of the last pool (ranking).
 
     Args:
-        history: Rows of the run's log.csv, from ``learning.read_log``, or as ``learning.train`` passes them to
+        history: Rows of the run's log.csv, from ``learning.read_log``, or as ``learning.train_ranking`` passes them to
             ``watch``.
         title: Above the plots.
 

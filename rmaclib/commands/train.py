@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 app = command_group()
 
-# The words of rmaclib.learning, here without loading it: mistakes are told at once.
+# The words of rmaclib.learning, here without loading it: a mistyped option is an error at once.
 Stage = Literal["ranking", "classification", "proposals"]
 
 

@@ -12,7 +12,7 @@ their activations, and an image of many triplets is computed no more often than 
 descriptor has no gradient, as when all its triplets are satisfied, is not run again. Both passes run a copy of the
 network without its batch normalisations, which are part of its convolutions (``rmaclib.backbones.folding``).
 
-The two passes are the multistage backpropagation of Revaud, Almazán, de Rezende and de Souza 2019, *Learning with
+The two passes are the multistage backpropagation of Revaud, Almazán, Rezende and de Souza 2019, *Learning with
 Average Precision: Training Image Retrieval with a Listwise Loss*. Gao, Zhang, Han and Callan 2021, *Scaling Deep
 Contrastive Learning Batch Size under Memory Limited Setup*, have the same for text, by the name of GradCache.
 """

@@ -234,7 +234,7 @@ class _Updates:
 
 @contextmanager
 def _finite(update: int, settings: LoopSettings) -> Iterator[None]:
-    """Descriptors that are not finite are told as training that has diverged."""
+    """Descriptors that are not finite are an error of a training that has diverged."""
     try:
         yield
     except NotFiniteError as error:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from rmaclib.datasets.types import LabelledImages
@@ -70,8 +71,9 @@ class RankingSettings(LoopSettings):
 
 
 def train_ranking(network: RMAC, collection: LabelledImages, settings: RankingSettings | None = None, *,
-                  out: str | os.PathLike, positives: Positives | None = None, validation: LabelledImages | None = None,
-                  progress: bool = True, watch: Watch | None = None) -> Trained:
+                  out: str | os.PathLike, positives: Positives | csr_array | None = None,
+                  validation: LabelledImages | None = None, progress: bool = True,
+                  watch: Watch | None = None) -> Trained:
     """Train a network to rank (Section 4.2), from its weights as they are; they are changed in place.
 
     Batch normalisation keeps the statistics that the network came with, and a proposal network its weights unless
@@ -83,8 +85,8 @@ def train_ranking(network: RMAC, collection: LabelledImages, settings: RankingSe
         settings: Default: the paper's.
         out: Folder for best.safetensors, log.csv and the state. A killed run given the same arguments again goes on
             and gives the same result; a finished one is only loaded.
-        positives: Pairs that show the same landmark (``verified_pairs``). Default: images of one label do. Images of
-            different labels are negatives.
+        positives: Pairs that show the same landmark: (N, N) bool (``verified_pairs``), or with those of the validation
+            images. Default: images of one label do. Images of different labels are negatives.
         validation: Images among which retrieval is measured, every ``evaluate_every`` updates and at the start: the
             network with the best mean average precision is kept. None: the last one is.
         progress: Show a bar on a terminal.
@@ -98,7 +100,8 @@ def train_ranking(network: RMAC, collection: LabelledImages, settings: RankingSe
             state is kept); a folder of another run, or a damaged file in it.
         OutputError: A folder with other things in it.
     """
-    settings, positives = settings or RankingSettings(), positives or Positives()
+    settings = settings or RankingSettings()
+    positives = positives if isinstance(positives, Positives) else Positives(positives)
     device, bad = pick_device(settings.device), dict(collection.left_out)
     proposals = _proposal_step(network, collection, settings, bad) if settings.propose else None
     identity = identity_of("ranking", network, settings, Inputs(collection, validation, positives),

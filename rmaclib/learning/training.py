@@ -1,6 +1,6 @@
 """From a collection to a trained network in one call: ``train``, which ``rmac train`` calls too.
 
-What is done, and how long it takes, is told through the logger "rmaclib", at level INFO; ``rmac train`` shows it.
+What is done, and how long it takes, goes to the logger "rmaclib", at level INFO; ``rmac train`` prints it.
 """
 
 import os
@@ -138,7 +138,7 @@ def open_training_images(source: Source, out: str | os.PathLike, skip_bad: bool 
 
 
 def _tell(text: str) -> None:
-    """A line for people who want to know what is being done."""
+    """Tell what is being done, in the main process only."""
     if is_main():
         tell(text)
 
@@ -155,7 +155,7 @@ def _training_and_validation(collection: Source, validation: Source | None, seed
     images = open_training_images(collection, out)
     if validation is not None:
         return images, open_training_images(validation, out)
-    # Of few images a tenth would be too few to tell a better network from luck.
+    # A tenth of a small collection would be too few images: the better network could be luck.
     training, held_out = hold_out(images, _SHARE_OF_FEW if len(images.names) < SMALL else _SHARE, seed)
     _tell(f"{len(held_out.names)} of {len(images.names)} images held out for validation (give a validation list to "
           "choose them)")

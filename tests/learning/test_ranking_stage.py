@@ -122,6 +122,9 @@ def test_positives_are_verified_pairs_where_given(images, tmp_path):
     train_ranking(tiny(images), images, replace(SETTINGS, updates=3, pool=25), out=tmp_path,
                   positives=Positives(pairs, pairs), validation=images, progress=False)
     assert {tuple(sorted(pair)) for pair in triplets(tmp_path)[..., :2].reshape(-1, 2).tolist()} == {(0, 1), (5, 6)}
+    with pytest.raises(LearningError, match=r"other validation\.positives;"):
+        train_ranking(tiny(images), images, replace(SETTINGS, updates=3, pool=25), out=tmp_path, positives=pairs,
+                      validation=images)
     with pytest.raises(LearningError, match=r"other images\.positives, validation\.positives;"):
         train_ranking(tiny(images), images, replace(SETTINGS, updates=3, pool=25), out=tmp_path, validation=images)
 
