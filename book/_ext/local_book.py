@@ -16,11 +16,13 @@ is the table of `rmaclib.presets`.
 
 import pkgutil
 import shutil
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -132,10 +134,15 @@ def skip_tuple_fields(app, what, name, obj, skip, options):
 
 
 def link_by_name(app, env, node, contnode):
-    """Link a class or function that is named without its module, where only one has the name."""
+    """Link a class or function that is named without its module, where only one has the name.
+
+    Private names and type variables of a signature have no entry and need no link.
+    """
     if node.get("refdomain") != "py":
         return None
-    name = node["reftarget"].rpartition(".")[2]
+    module, _, name = node["reftarget"].rpartition(".")
+    if name.startswith("_") or isinstance(getattr(sys.modules.get(module), name, None), TypeVar):
+        return contnode
     objects = env.domains["py"].objects.items()
     entries = {entry for full, entry in objects if full.rpartition(".")[2] == name and entry.objtype != "module"}
     if len(entries) != 1:
