@@ -22,18 +22,22 @@ PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: book test attack lab serve record diorama clean help
+.PHONY: book test lint types attack lab serve record diorama clean help
 .DEFAULT_GOAL := book
 
 book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), full (all seeds), smoke (quick) or photos
 	$(BIN)/snakemake --cores all --quiet rules --config profile=$(PROFILE)
 	@echo "Book ($(PROFILE)): _build/html/index.html"
 
-test: $(READY)  ## run the tests
-	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy --no-error-summary
+test: lint types  ## check style and types, run the tests
 	@# A process for each of two cores, each of which computes on one.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal
+
+lint: $(READY)  ## check the style of the code
+	$(BIN)/ruff check --quiet .
+
+types: $(READY)  ## check the types of the library
+	$(BIN)/mypy --no-error-summary
 
 attack: $(READY)  ## kill, damage and crowd everything that writes or reads files, for at most 20 minutes
 	RMAC_ATTACK=whole OMP_NUM_THREADS=1 timeout --signal=INT 1200 $(BIN)/pytest -q -n 2 tests/attack
@@ -47,6 +51,9 @@ serve:  ## show the built book at http://localhost:8000 (PORT=...)
 
 record:  ## keep the results of the last build of PROFILE in data/results, to be committed
 	@[ -d _build/$(PROFILE)/results ] || { echo "error: no results; run 'make book PROFILE=$(PROFILE)' first" >&2; exit 1; }
+	@changed=$$(cd _build/$(PROFILE)/results && grep -rlE '"commit": "(.*[+]dirty|unknown)"' . | cut -d/ -f2 | sort -u); \
+	[ -z "$$changed" ] || { echo "error: measured with changes that are not committed:" $$changed >&2; \
+	    echo "commit, then 'rm -rf _build/$(PROFILE)' and 'make book PROFILE=$(PROFILE)'" >&2; exit 1; }
 	@# A notebook's folder is replaced as a whole, so that no result outlives the code that made it.
 	@set -e; cd _build/$(PROFILE)/results; for notebook in *; do \
 	    [ -n "$$(find "$$notebook" -name '*.json' -print -quit)" ] || continue; \

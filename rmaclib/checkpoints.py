@@ -1,7 +1,7 @@
 """Saving and loading networks: one .safetensors file, settings as JSON in its metadata; never a pickle.
 
-A file of this library carries a checksum of its tensors and notes: what was changed or damaged is told. Its metadata
-are one entry, so that the same content has the same bytes.
+A file of this library contains a checksum of its tensors and notes, so that a changed or damaged file is noticed. Its
+metadata are one entry, so that the same content has the same bytes.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,21 +22,30 @@ from rmaclib.backbones import BackboneError
 from rmaclib.foundation.errors import InputError, RmacError
 from rmaclib.foundation.files import whole_file
 from rmaclib.foundation.settings import from_mapping
-from rmaclib.network import RMAC, NetworkSettings, create_network
+from rmaclib.network import OFF_THE_SHELF_LEVELS, RMAC, NetworkSettings, create_network
 
 _FORMAT, _VERSION = "rmaclib-checkpoint", 2
 _NOTES = "rmaclib"  # the one entry of the metadata
 
 
 class CheckpointError(RmacError, RuntimeError):
-    """A file that is no checkpoint of this library; the text names it."""
+    """A file that is no checkpoint of this library, or a damaged one; the text names it."""
 
 
 # --- files of tensors ----------------------------------------------------------------------------------------------
 
 
 def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], notes: Mapping) -> None:
-    """Write tensors and a dictionary (as JSON) to a .safetensors file with a checksum, whole or not at all."""
+    """Write tensors and notes to a .safetensors file with a checksum, whole or not at all.
+
+    Args:
+        path: Of the file; an existing one is replaced.
+        tensors: By name.
+        notes: Anything that JSON can represent.
+
+    Raises:
+        OutputError: The file can't be written, or the disk is full.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(notes, allow_nan=False)
     metadata = {_NOTES: json.dumps({"notes": text, "checksum": _checksum(tensors, text)})}
@@ -43,11 +53,17 @@ def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], notes: 
         save_file(tensors, temporary, metadata)
 
 
-def load_tensors(path: str | os.PathLike, error: type[RmacError], what: str) -> tuple[dict[str, Tensor], dict | None,
-                                                                                    dict[str, str]]:
-    """(tensors, notes, other metadata) of a .safetensors file; notes are None where save_tensors hasn't written it.
+def load_tensors(path: str | os.PathLike, error: type[RmacError],
+                 what: str) -> tuple[dict[str, Tensor], dict[str, Any] | None, dict[str, str]]:
+    """Read a .safetensors file.
 
-    what: the file is, for the error; raises `error`, naming the file: missing, unreadable, damaged or changed
+    Args:
+        path: Of the file.
+        error: Class of the error that is raised, naming the file, when it is missing, unreadable, damaged or changed.
+        what: The file is, for the error, such as "a checkpoint".
+
+    Returns:
+        Tensors by name; the notes, None where the file wasn't written by save_tensors; and other metadata.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,7 +87,7 @@ def load_tensors(path: str | os.PathLike, error: type[RmacError], what: str) -> 
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
-    """CRC-32 of the text and of every tensor's name, kind, shape and bytes."""
+    """CRC-32 of the text and of every tensor's name, dtype, shape and bytes."""
     value = zlib.crc32(text.encode())
     for name, tensor in sorted(tensors.items()):
         value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
@@ -80,20 +96,28 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 # --- networks ------------------------------------------------------------------------------------------------------
 
 
 def save_network(path: str | os.PathLike, network: RMAC) -> None:
-    """Write the network (all weights and its settings) to `path`, whole or not at all."""
+    """Write a network, all weights and its settings, to a file, whole or not at all.
+
+    Args:
+        path: Of the file, .safetensors; an existing one is replaced.
+        network: On any device.
+
+    Raises:
+        OutputError: The file can't be written, or the disk is full.
+    """
     notes = {"format": _FORMAT, "version": _VERSION, "network": asdict(network.settings)}
     save_tensors(path, network.state_dict(), notes)
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Changes when a weight of the network does."""
+    """SHA-256 of all weights, in hexadecimal: differs when a weight does."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -102,10 +126,17 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def load_network(path: str | os.PathLike) -> RMAC:
-    """The network saved in `path`, on the CPU, in evaluation mode. Needs no other weights and no network.
+    """Load a network that save_network wrote; nothing else is read or downloaded.
 
-    raises CheckpointError: no such file, not a checkpoint, damaged, a newer version, weights that don't fit its
-      settings
+    Args:
+        path: Of the file.
+
+    Returns:
+        The network, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: No such file, no checkpoint, a damaged one, one of a newer version, or weights that don't fit
+            the settings in it.
     """
     path = Path(path)
     tensors, notes, metadata = load_tensors(path, CheckpointError, "a checkpoint")
@@ -116,10 +147,11 @@ def load_network(path: str | os.PathLike) -> RMAC:
     if type(version) is not int or not 1 <= version <= _VERSION:
         raise CheckpointError(f"{path}: version {version}, this rmaclib reads up to {_VERSION}")
     try:
-        settings = from_mapping(NetworkSettings, notes.get("network"), f"{path}: network")
+        written: Any = notes.get("network")
+        settings = from_mapping(NetworkSettings, written, f"{path}: network")
     except InputError as error:
         raise CheckpointError(str(error)) from error
-    _check_parts(path, settings, tensors)  # before memory is taken for what the settings ask for
+    _check_parts(path, settings, tensors)  # before the settings make the network take memory
     try:
         network = create_network(settings, pretrained=False)
     except BackboneError as error:
@@ -129,7 +161,7 @@ def load_network(path: str | os.PathLike) -> RMAC:
     return network
 
 
-def _first_version(path: Path, metadata: Mapping[str, str]) -> dict:
+def _first_version(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The notes of a file of version 1, which has no checksum."""
     if metadata.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: expected metadata format {_FORMAT!r}, found {metadata.get('format')!r}")
@@ -141,41 +173,54 @@ def _first_version(path: Path, metadata: Mapping[str, str]) -> dict:
 
 
 def _check_parts(path: Path, settings: NetworkSettings, tensors: Mapping[str, Tensor]) -> None:
-    """Compares the parts that settings give a size with the tensors in the file."""
+    """Compare the parts whose size the settings give with the tensors in the file."""
     hidden = settings.proposal_channels if settings.anchors else None
-    wanted = {"fc.weight": settings.dim, "proposer.hidden.weight": hidden,
-              "proposer.objectness.weight": len(settings.anchors) or None}
-    for name, count in wanted.items():
+    rows = {"fc.weight": settings.dim, "proposer.hidden.weight": hidden,
+            "proposer.objectness.weight": len(settings.anchors) or None}
+    for name, count in rows.items():
         shape = tuple(tensors[name].shape) if name in tensors else None
         if (shape and shape[0]) != count:
-            raise CheckpointError(f"{path}: weights don't fit the settings it names: expected {count} rows of {name}, "
+            raise CheckpointError(f"{path}: weights don't fit the settings in it: expected {count} rows of {name}, "
                                   f"found the shape {shape}")
 
 
-def _check_fit(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    for name in sorted(wanted.keys() | tensors.keys()):
-        kinds = [(tuple(of[name].shape), of[name].dtype) if name in of else None for of in (wanted, tensors)]
-        if kinds[0] != kinds[1] and not _castable(*kinds):
-            raise CheckpointError(f"{path}: weights don't fit the settings it names: {name}: expected {kinds[0]}, "
-                                  f"found {kinds[1]}")
+def _check_fit(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Compare names, shapes and dtypes with those of the network that the settings make."""
+    for name in sorted(expected.keys() | tensors.keys()):
+        of_network, of_file = ((tuple(state[name].shape), state[name].dtype) if name in state else None
+                               for state in (expected, tensors))
+        if of_network != of_file and not _castable(of_network, of_file):
+            raise CheckpointError(f"{path}: weights don't fit the settings in it: {name}: expected {of_network}, "
+                                  f"found {of_file}")
 
 
-def _castable(wanted: tuple | None, given: tuple | None) -> bool:
-    """Whether two tensors differ in nothing but the kind of floating point number."""
-    return (wanted is not None and given is not None and wanted[0] == given[0] and wanted[1].is_floating_point
+def _castable(expected: tuple | None, given: tuple | None) -> bool:
+    """Whether two tensors, each (shape, dtype), differ in the kind of floating point number only."""
+    return (expected is not None and given is not None and expected[0] == given[0] and expected[1].is_floating_point
             and given[1] in (torch.float16, torch.bfloat16, torch.float32, torch.float64))
 
 
 def is_checkpoint(network: str) -> bool:
-    """Whether a text means a file and not a backbone's name."""
+    """Whether a text means a file and not the name of a backbone."""
     return network.endswith(".safetensors") or Path(network).is_file()
 
 
-def open_network(network: str, **settings) -> RMAC:
-    """A checkpoint (.safetensors), or a backbone by name as it comes, with R-MAC at L = 3; on the CPU.
+def open_network(network: str, **settings: Any) -> RMAC:
+    """Load a checkpoint, or make a network from the name of a backbone.
 
-    settings: of NetworkSettings, put over its own. raises CheckpointError, BackboneError, InputError
+    Args:
+        network: A .safetensors file, or a name for ``backbones.create_backbone``, which gives R-MAC off the shelf, as
+            ``create_network`` does.
+        settings: Of NetworkSettings, by name; they replace those of the network.
+
+    Returns:
+        The network, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: A file that is no checkpoint.
+        BackboneError: An unknown backbone.
+        InputError: A setting out of range, or one that needs other weights than those of the checkpoint.
     """
     if is_checkpoint(network):
         return load_network(network).change(**settings)
-    return create_network(NetworkSettings(**{"backbone": network, "levels": 3, **settings}))
+    return create_network(NetworkSettings(**{"backbone": network, "levels": OFF_THE_SHELF_LEVELS, **settings}))

@@ -1,5 +1,6 @@
 """The command line: rmac clean, train, propose, extract, index, search, evaluate."""
 
+import io
 import sys
 from importlib import import_module
 from typing import Annotated, NamedTuple
@@ -12,11 +13,11 @@ from rmaclib.commands.common import fail, say, telling, telling_notes
 from rmaclib.foundation.environment import prepare_process
 from rmaclib.foundation.errors import RmacError
 
-_REFUSED, _INTERRUPTED = 1, 130  # exit codes, beside 0 and typer's 2
+_ERROR, _INTERRUPTED = 1, 130  # exit codes, beside 0 and typer's 2
 
 
 class _Entry(NamedTuple):
-    """A command: one line of help, and what is said of the same command started again when it was stopped."""
+    """A command: one line of help, and what is printed about the same command started again when it was stopped."""
 
     help: str
     again: str = ""
@@ -25,12 +26,12 @@ class _Entry(NamedTuple):
 _GOES_ON = "the same command goes on where it was"
 
 # Each is in the module of rmaclib.commands that has its name, imported when the command is called: what a network
-# needs takes seconds and 700 MB of memory, more than all that cleaning a class holds.
+# needs takes seconds and 700 MB of memory, more than cleaning a whole class.
 _COMMANDS = {
-    "clean": _Entry("Clean a noisy collection: keep what shows the same thing, with boxes.", _GOES_ON),
-    "train": _Entry("Train a network to rank, by hard triplets.", _GOES_ON),
-    "propose": _Entry("Propose regions that may hold a landmark."),
-    "extract": _Entry("Extract the descriptor of each image.", _GOES_ON),
+    "clean": _Entry("Clean a noisy collection: keep the images that show the same landmark, with boxes.", _GOES_ON),
+    "train": _Entry("Train a network: to classify landmarks, to rank images, to propose regions.", _GOES_ON),
+    "propose": _Entry("Propose regions that may contain a landmark."),
+    "extract": _Entry("Extract a descriptor of each image.", _GOES_ON),
     "index": _Entry("Make an index of images, or add to it.", _GOES_ON),
     "search": _Entry("Find the nearest neighbours of an image in an index."),
     "evaluate": _Entry("Measure a network on a benchmark.", f"with --out, {_GOES_ON}"),
@@ -47,7 +48,7 @@ class _Commands(TyperGroup):
     def resolve_command(self, context, arguments):
         name, command, rest = super().resolve_command(context, arguments)
         if name in _COMMANDS:
-            with telling("loading what computes"):
+            with telling("loading the libraries"):
                 module = import_module(f"rmaclib.commands.{name}")
             command = typer.main.get_group(module.app).commands[name]
         return name, command, rest
@@ -68,8 +69,8 @@ app = typer.Typer(name="rmac", cls=_Commands, no_args_is_help=True, add_completi
                   pretty_exceptions_enable=False)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         print(f"rmac {__version__}")
         raise typer.Exit
 
@@ -82,22 +83,25 @@ def commands(
 ) -> None:
     """Landmark retrieval with global descriptors (R-MAC). `rmac COMMAND --help` has examples.
 
-    Exit codes: 0 done; 1 refused, with one line that says why, or a bug, with its traceback; 2 a command or option
-    that can't be used; 130 interrupted.
+    `--preset paper` of a command takes the paper's settings.
+
+    Exit codes: 0 done; 1 an error that you can mend, with one line that says why, or a bug, with its traceback; 2 a
+    command or option that can't be used; 130 interrupted.
     """
     global _debug
     _debug = debug
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend are one line, all others a traceback."""
+    """Entry point of the command line: errors that a user can mend are one line, all others a traceback."""
     prepare_process()
-    # File names need not be text, and a terminal need not know all of it.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names need not be text, and a terminal need not know all of it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except RmacError as error:
         if _debug:
             raise
         fail(error)
-        sys.exit(_REFUSED)
+        sys.exit(_ERROR)

@@ -1,19 +1,24 @@
 """PCA-whitening of region vectors (Section 4.1): where the shift and the fully connected layer of R-MAC start."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from rmaclib.foundation.errors import InputError, NotFiniteError
 
+_ROWS = 8192  # of an array that are converted to float64 at a time
 
-class Whitening(NamedTuple):
-    """A linear map y = weight (x + shift) under which the training vectors have covariance 1.
 
-    shift: (D,) float64, minus the mean; weight: (dim, D) float64, rows by falling variance
-    variances: (dim,) float64, variance of the training vectors along each row's direction
-    count: number of training vectors
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """A linear map y = weight (x + shift) after which the training vectors have the identity as their covariance.
+
+    Attributes:
+        shift: (D,) float64, minus the mean of the training vectors.
+        weight: (dim, D) float64, one direction a row, by falling variance.
+        variances: (dim,) float64, variance of the training vectors along each direction.
+        count: Number of training vectors.
     """
 
     shift: np.ndarray
@@ -24,41 +29,34 @@ class Whitening(NamedTuple):
 
 def fit_whitening(vectors: np.ndarray | Iterable[np.ndarray], dim: int | None = None,
                   shrinkage: float = 0.0) -> Whitening:
-    """PCA-whitening of region vectors (Section 4.1).
+    """Fit a PCA-whitening to region vectors (Section 4.1).
 
-    vectors: (N, D), or an iterable of (n, D) blocks; one pass, memory D² whatever N
-    dim: directions to keep, those of largest variance; None keeps D
-    shrinkage: 0..1, moves the covariance towards a multiple of the identity (0: none), which amplifies
-      directions of little variance less
     A direction without variance can't be whitened: its row of the weight is zero.
-    raises InputError: fewer than two vectors, not finite, dim or shrinkage out of range
+
+    Args:
+        vectors: (N, D), or an iterable of (n, D) blocks. They are read once; the memory needed is that of D² numbers,
+            whatever N is.
+        dim: Directions to keep, those of largest variance; None keeps all D.
+        shrinkage: 0..1, moves the covariance towards a multiple of the identity, so that directions of little variance
+            are amplified less; 0 leaves it as it is.
+
+    Returns:
+        The whitening; the signs of its rows are fixed, so that equal data give equal weights on every machine.
+
+    Raises:
+        InputError: Fewer than two vectors, values that are not finite, ``dim`` or ``shrinkage`` out of range.
+        ValueError: Vectors of another shape.
     """
     if not 0 <= shrinkage <= 1:
         raise InputError(f"shrinkage: expected 0..1, got {shrinkage}")
-    count, mean, scatter = 0, 0.0, 0.0
-    blocks = _row_blocks(vectors) if hasattr(vectors, "ndim") else vectors
-    for block in blocks:
-        block = np.asarray(block, dtype=np.float64)  # (n, D)
-        if block.ndim != 2:
-            raise ValueError(f"vectors: expected blocks (n, D), got shape {block.shape}")
-        if not np.isfinite(block).all():
-            raise NotFiniteError("vectors: expected finite values, found NaN or infinity")
-        if not len(block):
-            continue
-        # Chan's update of mean and scatter: sums of squares alone would lose digits far from the origin.
-        total, block_mean = count + len(block), block.mean(0)
-        centred, gap = block - block_mean, block_mean - mean
-        scatter = scatter + centred.T @ centred + np.outer(gap, gap) * (count * len(block) / total)
-        mean, count = mean + gap * (len(block) / total), total
-    if count < 2:
-        raise InputError(f"vectors: expected at least 2 to whiten, got {count}")
+    count, mean, scatter = _moments(_row_blocks(vectors) if isinstance(vectors, np.ndarray) else vectors)
     size = len(mean)
     dim = size if dim is None else dim
     if not 1 <= dim <= size:
         raise InputError(f"dim: expected 1..{size} (the vectors' dimension), got {dim}")
-    variances, directions = np.linalg.eigh(scatter / (count - 1))
+    variances, directions = np.linalg.eigh(scatter / (count - 1))  # rising
     variances, directions = np.maximum(variances[::-1], 0)[:dim], directions[:, ::-1][:, :dim]
-    # An eigenvector's sign is arbitrary; fixed so that equal data give equal weights everywhere.
+    # The sign of an eigenvector is arbitrary: make its largest component positive.
     signs = np.sign(directions[np.abs(directions).argmax(0), np.arange(dim)])
     shrunk = (1 - shrinkage) * variances + shrinkage * np.trace(scatter) / (count - 1) / size
     empty = shrunk <= shrunk.max() * 1e-12
@@ -66,7 +64,30 @@ def fit_whitening(vectors: np.ndarray | Iterable[np.ndarray], dim: int | None = 
     return Whitening(-mean, (directions * signs * scale).T, variances, count)
 
 
-def _row_blocks(vectors: np.ndarray, rows: int = 8192):
+def _moments(blocks: Iterable[np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
+    """Number N, mean (D,) and scatter (D, D), N − 1 times the covariance, of the vectors in all blocks."""
+    count, mean, scatter = 0, np.zeros(0), np.zeros(0)
+    for block in blocks:
+        block = np.asarray(block, dtype=np.float64)  # (n, D)
+        if block.ndim != 2:
+            raise ValueError(f"vectors: expected blocks (n, D), got shape {block.shape}")
+        if not np.isfinite(block).all():
+            raise NotFiniteError("vectors: expected finite values, got NaN or infinity")
+        if not len(block):
+            continue
+        if not count:
+            mean, scatter = np.zeros(block.shape[1]), np.zeros((block.shape[1], block.shape[1]))
+        # Chan's update of mean and scatter: plain sums of squares would lose digits far from the origin.
+        total, block_mean = count + len(block), block.mean(0)
+        centred, gap = block - block_mean, block_mean - mean
+        scatter = scatter + centred.T @ centred + np.outer(gap, gap) * (count * len(block) / total)
+        mean, count = mean + gap * (len(block) / total), total
+    if count < 2:
+        raise InputError(f"vectors: expected at least 2 to whiten, got {count}")
+    return count, mean, scatter
+
+
+def _row_blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
     if vectors.ndim != 2:
         raise ValueError(f"vectors: expected (N, D), got shape {vectors.shape}")
-    return (vectors[start:start + rows] for start in range(0, len(vectors), rows))
+    return (vectors[start:start + _ROWS] for start in range(0, len(vectors), _ROWS))

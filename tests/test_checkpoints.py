@@ -1,9 +1,11 @@
 import json
 import resource
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -46,10 +48,10 @@ def test_interrupted_save_keeps_the_old_file(network, tmp_path, monkeypatch):
     before = (tmp_path / "net.safetensors").read_bytes()
 
     def breaks(tensors, path, metadata):
-        path.write_bytes(b"half")
+        Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rmaclib.checkpoints.save_file", breaks)
+    monkeypatch.setattr(safetensors.torch, "serialize_file", breaks)
     with pytest.raises(KeyboardInterrupt):
         save_network(tmp_path / "net.safetensors", network)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
@@ -108,7 +110,7 @@ def test_settings_that_cannot_be_those_of_the_file(network, tmp_path, settings):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError, match="net.safetensors"):
         load_network(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200_000  # kB: refused before memory is taken
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200_000  # kB: rejected before memory is taken
 
 
 @pytest.mark.parametrize("changes", [
@@ -121,7 +123,7 @@ def test_metadata_that_are_damaged(network, tmp_path, changes):
         load_network(path)
 
 
-def test_a_changed_byte_is_told(network, tmp_path):
+def test_a_changed_byte_is_an_error(network, tmp_path):
     path, random = tmp_path / "net.safetensors", np.random.default_rng(0)
     save_network(path, network)
     good = path.read_bytes()
@@ -144,6 +146,6 @@ def test_a_full_disk_names_the_file(network, tmp_path, monkeypatch):
     def full(tensors, path, metadata):
         raise SafetensorError('Error while serializing: I/O error: No space left on device (os error 28)')
 
-    monkeypatch.setattr("rmaclib.checkpoints.save_file", full)
+    monkeypatch.setattr(safetensors.torch, "serialize_file", full)
     with pytest.raises(OutputError, match="net.safetensors: can't be written .No space left"):
         save_network(tmp_path / "net.safetensors", network)

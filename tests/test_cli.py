@@ -1,3 +1,5 @@
+"""The commands from end to end."""
+
 import json
 import shutil
 
@@ -24,9 +26,9 @@ def test_evaluate_json(little):
     result = run("evaluate", little, "--protocol", "oxford", "--network", "efficientnet_lite0", "--size", 224,
                  "--levels", 3, "--json")
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert 0.3 < found["scores"]["mAP"] <= 1 and found["counts"]["queries"] == 6
-    assert found["network"]["levels"] == 3 and found["settings"]["sizes"] == [224] and found["bad"] == []
+    record = json.loads(result.stdout)
+    assert 0.3 < record["scores"]["mAP"] <= 1 and record["counts"]["queries"] == 6
+    assert record["network"]["levels"] == 3 and record["settings"]["sizes"] == [224] and record["bad"] == []
 
 
 def test_evaluate_whitened_and_per_query(little):
@@ -61,17 +63,17 @@ def test_evaluate_with_everything(little, tmp_path):
                  "--out", tmp_path / "d"]
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert found["settings"]["sizes"] == [66, 96, 126] and found["pq"] is None
-    assert found["search"] == {"qe": 1, "dba": 3, "qe_alpha": 0.0, "dba_alpha": None}
+    record = json.loads(result.stdout)
+    assert record["settings"]["sizes"] == [66, 96, 126] and record["pq"] is None
+    assert record["search"] == {"qe": 1, "dba": 3, "qe_alpha": 0.0, "dba_alpha": None}
     dataset, vectors = open_dataset(little), load_descriptors(tmp_path / "d")
     settings = ExtractionSettings((66, 96, 126))
     network = create_network(NetworkSettings("efficientnet_lite0", levels=3))
     expected = score_descriptors(dataset, extract_queries(network, dataset, settings), vectors, "oxford",
                                  SearchSettings(1, 3))
-    assert found["scores"]["mAP"] == pytest.approx(expected.scores["mAP"], abs=1e-9)
+    assert record["scores"]["mAP"] == pytest.approx(expected.scores["mAP"], abs=1e-9)
     plain = score_descriptors(dataset, extract_queries(network, dataset, settings), vectors, "oxford")
-    assert found["scores"]["mAP"] != plain.scores["mAP"]
+    assert record["scores"]["mAP"] != plain.scores["mAP"]
     coded = run(*arguments[:2], "--size", 96, "--pq", 80, "--qe", 1, "--whiten-on", "diorama_train", "--json")
     assert coded.exit_code == 0, coded.output
     assert json.loads(coded.stdout)["pq"] == 80 and 0.2 < json.loads(coded.stdout)["scores"]["mAP"] <= 1
@@ -80,12 +82,12 @@ def test_evaluate_with_everything(little, tmp_path):
     assert twice.exit_code == 2 and "--multires" in twice.stderr and "96, 128" in twice.stderr
 
 
-def test_describe(little, tmp_path):
+def test_extract(little, tmp_path):
     result = run("extract", little / "jpg", "--out", tmp_path / "d", "--size", 96)
     assert result.exit_code == 0, result.output
-    found = load_descriptors(tmp_path / "d")
-    assert list(found.names) == [str(path) for path in sorted((little / "jpg").iterdir())]
-    assert found.vectors.shape == (len(found.names), 1280)
+    descriptors = load_descriptors(tmp_path / "d")
+    assert list(descriptors.names) == [str(path) for path in sorted((little / "jpg").iterdir())]
+    assert descriptors.vectors.shape == (len(descriptors.names), 1280)
 
 
 def test_index_then_search(little, tmp_path):
@@ -97,10 +99,10 @@ def test_index_then_search(little, tmp_path):
     assert "1 images left out" in result.stderr and f"{count} images added" in result.stderr
     assert "flat: every vector is compared" in result.stderr
     query = sorted(photos.iterdir())[1]
-    result = run("search", tmp_path / "i", query, "--k", 7, "--box", "10,10,200,150", "--out", tmp_path / "found.png")
+    result = run("search", tmp_path / "i", query, "--k", 7, "--box", "10,10,200,150", "--out", tmp_path / "n.png")
     assert result.exit_code == 0, result.output
-    assert Image.open(tmp_path / "found.png").width > 500 and "inliers" not in result.stdout
-    result = run("search", tmp_path / "i", query, "--k", 3, "--rerank", 3, "--out", tmp_path / "one.png")
+    assert Image.open(tmp_path / "n.png").width > 500 and "inliers" not in result.stdout
+    result = run("search", tmp_path / "i", query, "--k", 3, "--rerank", 3, "--out", tmp_path / "reranked.png")
     assert result.exit_code == 0, result.output
     assert "inliers" in result.stdout and "1.000" in result.stdout
     listed = "".join(line.split("│")[-2].strip() for line in result.stdout.splitlines() if "│" in line)
@@ -120,5 +122,5 @@ def test_searching_in_an_empty_index(tmp_path, lite0, little):
 
 
 def test_a_mistyped_command():
-    found = run("clen")
-    assert found.exit_code == 2 and "clean" in found.output
+    result = run("clen")
+    assert result.exit_code == 2 and "clean" in result.output

@@ -9,9 +9,9 @@ from torch import nn
 
 from rmaclib.backbones import Backbone
 from rmaclib.foundation.errors import InputError
-from rmaclib.network import GRIDS, RMAC, NetworkSettings
-from rmaclib.pooling import average_pool_regions, gem_pool_regions, l2, max_pool_regions
-from rmaclib.regions import rigid_grid
+from rmaclib.network import GRIDS, POOLINGS, RMAC, NetworkSettings, SharedFeatures, create_network
+from rmaclib.pooling import average_pool_regions, gem_pool_regions, l2, max_pool_regions, pool_each, pool_regions
+from rmaclib.regions import VARIANTS, Rectangle, rigid_grid
 from rmaclib.whitening import fit_whitening
 
 
@@ -51,6 +51,14 @@ def test_gem_pooling_equals_a_loop_over_cells():
             assert pooled[b, r, c].item() == pytest.approx((sum(cells) / len(cells)) ** (1 / float(power)), rel=1e-4)
     large = features.double() + 0.8
     assert torch.allclose(gem_pool_regions(large, regions, 300.0), max_pool_regions(large, regions), rtol=0.02)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_regions_of_each_image_are_pooled_as_those_of_all(pooling):
+    features = torch.rand(2, 3, 5, 7)
+    regions = [[Rectangle(0, 0, 7, 5)], [Rectangle(1, 2, 3, 1), Rectangle(4, 0, 2, 5)]]
+    for image, (vectors, rectangles) in enumerate(zip(pool_each(features, regions, pooling), regions, strict=True)):
+        assert torch.allclose(vectors, pool_regions(features[image:image + 1], rectangles, pooling)[0])
 
 
 def test_gem_gradient_reaches_features_and_exponent():
@@ -161,8 +169,8 @@ def test_whitening_makes_covariance_one_and_projects():
 def test_whitening_of_blocks_equals_whitening_of_all(sizes, shrinkage):
     rng = np.random.default_rng(1)
     blocks = [rng.normal(size=(size, 4)) + 100 for size in [*sizes, 30]]
-    one, many = fit_whitening(np.concatenate(blocks), None, shrinkage), fit_whitening(iter(blocks), None, shrinkage)
-    assert np.allclose(one.weight, many.weight, atol=1e-6) and np.allclose(one.shift, many.shift)
+    of_all, of_blocks = (fit_whitening(vectors, None, shrinkage) for vectors in (np.concatenate(blocks), iter(blocks)))
+    assert np.allclose(of_all.weight, of_blocks.weight, atol=1e-6) and np.allclose(of_all.shift, of_blocks.shift)
 
 
 def test_shrinkage_moves_towards_equal_scales():
@@ -198,12 +206,12 @@ def test_network_starts_from_whitening():
     with torch.inference_mode():
         layer = network.fc(torch.from_numpy(vectors) + network.shift).numpy()
     assert np.allclose(np.cov(layer.T), np.eye(3), atol=1e-2)
-    with pytest.raises(ValueError, match="6 numbers"):
+    with pytest.raises(ValueError, match="6 dimensions"):
         tiny().set_whitening(fit_whitening(np.random.default_rng(0).normal(size=(9, 5))))
 
 
 @pytest.mark.parametrize("options", [{"grid": "hexagons"}, {"pooling": "median"}, {"levels": 0}, {"dim": 0}])
-def test_settings_refuse(options):
+def test_settings_reject(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         NetworkSettings(**options)
 
@@ -237,3 +245,29 @@ def test_a_learned_exponent_is_kept():
 def test_nonsense_in_settings(options, message):
     with pytest.raises(InputError, match=message):
         NetworkSettings(**options)
+
+
+def test_a_backbone_by_its_name_is_off_the_shelf():
+    by_name = create_network("timm:test_efficientnet", pretrained=False)
+    assert by_name.settings == NetworkSettings("timm:test_efficientnet", levels=3) and not by_name.training
+    assert create_network(pretrained=False).settings == NetworkSettings("efficientnet_lite0", levels=3)
+    assert set(VARIANTS) < set(GRIDS)
+
+
+def test_networks_that_share_a_backbone():
+    backbone, images = tiny_backbone(), torch.rand(2, 3, 24, 36)
+    settings = {"r-mac": NetworkSettings("tiny"), "mac": NetworkSettings("tiny", grid="whole", dim=4)}
+    networks = {name: RMAC(own, backbone) for name, own in settings.items()}
+    shared = SharedFeatures(networks).eval()
+    with torch.inference_mode():
+        parts = shared.split(shared(images).numpy() / 2)
+        for name, network in networks.items():
+            assert np.allclose(parts[name], network(images).numpy(), atol=1e-6)
+    assert shared.dim == 10
+    with pytest.raises(ValueError, match="the same backbone object"):
+        SharedFeatures({"a": tiny(), "b": tiny()})
+
+
+def test_a_network_without_proposals_says_what_is_needed():
+    with pytest.raises(InputError, match="trained to propose regions"):
+        tiny().trained_proposer()

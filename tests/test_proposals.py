@@ -3,13 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from rmaclib.backbones import Backbone
 from rmaclib.boxes import overlaps
 from rmaclib.evaluation.boxes import object_recall
-from rmaclib.network import RMAC, NetworkSettings
-from rmaclib.pooling import l2
 from rmaclib.proposals import (
     CANDIDATES,
     OVERLAP,
@@ -29,11 +25,11 @@ ANCHORS = ((0.2, 0.2), (0.5, 0.3), (0.9, 0.9))
 
 def network(seed=0, anchors=ANCHORS, spread=0.3) -> ProposalNetwork:
     """Random weights large enough for proposals to differ."""
-    made = ProposalNetwork(6, anchors, 5, seed)
+    proposer = ProposalNetwork(6, anchors, 5, seed)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in proposer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) * spread)
-    return made
+    return proposer
 
 
 def iou_by_hand(a, b):
@@ -44,35 +40,35 @@ def iou_by_hand(a, b):
 
 def test_anchors_by_hand():
     """A map of 2 rows and 3 columns of a picture 90 wide and 40 high: centres at 15, 45, 75 and 10, 30."""
-    found = ProposalNetwork(6, [(0.2, 0.1), (0.4, 0.4)], 4).anchors((2, 3), (40, 90))
-    assert found.shape == (12, 4)
-    assert found[0].tolist() == pytest.approx([15 - 9, 10 - 4.5, 15 + 9, 10 + 4.5])
-    assert found[1].tolist() == pytest.approx([15 - 18, 10 - 18, 15 + 18, 10 + 18])
-    assert found[2].tolist() == pytest.approx([45 - 9, 10 - 4.5, 45 + 9, 10 + 4.5])  # the next column
-    assert found[6].tolist() == pytest.approx([15 - 9, 30 - 4.5, 15 + 9, 30 + 4.5])  # the next row
+    anchors = ProposalNetwork(6, [(0.2, 0.1), (0.4, 0.4)], 4).anchors((2, 3), (40, 90))
+    assert anchors.shape == (12, 4)
+    assert anchors[0].tolist() == pytest.approx([15 - 9, 10 - 4.5, 15 + 9, 10 + 4.5])
+    assert anchors[1].tolist() == pytest.approx([15 - 18, 10 - 18, 15 + 18, 10 + 18])
+    assert anchors[2].tolist() == pytest.approx([45 - 9, 10 - 4.5, 45 + 9, 10 + 4.5])  # the next column
+    assert anchors[6].tolist() == pytest.approx([15 - 9, 30 - 4.5, 15 + 9, 30 + 4.5])  # the next row
 
 
 def test_anchors_grow_with_the_picture():
-    one = network()
-    assert torch.allclose(one.anchors((4, 5), (128, 160)) * 2, one.anchors((4, 5), (256, 320)))
+    proposer = network()
+    assert torch.allclose(proposer.anchors((4, 5), (128, 160)) * 2, proposer.anchors((4, 5), (256, 320)))
 
 
 def test_scores_and_offsets_belong_to_their_anchors():
     """An anchor's objectness is channel a at its cell; a large one there makes it the first proposal."""
-    one = network()
+    proposer = network()
     with torch.no_grad():
-        for parameter in one.parameters():
+        for parameter in proposer.parameters():
             parameter.zero_()
-        one.hidden.weight[0, 0, 1, 1] = 1  # the first hidden channel is the first channel of the map
-        one.objectness.weight[1, 0] = 5  # which makes the second anchor likely
-        one.offsets.weight[4 * 1 + 2, 0] = 1  # and stretches it: offsets 4a … 4a + 3 are its own
+        proposer.hidden.weight[0, 0, 1, 1] = 1  # the first hidden channel is the first channel of the map
+        proposer.objectness.weight[1, 0] = 5  # which makes the second anchor likely
+        proposer.offsets.weight[4 * 1 + 2, 0] = 1  # and stretches it: offsets 4a … 4a + 3 are its own
     features = torch.zeros(1, 6, 3, 4)
     features[0, 0, 1, 2] = 1
-    (found,) = one.propose(features, (96, 128), 3)
-    assert found.scores[0] == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-6)
+    (proposals,) = proposer.propose(features, (96, 128), 3)
+    assert proposals.scores[0] == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-6)
     # Centre (80, 48); 0.5 · 128 wide, e times that, cut at the picture's border; 0.3 · 128 high.
-    assert found.boxes[0].tolist() == pytest.approx([max(0, 80 - 32 * np.e), 48 - 19.2, 128, 48 + 19.2], abs=1e-3)
-    assert found.regions[0] == Rectangle(0, 1, 4, 1)
+    assert proposals.boxes[0].tolist() == pytest.approx([max(0, 80 - 32 * np.e), 48 - 19.2, 128, 48 + 19.2], abs=1e-3)
+    assert proposals.regions[0] == Rectangle(0, 1, 4, 1)
 
 
 @settings(max_examples=60)
@@ -86,23 +82,23 @@ def test_moving_is_the_inverse_of_offsets(offsets, seed):
 
 
 def test_moved_box_by_hand():
-    found = move(torch.tensor([[10.0, 20, 30, 60]]), torch.tensor([[0.5, -0.25, np.log(2), 0]]))
-    assert found[0].tolist() == pytest.approx([10, 10, 50, 50])  # centre 20+10, 40-10; 40 wide, 40 high
+    boxes = move(torch.tensor([[10.0, 20, 30, 60]]), torch.tensor([[0.5, -0.25, np.log(2), 0]]))
+    assert boxes[0].tolist() == pytest.approx([10, 10, 50, 50])  # centre 20+10, 40-10; 40 wide, 40 high
 
 
 @settings(max_examples=60)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 40), st.integers(0, 10**6))
 def test_proposals_equal_the_loops(rows, columns, batch, count, seed):
     """Greedy suppression and distinct cells, one box after the other, on any map: 1×1, 1×N …"""
-    one = network(seed)
+    proposer = network(seed)
     features = torch.rand(batch, 6, rows, columns, generator=torch.Generator().manual_seed(seed)) * 3
     height, width = 32 * rows - seed % 7, 32 * columns - seed % 11
-    found = one.propose(features, (height, width), count)
-    assert len(found) == batch
-    for image, proposals in zip(features, found, strict=True):
+    batch_proposals = proposer.propose(features, (height, width), count)
+    assert len(batch_proposals) == batch
+    for image, proposals in zip(features, batch_proposals, strict=True):
         assert 1 <= len(proposals.boxes) == len(proposals.scores) == len(proposals.regions) <= count
-        scores, offsets = one(image[None])
-        boxes = one.anchors((rows, columns), (height, width))
+        scores, offsets = proposer(image[None])
+        boxes = proposer.anchors((rows, columns), (height, width))
         likely = []
         for y in range(rows):
             for x in range(columns):
@@ -147,10 +143,10 @@ def test_fewer_proposals_are_the_first_of_more():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_network_that_is_not_finite_proposes_the_whole_picture(value):
-    found = network().propose(torch.full((2, 6, 3, 4), value), (96, 128), 8)
-    for one in found:
-        assert one.boxes.tolist() == [[0, 0, 128, 96]] and one.regions == [Rectangle(0, 0, 4, 3)]
-        assert one.scores.tolist() == [0]
+    batch_proposals = network().propose(torch.full((2, 6, 3, 4), value), (96, 128), 8)
+    for proposals in batch_proposals:
+        assert proposals.boxes.tolist() == [[0, 0, 128, 96]] and proposals.regions == [Rectangle(0, 0, 4, 3)]
+        assert proposals.scores.tolist() == [0]
 
 
 def test_proposals_do_not_depend_on_the_batch():
@@ -184,62 +180,62 @@ def test_assignment_by_hand():
 ])
 @pytest.mark.parametrize("shape", [(3, 4), (1, 1), (1, 6)])
 def test_loss_is_finite_whatever_the_boxes(boxes, positives, shape):
-    one = network()
-    found = proposal_loss(one, torch.rand(1, 6, *shape), (96, 128), [torch.tensor(boxes).reshape(-1, 4)], 16,
+    proposer = network()
+    loss = proposal_loss(proposer, torch.rand(1, 6, *shape), (96, 128), [torch.tensor(boxes).reshape(-1, 4)], 16,
                           np.random.default_rng(0))
-    (found.objectness + found.boxes).backward()
-    assert torch.isfinite(found.objectness) and torch.isfinite(found.boxes)
-    assert all(parameter.grad is None or torch.isfinite(parameter.grad).all() for parameter in one.parameters())
-    assert found.positives == positives if positives is not None else found.positives >= 1
+    (loss.objectness + loss.boxes).backward()
+    assert torch.isfinite(loss.objectness) and torch.isfinite(loss.boxes)
+    assert all(parameter.grad is None or torch.isfinite(parameter.grad).all() for parameter in proposer.parameters())
+    assert loss.positives == positives if positives is not None else loss.positives >= 1
     if positives == 0:
-        assert found.boxes == 0
+        assert loss.boxes == 0
 
 
 def test_loss_by_hand():
     """Of two anchors one is the landmark: log loss of both, smooth L1 of the first, divided by two."""
-    one = ProposalNetwork(1, [(1.0, 0.5)], 1)
+    proposer = ProposalNetwork(1, [(1.0, 0.5)], 1)
     features = torch.zeros(1, 1, 1, 2)  # scores and offsets are the biases
     with torch.no_grad():
-        one.objectness.bias.fill_(0.3)
-        one.offsets.bias.copy_(torch.tensor([0.5, 0.0, 0.05, 0.0]))
+        proposer.objectness.bias.fill_(0.3)
+        proposer.offsets.bias.copy_(torch.tensor([0.5, 0.0, 0.05, 0.0]))
     # Anchors are 100 wide, 50 high about (25, 25) and (75, 25); the box is the first, 60 wide from its left border.
     box = torch.tensor([[0.0, 0, 75, 50]])
-    found = proposal_loss(one, features, (50, 100), [box], 16, np.random.default_rng(0))
+    loss = proposal_loss(proposer, features, (50, 100), [box], 16, np.random.default_rng(0))
     # IoU with the first 75/100; with the second 50/125, between the limits: it does not count.
     probability = 1 / (1 + np.exp(-0.3))
-    assert found.objectness.item() == pytest.approx(-np.log(probability), rel=1e-5)
+    assert loss.objectness.item() == pytest.approx(-np.log(probability), rel=1e-5)
     wanted = np.array([0.125, 0, np.log(0.75), 0])
     gaps = np.abs(np.array([0.5, 0, 0.05, 0]) - wanted)
     smooth = np.where(gaps < 1 / 9, 4.5 * gaps**2, gaps - 1 / 18)
-    assert found.boxes.item() == pytest.approx(smooth.sum(), rel=1e-5)
-    assert found.positives == 1
+    assert loss.boxes.item() == pytest.approx(smooth.sum(), rel=1e-5)
+    assert loss.positives == 1
 
 
 def test_gradient_of_the_loss():
-    one = network(2).double()
+    proposer = network(2).double()
     features = torch.rand(1, 6, 3, 4, dtype=torch.float64, requires_grad=True)
     box = torch.tensor([[30.0, 20, 90, 70]], dtype=torch.float64)
 
     def loss(features):
-        found = proposal_loss(one, features, (96, 128), [box], 20, np.random.default_rng(0))
-        return found.objectness + found.boxes
+        losses = proposal_loss(proposer, features, (96, 128), [box], 20, np.random.default_rng(0))
+        return losses.objectness + losses.boxes
 
     assert torch.autograd.gradcheck(loss, (features,))
 
 
 def test_loss_of_a_batch_is_the_sum():
-    one, features = network(), torch.rand(3, 6, 3, 4)
+    proposer, features = network(), torch.rand(3, 6, 3, 4)
     boxes = [torch.tensor([[30.0, 20, 90, 70]]), torch.zeros(0, 4), torch.tensor([[0.0, 0, 50, 50], [60, 40, 120, 90]])]
-    together = proposal_loss(one, features, (96, 128), boxes, 1000, np.random.default_rng(0))  # all anchors
-    alone = [proposal_loss(one, features[n:n + 1], (96, 128), boxes[n:n + 1], 1000, np.random.default_rng(0))
+    together = proposal_loss(proposer, features, (96, 128), boxes, 1000, np.random.default_rng(0))  # all anchors
+    alone = [proposal_loss(proposer, features[n:n + 1], (96, 128), boxes[n:n + 1], 1000, np.random.default_rng(0))
              for n in range(3)]
     for part in range(3):
         assert abs(together[part] - sum(loss[part] for loss in alone)) < 1e-4
 
 
 def test_usable_boxes_by_hand():
-    found = usable_boxes(torch.tensor([[-5.0, 2, 30, 90], [10, 10, 10.5, 40], [70, 0, 90, 9]]), (60, 64))
-    assert found.tolist() == [[0, 2, 30, 60]]
+    usable = usable_boxes(torch.tensor([[-5.0, 2, 30, 90], [10, 10, 10.5, 40], [70, 0, 90, 9]]), (60, 64))
+    assert usable.tolist() == [[0, 2, 30, 60]]
 
 
 def test_anchors_are_the_shapes_of_the_boxes():
@@ -250,11 +246,11 @@ def test_anchors_are_the_shapes_of_the_boxes():
         width, height = np.minimum(np.array(shape) * 400 * random.uniform(0.97, 1.03), size)
         boxes.append((0, 0, width, height))
         sizes.append(size)
-    found = fit_anchors(boxes, sizes, 2)
-    assert np.allclose(found, [(0.2, 0.4), (0.76, 0.5)], atol=0.05)
-    assert fit_anchors(boxes, sizes, 2) == found
+    shapes = fit_anchors(boxes, sizes, 2)
+    assert np.allclose(shapes, [(0.2, 0.4), (0.76, 0.5)], atol=0.05)
+    assert fit_anchors(boxes, sizes, 2) == shapes
     assert fit_anchors([(0, 0, 10, 10)] * 4, [(40, 20)] * 4, 9) == ((0.25, 0.25),)
-    with pytest.raises(ValueError, match="found none"):
+    with pytest.raises(ValueError, match="got none"):
         fit_anchors([(50, 0, 60, 10)], [(40, 20)], 3)
 
 
@@ -262,12 +258,12 @@ def test_anchors_are_the_shapes_of_the_boxes():
 
 
 def test_recall_by_hand():
-    found = [np.array([[0, 0, 10, 10], [0, 0, 10, 5]]), np.zeros((0, 4)), np.array([[0, 0, 4, 10.0]])]
+    proposals = [np.array([[0, 0, 10, 10], [0, 0, 10, 5]]), np.zeros((0, 4)), np.array([[0, 0, 4, 10.0]])]
     boxes = [(0, 0, 10, 5), (0, 0, 1, 1), (0, 0, 10, 10)]
-    assert object_recall(found, boxes, 0.5, 1) == pytest.approx(1 / 3)
-    assert object_recall(found, boxes, 0.9, 1) == 0
-    assert object_recall(found, boxes, 0.9, 2) == pytest.approx(1 / 3)
-    assert object_recall(found, boxes, 0.4, 2) == pytest.approx(2 / 3)
+    assert object_recall(proposals, boxes, 0.5, 1) == pytest.approx(1 / 3)
+    assert object_recall(proposals, boxes, 0.9, 1) == 0
+    assert object_recall(proposals, boxes, 0.9, 2) == pytest.approx(1 / 3)
+    assert object_recall(proposals, boxes, 0.4, 2) == pytest.approx(2 / 3)
     assert np.isnan(object_recall([], [], 0.5, 8))
 
 
@@ -279,91 +275,5 @@ def test_overlaps_equal_the_loops(shapes):
 
 
 def test_cells_as_pixels_by_hand():
-    found = pixel_boxes([(1, 0, 2), Rectangle(0, 1, 4, 1)], (2, 4), (60, 100))
-    assert found.tolist() == [[25, 0, 75, 60], [0, 30, 100, 60]]
-
-
-# --- in the network ---------------------------------------------------------------------------------------------
-
-
-def whole(**options) -> RMAC:
-    torch.manual_seed(1)
-    layers = nn.Sequential(nn.Conv2d(3, 6, 8, 8), nn.ReLU())
-    backbone = Backbone("tiny", layers, 8, 6, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    made = RMAC(NetworkSettings("tiny", levels=2, dim=4), backbone)
-    made.add_proposer(ANCHORS)
-    with torch.no_grad():
-        for parameter in made.proposer.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.2)
-    return made.change(**options).eval()
-
-
-@pytest.mark.parametrize("regions", ["grid", "proposals", "both"])
-def test_descriptor_by_loops(regions):
-    one, images = whole(regions=regions, proposals=5), torch.rand(3, 3, 40, 64)
-    with torch.no_grad():
-        found = one(images)
-        for image, descriptor in zip(images, found, strict=True):
-            features = one.backbone(image[None])
-            pooled = [] if regions == "proposals" else [tuple(region) for region in one.grid((5, 8), (40, 64))]
-            pooled = [(x, y, side, side) for x, y, side in pooled]
-            if regions != "grid":
-                pooled += one.proposer.propose(features, (40, 64), 5)[0].regions
-            vectors = [l2(features[0, :, y:y + height, x:x + width].amax((1, 2))) for x, y, width, height in pooled]
-            total = sum(l2(one.fc(vector + one.shift)) for vector in vectors)
-            assert torch.allclose(descriptor, l2(total), atol=1e-6)
-
-
-@pytest.mark.parametrize("pooling", ["max", "average", "gem"])
-def test_each_image_is_pooled_as_alone(pooling):
-    one, images = whole(regions="proposals", proposals=6, pooling=pooling), torch.rand(3, 3, 48, 64)
-    with torch.no_grad():
-        features = one.backbone(images)
-        together = one.region_vectors(features, (48, 64))
-        regions = [found.regions for found in one.proposer.propose(features, (48, 64), 6)]
-        for image, vectors, some in zip(features, together, regions, strict=True):
-            cells = [image[:, y:y + height, x:x + width].flatten(1) for x, y, width, height in some]
-            pooled = {"max": lambda values: values.max(1).values, "average": lambda values: values.mean(1),
-                      "gem": lambda values: values.clamp(min=1e-6).pow(3).mean(1).pow(1 / 3)}[pooling]
-            assert torch.allclose(vectors, l2(torch.stack([pooled(values) for values in cells])), atol=1e-6)
-
-
-def test_half_precision_pools_the_same_regions_and_proposes_in_full():
-    one, features = whole(regions="both", proposals=6), torch.rand(2, 6, 5, 6).bfloat16()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        half = one.region_vectors(features, (40, 48))
-    whole_precision = one.region_vectors(features.float(), (40, 48))
-    assert all(vectors.dtype == torch.float32 for vectors in half)
-    assert all(torch.allclose(*pair, atol=1e-2) for pair in zip(half, whole_precision, strict=True))
-
-
-def test_gradient_goes_through_pooled_proposals():
-    one = whole(regions="proposals").double()
-    features = torch.rand(1, 6, 4, 5, dtype=torch.float64)
-    regions = one.proposer.propose(features, (32, 40), 32)[0].regions
-
-    def descriptor(features):
-        vectors = torch.stack([features[0, :, y:y + height, x:x + width].amax((1, 2))
-                               for x, y, width, height in regions])
-        return l2(l2(one.fc(l2(vectors) + one.shift)).sum(0))
-
-    one_by_hand = torch.autograd.functional.jacobian(descriptor, features)
-    found = torch.autograd.functional.jacobian(lambda features: one.aggregate(features, (32, 40))[0], features)
-    assert torch.allclose(found, one_by_hand, atol=1e-9)
-
-
-@pytest.mark.parametrize("size", [(8, 8), (8, 60), (56, 8), (100, 20)])
-def test_descriptors_of_tiny_maps_are_finite(size):
-    for regions in ("proposals", "both"):
-        with torch.no_grad():
-            found = whole(regions=regions)(torch.zeros(1, 3, *size))
-        assert torch.isfinite(found).all()
-        assert float(found.norm()) == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.parametrize("options, message", [
-    ({"regions": "squares"}, "expected one of"), ({"regions": "proposals"}, "trained to propose"),
-    ({"proposals": 0}, "at least 1")])
-def test_bad_settings(options, message):
-    with pytest.raises(ValueError, match=message):
-        NetworkSettings(**options)
+    boxes = pixel_boxes([(1, 0, 2), Rectangle(0, 1, 4, 1)], (2, 4), (60, 100))
+    assert boxes.tolist() == [[25, 0, 75, 60], [0, 30, 100, 60]]

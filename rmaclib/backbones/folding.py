@@ -1,11 +1,12 @@
 """Batch normalisations folded into the convolutions before them: the same network in fewer layers.
 
-A normalisation with fixed statistics is a linear map of each channel, and so is part of the convolution before it. The
-copy is faster and, as the map between the two is never made, needs less memory where gradients are taken.
+A normalisation with fixed statistics is a linear map of each channel, and so can be part of the convolution before it.
+The folded network is faster and, as the map between the two is never made, needs less memory where gradients are taken.
 """
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _SIDES = (96, 128)  # of the noise on which a copy is compared with its network
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class Folded:
+
+class Folded(Generic[Network]):
     """A copy of a network with its normalisations folded, and the way back for gradients.
 
-    network: in evaluation mode; the copy has its weights as they are now. A convolution and the normalisation
-    registered right behind it are taken for a pair; whether that gives the same network is tried on noise, and
-    where it doesn't, the copy stays as the network is.
+    A convolution and the normalisation registered right behind it are taken for a pair. Whether folding the pairs
+    leaves the network the same is tried on noise; where it doesn't, nothing is folded.
+
+    Args:
+        network: In evaluation mode; the copy has its weights as they are now.
+
+    Attributes:
+        network: The network itself.
+        pairs: Names of each convolution that was folded, and of its normalisation.
+        copy: The folded copy, whose parameters all require gradients.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Network):
         self.network, self.pairs = network, list(_pairs(network))
         self.copy = _fold(copy.deepcopy(network), self.pairs)
         if self.pairs and not _same(network, self.copy):
@@ -30,65 +40,77 @@ class Folded:
         self.copy.requires_grad_()
 
     def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
-        """Adds to the network's gradients (.grad) what follows from those of the copy's parameters, in the order
-        of self.copy.parameters(); None for a parameter that has none. Parameters that don't require a gradient get
-        none."""
-        found = {name: gradient for (name, _), gradient in zip(self.copy.named_parameters(), gradients, strict=True)
-                 if gradient is not None}
+        """Add the gradients of the copy to those of the network (.grad); parameters that don't require one get none.
+
+        Args:
+            gradients: Of self.copy.parameters(), in their order; None for a parameter that has none.
+        """
+        of_copy = {name: gradient for (name, _), gradient in zip(self.copy.named_parameters(), gradients, strict=True)
+                   if gradient is not None}
         for convolution, normalisation in self.pairs:
-            weight, bias = found.pop(f"{convolution}.weight", None), found.pop(f"{convolution}.bias", None)
-            if weight is not None:
+            weight, bias = of_copy.pop(f"{convolution}.weight", None), of_copy.pop(f"{convolution}.bias", None)
+            if weight is not None and bias is not None:
                 self._add_through(convolution, normalisation, weight, bias)
-        for name, gradient in found.items():
+        for name, gradient in of_copy.items():
             parameter = self.network.get_parameter(name)
             if parameter.requires_grad:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
     def _add_through(self, convolution: str, normalisation: str, weight: Tensor, bias: Tensor) -> None:
         """The folded weight is w·s and the bias β + (b − mean)·s, s = γ / standard deviation: the chain rule."""
-        layer, norm = self.network.get_submodule(convolution), self.network.get_submodule(normalisation)
-        scale = (norm.running_var + norm.eps).rsqrt()
-        scale = scale if norm.weight is None else scale * norm.weight
-        shift = (-norm.running_mean if layer.bias is None else layer.bias - norm.running_mean) * scale
-        shift = shift if norm.bias is None else shift + norm.bias
-        made = [(layer.weight * scale.view(-1, 1, 1, 1), weight), (shift, bias)]
-        made = [(value, gradient) for value, gradient in made if value.requires_grad]
-        if made:
-            torch.autograd.backward(*zip(*made, strict=True))
+        layer, norm = _layers(self.network, convolution, normalisation)
+        mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        scale = (variance + norm.eps).rsqrt()
+        scale = scale * norm.weight if norm.affine else scale
+        shift = (-mean if layer.bias is None else layer.bias - mean) * scale
+        shift = shift + norm.bias if norm.affine else shift
+        folded = [(layer.weight * scale.view(-1, 1, 1, 1), weight), (shift, bias)]
+        folded = [(value, gradient) for value, gradient in folded if value.requires_grad]
+        if folded:
+            torch.autograd.backward([value for value, _ in folded], [gradient for _, gradient in folded])
 
 
-def _pairs(module: nn.Module, prefix: str = "", seen: set[nn.Module] | None = None) -> Iterator[tuple[str, str]]:
-    """Names of each convolution that a normalisation is registered right behind, and of that. A module that several
-    share is gone through once."""
-    seen = set() if seen is None else seen
-    if module in seen:
+def _layers(network: nn.Module, convolution: str, normalisation: str) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """The two layers of a pair."""
+    layer, norm = network.get_submodule(convolution), network.get_submodule(normalisation)
+    assert isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)  # as _pairs chose them
+    return layer, norm
+
+
+def _pairs(module: nn.Module, prefix: str = "", entered: set[nn.Module] | None = None) -> Iterator[tuple[str, str]]:
+    """Names of each convolution that a normalisation is registered right behind, and of that normalisation.
+
+    A module that is registered several times is entered once.
+    """
+    entered = set() if entered is None else entered
+    if module in entered:
         return
-    seen.add(module)
+    entered.add(module)
     before, layer_before = "", None
     for name, layer in module.named_children():
         if (isinstance(layer_before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d)
                 and layer_before.out_channels == layer.num_features):
             yield prefix + before, prefix + name
         else:
-            yield from _pairs(layer, f"{prefix}{name}.", seen)
+            yield from _pairs(layer, f"{prefix}{name}.", entered)
         before, layer_before = name, layer
 
 
-def _fold(network: nn.Module, pairs: Sequence[tuple[str, str]]) -> nn.Module:
+def _fold(network: Network, pairs: Sequence[tuple[str, str]]) -> Network:
     for convolution, normalisation in pairs:
-        layer, norm = network.get_submodule(convolution), network.get_submodule(normalisation)
+        layer, norm = _layers(network, convolution, normalisation)
         network.set_submodule(convolution, fuse_conv_bn_eval(layer, norm))
-        # timm's normalisations carry the activation that follows; others have nothing in them.
+        # timm's normalisations contain the activation that follows; others are empty.
         network.set_submodule(normalisation, nn.Sequential(*norm.children()))
     return network
 
 
 @torch.no_grad()
-def _same(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two networks give noise the same descriptors. On CUDA in float64, as what passes for float32 there
-    (TF32) would tell two networks apart that are the same."""
-    if next(one.parameters()).device.type == "cuda":
-        one, other = (copy.deepcopy(network).double() for network in (one, other))
-    like = next(one.parameters())
+def _same(network: nn.Module, folded: nn.Module) -> bool:
+    """Whether two networks give noise the same descriptors."""
+    if next(network.parameters()).device.type == "cuda":
+        # float32 is computed as TF32 there, in which equal networks differ too much.
+        network, folded = copy.deepcopy(network).double(), copy.deepcopy(folded).double()
+    like = next(network.parameters())
     images = torch.rand(1, 3, *_SIDES, generator=torch.Generator().manual_seed(0)).to(like)
-    return bool(torch.cosine_similarity(one(images), other(images)).min() > 1 - 1e-5)
+    return bool(torch.cosine_similarity(network(images), folded(images)).min() > 1 - 1e-5)

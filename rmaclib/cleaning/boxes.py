@@ -1,7 +1,8 @@
-"""Boxes around a landmark from its match graph, diffused over the graph (Section 3).
+"""Boxes around a landmark from its match graph, and their diffusion over the graph (Section 3).
 
-An image has a rectangle around its inliers for each of its verified pairs. The paper takes their geometric median,
-which is what most pairs share and so a part of the landmark. By default we take what they reach together.
+For each of its verified pairs an image has a rectangle around its inliers. The paper takes the geometric median of
+these rectangles, which covers what most pairs share: often only a part of the landmark. By default we take the extent
+that the rectangles cover together. ``diffuse`` has the paper's update, with its weight of 0.1.
 """
 
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -13,7 +14,8 @@ from rmaclib.foundation.settings import Field, settings
 
 Merge = Literal["extent", "median"]
 MERGES = get_args(Merge)
-# Of the rectangles of one image; of what its neighbours say in an update. Chosen on rendered pictures with known boxes.
+# Quantile of the borders: of an image's rectangles, and of its neighbours' boxes in an update. Chosen on rendered
+# pictures with known boxes.
 FIRST_EXTENT, EXTENT = 0.9, 0.6
 _MEDIAN_ROUNDS = 200
 _MEDIAN_TOLERANCE = 1e-6  # of the points' spread
@@ -21,13 +23,16 @@ _MEDIAN_TOLERANCE = 1e-6  # of the points' spread
 
 @settings
 class BoxSettings:
-    """How boxes are made and spread over the graph.
+    """How boxes are estimated and diffused over the graph.
 
-    merge: how several boxes for one image become one: "extent", each border at a quantile of theirs (FIRST_EXTENT for
-      the first estimate, EXTENT in an update), 1 for the outermost; "median", their geometric median (the paper)
-    alpha: weight of what the neighbours say in an update (the paper's 0.1)
-    tolerance: stop when no coordinate moves more than this part of its image's longer side; the paper gives none
-    max_rounds: stop after so many updates in any case
+    Attributes:
+        merge: How several boxes for one image become one. "extent": each border at a quantile of theirs, FIRST_EXTENT
+            for the first estimate and EXTENT in an update, where 1 is the outermost. "median": their geometric median,
+            as in the paper.
+        alpha: Weight of the neighbours' boxes in an update, 0.1 in the paper.
+        tolerance: Diffusion has converged when no coordinate moves more than this part of its image's longer side.
+            The paper gives no criterion.
+        max_rounds: Updates at most.
     """
 
     merge: Merge = "extent"
@@ -37,7 +42,13 @@ class BoxSettings:
 
 
 class Diffusion(NamedTuple):
-    """boxes: (N, 4) float64; rounds: updates made; converged: whether the last one moved less than asked."""
+    """Diffused boxes.
+
+    Attributes:
+        boxes: (N, 4) float64.
+        rounds: Updates made.
+        converged: Whether the last update moved no box by more than the tolerance.
+    """
 
     boxes: np.ndarray
     rounds: int
@@ -45,11 +56,19 @@ class Diffusion(NamedTuple):
 
 
 def geometric_median(points: np.ndarray) -> np.ndarray:
-    """The point with the smallest sum of distances to (M, D) points, M > 0 (Vardi and Zhang 2000); (D,).
+    """The point with the smallest sum of distances to given points (Vardi and Zhang 2000).
 
-    Points may coincide. Of two points, or an even number on a line, any point between is a median; theirs nearest
-    to the mean is returned.
-    raises InputError without points
+    Points may coincide. Of two points, or an even number on a line, any point between is a median; the one nearest to
+    the mean is returned.
+
+    Args:
+        points: (M, D) float, M > 0.
+
+    Returns:
+        (D,) float64.
+
+    Raises:
+        InputError: There are no points.
     """
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or not len(points):
@@ -60,18 +79,22 @@ def geometric_median(points: np.ndarray) -> np.ndarray:
 def geometric_medians(points: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """Geometric medians of many groups of points at once.
 
-    points: (M, D) float; owners: (M,) int, group of each point, rising, every group 0..G-1 with a point
-    returns (G, D) float64
+    Vardi and Zhang's step from the current place y goes to max(0, 1 - n/r) T + min(1, n/r) y. T is the weighted mean of
+    the points that are not at y, n the number of points at y, and r the length of the sum of unit vectors from y to
+    the others.
 
-    Vardi and Zhang's step: the weighted mean T of the points that are not at the current place y, held back by
-    those that are: max(0, 1 - n/r) T + min(1, n/r) y, with n points at y and r the length of the sum of unit
-    vectors from y to the others.
+    Args:
+        points: (M, D) float.
+        owners: (M,) int, group of each point, rising; each group 0..G-1 has a point.
+
+    Returns:
+        (G, D) float64.
     """
     points = np.asarray(points, np.float64)
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
     sizes = np.diff(starts, append=len(points))
 
-    def total(values):  # (M, …) -> (G, …)
+    def total(values: np.ndarray) -> np.ndarray:  # (M, …) -> (G, …)
         return np.add.reduceat(values, starts, axis=0)
 
     median = total(points) / sizes[:, None]
@@ -84,26 +107,31 @@ def geometric_medians(points: np.ndarray, owners: np.ndarray) -> np.ndarray:
         weight = np.where(at_place, 0, 1 / np.where(at_place, 1, distance))
         pull = total(away * weight[:, None])  # (G, D), sum of unit vectors
         weights = total(weight)
-        here, strength = total(at_place.astype(float)), np.sqrt((pull**2).sum(1))
-        free = np.clip(1 - here / np.where(strength > 0, strength, 1), 0, 1) * (strength > 0)
+        at_median, strength = total(at_place.astype(float)), np.sqrt((pull**2).sum(1))  # n and r, (G,)
+        free = np.clip(1 - at_median / np.where(strength > 0, strength, 1), 0, 1) * (strength > 0)
         # T - y is pull / weights; where all points are at y, nothing pulls.
         move = free[:, None] * pull / np.where(weights > 0, weights, 1)[:, None]
         median += move
         if (np.sqrt((move**2).sum(1)) <= _MEDIAN_TOLERANCE * spread).all():
             break
-    # The steps become small on the way to a median that is one of the points: look whether the nearest is it.
+    # The steps become small on the way to a median that is one of the points: check whether it is the nearest one.
     distance = np.sqrt(((points - median[owners])**2).sum(1))
     nearest = np.lexsort((distance, owners))[starts]
     cost = total(distance)
-    there = total(np.sqrt(((points - points[nearest][owners])**2).sum(1)))
-    return np.where((there < cost * (1 - 1e-12))[:, None], points[nearest], median)
+    cost_of_nearest = total(np.sqrt(((points - points[nearest][owners])**2).sum(1)))
+    return np.where((cost_of_nearest < cost * (1 - 1e-12))[:, None], points[nearest], median)
 
 
 def extents(boxes: np.ndarray, owners: np.ndarray, quantile: float) -> np.ndarray:
     """One box for each group of boxes, each border at a quantile of theirs, counted outwards.
 
-    boxes: (M, 4); owners: (M,) as of geometric_medians; quantile: 0..1, 0.5 for the median, 1 for the outermost
-    returns (G, 4) float64, values between two boxes interpolated
+    Args:
+        boxes: (M, 4).
+        owners: (M,) as those of ``geometric_medians``.
+        quantile: 0..1, 0.5 for the median, 1 for the outermost.
+
+    Returns:
+        (G, 4) float64, values between two boxes interpolated.
     """
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
     last = np.diff(starts, append=len(boxes)) - 1  # (G,)
@@ -117,17 +145,24 @@ def extents(boxes: np.ndarray, owners: np.ndarray, quantile: float) -> np.ndarra
     return merged
 
 
-def _merged(boxes: np.ndarray, owners: np.ndarray, merge: str, quantile: float) -> np.ndarray:
+def _merged(boxes: np.ndarray, owners: np.ndarray, merge: Merge, quantile: float) -> np.ndarray:
+    """One box for each group of boxes, see BoxSettings.merge."""
     return geometric_medians(boxes, owners) if merge == "median" else extents(boxes, owners, quantile)
 
 
 def map_boxes(boxes: np.ndarray, affines: np.ndarray) -> np.ndarray:
     """Upright boxes nearest to affinely mapped boxes.
 
-    boxes: (M, 4) as (x1, y1, x2, y2); affines: (M, 2, 3); returns (M, 4)
-    A mapped box is a parallelogram. The upright box has its centre and its second moments along x and y. The
-    rectangle around its corners would be larger than what it maps, by up to 2 in area for a turn by 45 degrees,
-    and diffusion, which maps boxes again and again, would blow them up.
+    A mapped box is a parallelogram. The upright box has its centre and its second moments along x and y. The rectangle
+    around the corners would be larger, up to twice in area for a rotation by 45 degrees. Diffusion maps boxes again
+    and again, so that they would grow without end.
+
+    Args:
+        boxes: (M, 4) as (x1, y1, x2, y2).
+        affines: (M, 2, 3).
+
+    Returns:
+        (M, 4) float64.
     """
     matrix = affines[:, :, :2]
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -138,14 +173,32 @@ def map_boxes(boxes: np.ndarray, affines: np.ndarray) -> np.ndarray:
 
 
 def invert_affines(affines: np.ndarray) -> np.ndarray:
-    """Inverse maps of (M, 2, 3) affines. raises numpy.linalg.LinAlgError for a singular one."""
+    """Inverse maps of affines.
+
+    Args:
+        affines: (M, 2, 3).
+
+    Returns:
+        (M, 2, 3) float64.
+
+    Raises:
+        numpy.linalg.LinAlgError: One is singular.
+    """
     matrix = np.linalg.inv(affines[:, :, :2])
     shift = -np.einsum("mab,mb->ma", matrix, affines[:, :, 2])
     return np.concatenate([matrix, shift[:, :, None]], 2)
 
 
 def clip_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4) clipped to images of (width, height) (N, 2), at least one pixel wide and high."""
+    """Boxes clipped to their images, at least one pixel wide and high.
+
+    Args:
+        boxes: (N, 4).
+        sizes: (N, 2), width and height.
+
+    Returns:
+        (N, 4) float64.
+    """
     sizes = np.asarray(sizes, np.float64)
     corners = np.clip(boxes.reshape(-1, 2, 2), 0, sizes[:, None, :])  # (N, [x1 y1 | x2 y2], 2)
     low = np.minimum(corners[:, 0], sizes - 1)
@@ -155,10 +208,17 @@ def clip_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def initial_boxes(count: int, pairs: np.ndarray, rectangles: np.ndarray, sizes: np.ndarray,
                   merge: Merge = "extent") -> np.ndarray:
-    """First estimate: an image's box comes from its rectangles, one for each of its pairs, see BoxSettings.merge.
+    """First estimate: an image's box comes from its rectangles, one for each of its pairs.
 
-    pairs: (E, 2), rectangles: (E, 2, 4), see MatchGraph; sizes: (count, 2); returns (count, 4) float64, clipped;
-    images in no pair get the whole image
+    Args:
+        count: Number of images.
+        pairs: (E, 2), see ``MatchGraph``.
+        rectangles: (E, 2, 4), see ``MatchGraph``.
+        sizes: (count, 2), width and height.
+        merge: See ``BoxSettings``.
+
+    Returns:
+        (count, 4) float64, clipped; the whole image where it is in no pair.
     """
     boxes = np.concatenate([np.zeros((count, 2)), np.asarray(sizes, np.float64)], 1)
     if len(pairs):
@@ -171,13 +231,18 @@ def initial_boxes(count: int, pairs: np.ndarray, rectangles: np.ndarray, sizes: 
 
 def diffuse(boxes: np.ndarray, pairs: np.ndarray, affines: np.ndarray, sizes: np.ndarray,
             settings: BoxSettings | None = None) -> Diffusion:
-    """Spread boxes over the graph: B_j <- (1 - alpha) B_j + alpha A_ij B_i, until they rest (Section 3).
+    """Diffuse boxes over the graph until they converge (Section 3).
 
-    boxes: (N, 4) with a first estimate; pairs: (E, 2); affines: (E, 2, 3), from i to j, used both ways;
-    sizes: (N, 2), (width, height)
-    The updates of one image are merged. All share the term (1 - alpha) B_j, so that is the mean of B_j and of the
-    merged mapped boxes, weighted 1 - alpha and alpha. All images are updated at
-    once; boxes are clipped to their image each time.
+    The update is B_j ← (1 - α) B_j + α A_ij B_i for each neighbour i of image j, and the updates of one image are
+    merged. All of them share the term (1 - α) B_j. So the merged update is B_j with weight 1 - α and the merged mapped
+    boxes with weight α. All images are updated at once; boxes are clipped to their image each time.
+
+    Args:
+        boxes: (N, 4), the first estimate.
+        pairs: (E, 2).
+        affines: (E, 2, 3), from image i to image j, used both ways.
+        sizes: (N, 2), width and height.
+        settings: Weight α, how boxes are merged, and when to stop.
     """
     settings = settings or BoxSettings()
     boxes = clip_boxes(np.asarray(boxes, np.float64), sizes)
@@ -190,10 +255,11 @@ def diffuse(boxes: np.ndarray, pairs: np.ndarray, affines: np.ndarray, sizes: np
     nodes, owners = np.unique(targets[order], return_inverse=True)
     longer = np.asarray(sizes, np.float64).max(1)[nodes, None]
     for rounds in range(1, settings.max_rounds + 1):
-        said = _merged(map_boxes(boxes[sources], maps), owners, settings.merge, EXTENT)
-        moved = clip_boxes((1 - settings.alpha) * boxes[nodes] + settings.alpha * said, sizes[nodes])
-        rests = (np.abs(moved - boxes[nodes]) <= settings.tolerance * longer).all()
-        boxes[nodes] = moved
-        if rests:
+        mapped = _merged(map_boxes(boxes[sources], maps), owners, settings.merge, EXTENT)  # A_ij B_i
+        # A box is diffused here: B_j <- (1 - alpha) B_j + alpha A_ij B_i.
+        updated = clip_boxes((1 - settings.alpha) * boxes[nodes] + settings.alpha * mapped, sizes[nodes])
+        converged = (np.abs(updated - boxes[nodes]) <= settings.tolerance * longer).all()
+        boxes[nodes] = updated
+        if converged:
             return Diffusion(boxes, rounds, True)
     return Diffusion(boxes, settings.max_rounds, False)

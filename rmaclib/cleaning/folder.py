@@ -1,14 +1,16 @@
-"""The folder of a cleaning run: what is in it, and whose it is."""
+"""The folder of a cleaning run: which files it contains, and whose they are."""
 
 import csv
 import io
 import os
 import re
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rmaclib.cleaning.graph import GraphError, load_graph
+from rmaclib.datasets.layouts.lists import can_list
+from rmaclib.datasets.types import DatasetError, LabelledImages
+from rmaclib.foundation.files import as_line, is_line
 from rmaclib.foundation.folders import OutputFolder, output_folder
 
 LIST, LABELS, PAGE, SETTINGS = "annotation_clean.txt", "labels.txt", "report.html", "settings.json"
@@ -22,29 +24,65 @@ _THUMBNAIL = re.compile(r"thumbnails/[0-9]{6,}/[0-9]{6}\.jpg")
 
 
 def cleaning_folder(out: str | os.PathLike) -> AbstractContextManager[OutputFolder]:
-    """The folder of a cleaning run, locked, see folders.output_folder; one of an older version is taken over."""
+    """The folder of a cleaning run, locked for writing; one of an older version is taken over.
+
+    Args:
+        out: The folder; made where it isn't there.
+
+    Raises:
+        OutputError: As ``folders.output_folder`` raises it.
+    """
     return output_folder(out, "clean", recognise=_written_by_older)
 
 
-def graph_names(labels: Iterable[int]) -> list[str]:
-    """Paths of the landmarks' graphs from the run's folder."""
-    return [f"graphs/{label:06d}.npz" for label in labels]
+def graph_name(label: int) -> str:
+    """Path of a landmark's graph from the run's folder."""
+    return f"graphs/{label:06d}.npz"
 
 
 def thumbnail_name(label: int, number: int) -> str:
-    """Path of the thumbnail of a landmark's image from the run's folder."""
+    """Path of a thumbnail from the run's folder.
+
+    Args:
+        label: The landmark's label.
+        number: Number of the image in the landmark.
+    """
     return f"thumbnails/{label:06d}/{number:06d}.jpg"
 
 
 def list_name(path: Path, out: str | os.PathLike) -> str:
-    """An image's path from the run's folder: so the clean list names it, and opens wherever the images are."""
+    """The name of an image in the clean list: its path from the run's folder, wherever the image is.
+
+    Args:
+        path: The image.
+        out: The run's folder.
+    """
     return Path(os.path.relpath(path, out)).as_posix()
 
 
-def _written_by_older(folder: Path) -> list[str] | None:
-    """What a run of the version without markers wrote into a folder, known by its graphs; None when it is none.
+def listable_images(images: LabelledImages, out: str | os.PathLike) -> LabelledImages:
+    """The images that the clean list can name; the others are in ``skipped``.
 
-    Graphs that don't load may be somebody else's and aren't listed, but for empty ones, which a power cut leaves.
+    Args:
+        images: A collection.
+        out: The run's folder.
+
+    Raises:
+        DatasetError: There are images, and the list can name none of them.
+    """
+    names, paths = images.names, images.paths
+    listable = images.usable(lambda index: is_line(names[index]) and can_list(list_name(paths[index], out)))
+    if names and not listable.names:
+        raise DatasetError(f"{as_line(str(images.root))}: expected images whose paths a list can name, found none: in "
+                           f"it, {as_line(list_name(paths[0], out))} would be one; rename the folder or its images")
+    return listable
+
+
+def _written_by_older(folder: Path) -> list[str] | None:
+    """The files that a run of the version without markers wrote into a folder; None when there was no such run.
+
+    It is known by its graphs. Graphs that can't be loaded may be somebody else's and aren't listed, except empty ones,
+    which a power cut leaves.
     """
     graphs = [path for path in folder.glob("graphs/*.npz") if _GRAPH.fullmatch(path.name)]
     loaded = [path for path in graphs if _loads(path)]
@@ -58,7 +96,7 @@ def _written_by_older(folder: Path) -> list[str] | None:
 
 
 def _tables(folder: Path) -> list[str]:
-    """The list, tables and page of an older run, known by how they begin: a labels.txt, say, may be the user's."""
+    """The list, tables and page of an older run, known by how they begin: a labels.txt may be the user's."""
     names = [name for name, start in _STARTS.items() if _text(folder / name).startswith(start)]
     if (folder / LIST).is_file():
         names.append(LIST)
@@ -66,14 +104,14 @@ def _tables(folder: Path) -> list[str]:
         rows = csv.DictReader(io.StringIO(_text(folder / LANDMARK_TABLE), newline=""))
         landmarks = {row.get("landmark") for row in rows}
         labels = _text(folder / LABELS).split("\n")[:-1]
-        # Of several parts of a landmark the name has "/" and a number behind it.
+        # With several parts kept, a class is named after its landmark, "/" and a number.
         if labels and all(name in landmarks or name.rsplit("/", 1)[0] in landmarks for name in labels):
             names.append(LABELS)
     return names
 
 
 def _text(path: Path) -> str:
-    """Of a file, "" where there is none or it is no text."""
+    """The text of a file, "" where there is none or it is no text."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

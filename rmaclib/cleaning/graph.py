@@ -1,8 +1,8 @@
-"""The graph of verified matches of one landmark, and the parts of it that hold together (Section 3).
+"""The graph of verified matches of one landmark, and its connected components (Section 3).
 
-The paper keeps the largest connected component. One false or accidental match then joins two sides of a building for
-good, so that a component is also cut where hardly anything holds it together: at its cut of smallest conductance,
-found from the second eigenvector of its normalised Laplacian (Shi and Malik 2000).
+The paper keeps the largest connected component. A single false match joins two sides of a building into one component.
+So a component is also cut in two where few inliers join its parts: at its cut of smallest conductance, which the second
+eigenvector of its normalised Laplacian gives (Shi and Malik 2000).
 """
 
 import json
@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from scipy.linalg import eigh
@@ -22,10 +22,10 @@ from rmaclib.foundation.errors import InputError, RmacError
 from rmaclib.foundation.files import whole_file
 from rmaclib.foundation.settings import Field, settings
 
-# Array -> what it counts, the rest of its shape, its type; N images, E edges.
+# Array → the length of its first axis, the rest of its shape, its type; N images, E edges.
 _ARRAYS = {"sizes": ("N", (2,), "int32"), "pairs": ("E", (2,), "int32"), "inliers": ("E", (), "int32"),
            "affines": ("E", (2, 3), "float64"), "rectangles": ("E", (2, 4), "float32")}
-_FAR = 1e9  # pixels
+_FAR = 1e9  # pixels: coordinates are smaller
 _META = {"names": list, "reasons": list, "compared": int, "rejected": dict, "settings": dict}
 
 
@@ -37,15 +37,18 @@ class GraphError(RmacError, ValueError):
 class MatchGraph:
     """Verified pairs among the N images of one landmark.
 
-    names: N names; reasons: N texts, why an image can't be matched (unreadable, no keypoints), "" if it can
-    sizes: (N, 2) int32, (width, height) in pixels, (0, 0) of an unreadable image
-    pairs: (E, 2) int32, indices i < j in rising order; inliers: (E,) int32, the edges' scores
-    affines: (E, 2, 3) float64, map points of image i to image j, in pixels of the originals
-    rectangles: (E, 2, 4) float32, smallest boxes (x1, y1, x2, y2) around what matched in i and in j: the squares
-      that the keypoints' descriptors describe, which may reach out of the image
-    compared: number of pairs that were compared
-    rejected: why a pair with enough matches gave no edge -> how many
-    settings: what made it: keypoints, matching, verification, and the files it was made from
+    Attributes:
+        names: N names.
+        reasons: N texts, why an image can't be matched (unreadable, no keypoints), "" if it can.
+        sizes: (N, 2) int32, width and height in pixels, (0, 0) for an unreadable image.
+        pairs: (E, 2) int32, indices i < j in rising order.
+        inliers: (E,) int32, the scores of the edges.
+        affines: (E, 2, 3) float64, map points of image i to image j, in pixels of the originals.
+        rectangles: (E, 2, 4) float32, smallest boxes (x1, y1, x2, y2) around what matched in i and in j: the squares
+            that the keypoints' descriptors cover, which may reach out of the image.
+        compared: Number of pairs that were compared.
+        rejected: Why a pair with enough matches gave no edge → how many.
+        settings: What made it: keypoints, matching, verification, and a fingerprint of the files.
     """
 
     names: tuple[str, ...]
@@ -64,13 +67,14 @@ class MatchGraph:
 class GraphSettings:
     """Which part of a landmark's graph is kept.
 
-    threshold: edges with fewer inliers are cut; the paper's value is not known
-    conductance: a component is cut in two where the edges between hold less than this share of the inliers of the
-      part that has fewer, see parts(); 0 leaves connected components whole, as the paper does
-    largest: parts kept; 1 as in the paper, more give a landmark's other profiles as sub-classes
-    min_images: a smaller part is no class and not kept
-    min_matches: images with fewer matches within their part are dropped from it, until none has fewer; 2 costs some
-      right images and leaves hardly a wrong one
+    Attributes:
+        threshold: Edges with fewer inliers are cut. The paper's value is not known.
+        conductance: A component is cut in two where the edges between the parts have less than this share of the
+            inliers of the part that has fewer, see ``parts``. 0 leaves connected components whole, as the paper does.
+        largest: Parts kept, largest first. 1 as in the paper; more give a landmark's other viewpoints as classes.
+        min_images: A smaller part is no class and not kept.
+        min_matches: Images with fewer matches within their part are dropped from it, until none has fewer. 2 drops
+            some relevant images and nearly all irrelevant ones.
     """
 
     threshold: Annotated[int, Field(ge=3)] = 10  # an affine has three points
@@ -81,67 +85,88 @@ class GraphSettings:
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Connected component of each of `count` nodes: 0 is the largest, and so on.
+    """Connected component of each node: 0 is the largest, 1 the next.
 
-    pairs: (E, 2) indices; returns (count,) int. Among components of one size the one with the first node is first.
+    Of equally large components that with the first node comes first.
+
+    Args:
+        count: Number of nodes.
+        pairs: (E, 2) indices of nodes.
+
+    Returns:
+        (count,) int64.
     """
     if not count:
         return np.zeros(0, np.int64)
     i, j = np.asarray(pairs).reshape(-1, 2).T
-    _, found = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(count, count)), directed=False)
+    _, component = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(count, count)), directed=False)
     # Components are numbered by their first node already; a stable sort by size keeps that order among equals.
-    order = np.argsort(-np.bincount(found), kind="stable")
+    order = np.argsort(-np.bincount(component), kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    return rank[found]
+    return rank[component]
 
 
 def parts(count: int, pairs: np.ndarray, weights: np.ndarray, conductance: float) -> np.ndarray:
-    """Components that are cut in two, and again, as long as a cut has less than the given conductance.
+    """Connected components, cut in two again and again while a cut has less than the given conductance.
 
-    pairs: (E, 2) indices, each pair once, weights: (E,) positive; returns (count,) int, numbered as components()
-    Conductance of a cut: weight of the edges between its sides over the weights at the nodes of the side that has
-    less, an edge within it counting at both its ends. Takes N² numbers for a component of N nodes.
+    The conductance of a cut is the weight of the edges between its sides, over the weights at the nodes of the side
+    that has less; an edge within that side counts at both its ends.
+
+    Args:
+        count: Number of nodes. Memory grows with the square of those in a component.
+        pairs: (E, 2) indices of nodes, each pair once.
+        weights: (E,) positive.
+        conductance: 0 for connected components as they are.
+
+    Returns:
+        (count,) int64, numbered as by ``components``.
     """
     pairs = np.asarray(pairs).reshape(-1, 2)
-    held = np.ones(len(pairs), bool)  # edges that no cut goes through
+    uncut = np.ones(len(pairs), bool)  # edges that no cut goes through
     whole = _groups(components(count, pairs)) if conductance > 0 else []
     while whole:
         nodes = whole.pop()
         inside = np.zeros(count, bool)
         inside[nodes] = True
-        inner = np.flatnonzero(held & inside[pairs[:, 0]])
+        inner = np.flatnonzero(uncut & inside[pairs[:, 0]])
         local = np.searchsorted(nodes, pairs[inner])
         value, side = sparsest_cut(len(nodes), local, weights[inner])
         if value < conductance:
-            held[inner] = side[local[:, 0]] == side[local[:, 1]]
+            uncut[inner] = side[local[:, 0]] == side[local[:, 1]]
             # Either side may be in several pieces.
-            whole += [nodes[group] for group in _groups(components(len(nodes), local[held[inner]]))]
-    return components(count, pairs[held])
+            whole += [nodes[group] for group in _groups(components(len(nodes), local[uncut[inner]]))]
+    return components(count, pairs[uncut])
 
 
 def _groups(numbers: np.ndarray) -> list[np.ndarray]:
-    """Nodes of each component, of those that a cut can make smaller: a single edge has conductance 1."""
+    """Nodes of each component of more than two: the cut of a single edge has conductance 1."""
     return [np.flatnonzero(numbers == number) for number in np.flatnonzero(np.bincount(numbers) > 2)]
 
 
 def sparsest_cut(count: int, pairs: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-    """The cut of smallest conductance among those between nodes that the second eigenvector of the normalised
-    Laplacian puts in order. (Of a graph with symmetries several eigenvectors may be the second; any of them is taken.)
+    """The cut of smallest conductance in the order that the second eigenvector of the normalised Laplacian gives.
 
-    Arguments as of parts(), of a connected graph of at least 2 nodes; returns the conductance and (count,) bool, one
-    of the sides
+    A graph with symmetries has several second eigenvectors; any of them is taken.
+
+    Args:
+        count: Nodes of a connected graph, at least 2.
+        pairs: (E, 2), as those of ``parts``.
+        weights: (E,), as those of ``parts``.
+
+    Returns:
+        The conductance, and (count,) bool, one of the sides.
     """
-    joined = np.zeros((count, count))
-    joined[tuple(pairs.T)] = joined[tuple(pairs.T[::-1])] = weights
-    degrees = joined.sum(1)
+    adjacency = np.zeros((count, count))
+    adjacency[tuple(pairs.T)] = adjacency[tuple(pairs.T[::-1])] = weights
+    degrees = adjacency.sum(1)
     scale = 1 / np.sqrt(degrees)
-    _, vectors = eigh(np.eye(count) - scale[:, None] * joined * scale, subset_by_index=[1, 1])
+    _, vectors = eigh(np.eye(count) - scale[:, None] * adjacency * scale, subset_by_index=[1, 1])
     places = vectors[:, 0] * scale
-    # Which way round an eigenvector comes, and its last digits, are the linear algebra library's choice.
+    # The sign of an eigenvector, and its last digits, depend on the linear algebra library.
     order = np.argsort((places * (np.sign(places[0]) or 1)).round(9), kind="stable")
     volumes = degrees[order].cumsum()  # of the first nodes
-    between = volumes - 2 * np.tril(joined[np.ix_(order, order)], -1).sum(1).cumsum()
+    between = volumes - 2 * np.tril(adjacency[np.ix_(order, order)], -1).sum(1).cumsum()
     values = between[:-1] / np.minimum(volumes[:-1], volumes[-1] - volumes[:-1])
     best = int(values.argmin())
     side = np.zeros(count, bool)
@@ -150,9 +175,13 @@ def sparsest_cut(count: int, pairs: np.ndarray, weights: np.ndarray) -> tuple[fl
 
 
 def strong_edges(graph: MatchGraph, threshold: int) -> np.ndarray:
-    """(E,) bool: the edges with at least `threshold` inliers.
+    """The edges with at least ``threshold`` inliers.
 
-    raises InputError when the graph was made with a higher limit: weaker edges are not in it
+    Returns:
+        (E,) bool.
+
+    Raises:
+        InputError: The graph was made with a higher limit, and lacks weaker edges.
     """
     least = graph.settings["verification"]["min_inliers"]
     if threshold < least:
@@ -161,30 +190,50 @@ def strong_edges(graph: MatchGraph, threshold: int) -> np.ndarray:
 
 
 def kept_components(graph: MatchGraph, settings: GraphSettings) -> np.ndarray:
-    """(N,) int: number of the kept part that an image belongs to, 0 for the one that was largest before images with few
-    matches were dropped; -1 when it is dropped."""
+    """The kept part that each image belongs to: the largest connected component.
+
+    Returns:
+        (N,) int64: 0 for the part that was largest before images with few matches were dropped, 1 for the next if
+        several are kept; -1 for a dropped image.
+
+    Raises:
+        InputError: As ``strong_edges`` raises it.
+    """
     strong = strong_edges(graph, settings.threshold)
-    found = parts(len(graph.names), graph.pairs[strong], graph.inliers[strong], settings.conductance)
-    kept = np.where(found < settings.largest, found, -1)
+    component = parts(len(graph.names), graph.pairs[strong], graph.inliers[strong], settings.conductance)
+    kept = np.where(component < settings.largest, component, -1)
     while settings.min_matches > 1:
         matches = np.bincount(graph.pairs[kept_edges(graph, settings, kept)].ravel(), minlength=len(kept))
         few = (kept >= 0) & (matches < settings.min_matches)
         if not few.any():
             break
         kept[few] = -1
-    # A part, or what is left of it, may be too small for a class, and leaves a gap among the numbers.
-    left = [number for number in range(kept.max(initial=-1) + 1) if (kept == number).sum() >= settings.min_images]
-    return np.array([left.index(number) if number in left else -1 for number in kept.tolist()], np.int64)
+    # A part may be, or have become, too small for a class, and leaves a gap among the numbers.
+    large = [number for number in range(kept.max(initial=-1) + 1) if (kept == number).sum() >= settings.min_images]
+    return np.array([large.index(number) if number in large else -1 for number in kept.tolist()], np.int64)
 
 
 def kept_edges(graph: MatchGraph, settings: GraphSettings, kept: np.ndarray) -> np.ndarray:
-    """(E,) bool: the strong edges within the kept parts; kept: what kept_components() gave."""
+    """The strong edges within the kept parts.
+
+    Args:
+        graph: A landmark's graph.
+        settings: The threshold is used.
+        kept: (N,), what ``kept_components`` gave.
+
+    Returns:
+        (E,) bool.
+    """
     ends = kept[graph.pairs]  # (E, 2)
     return strong_edges(graph, settings.threshold) & (ends[:, 0] == ends[:, 1]) & (ends[:, 0] >= 0)
 
 
 def save_graph(path: str | os.PathLike, graph: MatchGraph) -> None:
-    """Write a graph as .npz, whole or not at all; the same graph gives the same bytes."""
+    """Write a graph as .npz, whole or not at all; the same graph gives the same bytes.
+
+    Raises:
+        OutputError: The file can't be written.
+    """
     meta = {"names": graph.names, "reasons": graph.reasons, "compared": graph.compared,
             "rejected": dict(sorted(graph.rejected.items())), "settings": graph.settings}
     text = json.dumps(meta, ensure_ascii=False, allow_nan=False)
@@ -194,10 +243,11 @@ def save_graph(path: str | os.PathLike, graph: MatchGraph) -> None:
 
 
 def load_graph(path: str | os.PathLike) -> MatchGraph:
-    """Read a graph that save_graph wrote.
+    """Read a graph that ``save_graph`` wrote.
 
-    raises FileNotFoundError; GraphError naming the file when it is something else, damaged, or its parts don't fit
-    together
+    Raises:
+        FileNotFoundError: There is no such file.
+        GraphError: It is something else, damaged, or its parts don't fit together; the text names the file.
     """
     path = Path(path)
     try:
@@ -217,15 +267,15 @@ def load_graph(path: str | os.PathLike) -> MatchGraph:
 
 
 def _check_sizes(path: Path) -> None:
-    """raises ValueError when a part says to be larger than the file, so that nothing is unpacked to fill the memory"""
+    """Raises ValueError for compressed parts, which are never written: unpacked they could fill the memory."""
     with zipfile.ZipFile(path) as file:
         for part in file.infolist():
             if part.compress_type != zipfile.ZIP_STORED or part.file_size > path.stat().st_size:
-                raise ValueError(f"{part.filename} is packed, which it never is")
+                raise ValueError(f"{part.filename}: expected no compression")
 
 
-def _check_meta(meta: object) -> None:
-    """raises ValueError when the parts that are no arrays aren't what save_graph writes"""
+def _check_meta(meta: Any) -> None:
+    """Raises ValueError when the parts that are no arrays aren't what save_graph writes."""
     if not isinstance(meta, dict) or meta.keys() != _META.keys():
         raise ValueError(f"expected {', '.join(_META)}, found {sorted(meta) if isinstance(meta, dict) else meta!r:.99}")
     for name, kind in _META.items():
@@ -245,7 +295,7 @@ def _check_meta(meta: object) -> None:
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray], meta: Mapping) -> None:
-    """raises ValueError when the arrays don't fit to each other, or to the names"""
+    """Raises ValueError when the arrays don't fit to each other, or to the names."""
     counts = {"N": len(meta["names"]), "E": arrays["pairs"].shape[0] if arrays["pairs"].ndim else 0}
     for name, (counted, rest, kind) in _ARRAYS.items():
         shape = (counts[counted], *rest)

@@ -1,8 +1,8 @@
 """Matching keypoints by the ratio of first to second neighbour, a matrix product per pair (Section 3).
 
-Nearly every row of the product of two images fails the ratio test. So each pair is first compared roughly, in
-the few directions that hold most of the descriptors' energy, and only the rows that might pass are compared
-in full. A pair with fewer such rows than a verified pair needs is done after the rough product.
+Nearly every row of the product of two images fails the ratio test. So each pair is first compared roughly, in the few
+directions that contain most of the descriptors' energy. Only the rows that might pass are compared in full. A pair with
+fewer such rows than a verified pair needs is given up after the rough product.
 """
 
 from collections.abc import Sequence
@@ -20,27 +20,33 @@ DIMENSIONS = 128
 class MatchSettings:
     """How descriptors are matched.
 
-    ratio: a match is kept when its distance is under `ratio` times that to the second neighbour (Lowe 2004);
-      the paper's value is not known
-    rough_dim: directions of the rough comparison, 1..128; 128 compares everything in full at once
-    rough_ratio: ratio, of distances in these directions, above which a row is given up after the rough comparison;
-      at least `ratio`. With 32 directions 0.88 gives up 0.4 % of the matches (landmarks48).
+    Attributes:
+        ratio: A match is kept when its distance is under ``ratio`` times that to the second neighbour (Lowe 2004).
+            The paper's value is not known.
+        rough_dim: Directions of the rough comparison, 1..128; 128 compares everything in full at once.
+        rough_ratio: Ratio of distances in these directions above which a row is given up after the rough comparison;
+            at least ``ratio``. With 32 directions 0.88 gives up 0.4 % of the matches (landmarks48).
     """
 
     ratio: Annotated[float, Field(gt=0, le=1)] = 0.8
     rough_dim: Annotated[int, Field(ge=1, le=DIMENSIONS)] = 32
     rough_ratio: Annotated[float, Field(gt=0, le=1)] = 0.88
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.ratio > self.rough_ratio:
             raise ValueError(f"rough_ratio: expected at least ratio ({self.ratio}), got {self.rough_ratio}")
 
 
 def main_directions(descriptors: np.ndarray) -> np.ndarray:
-    """Directions of RootSIFT descriptors in falling order of the energy they hold.
+    """Directions of RootSIFT descriptors in falling order of the energy they contain.
 
-    descriptors: (N, 128) float32; returns (128, 128) float32, orthonormal columns. The mean is not removed: dot
-    products in all 128 directions are those of the descriptors themselves.
+    The mean is not removed: dot products in all 128 directions are those of the descriptors themselves.
+
+    Args:
+        descriptors: (N, 128) float32.
+
+    Returns:
+        (128, 128) float32, orthonormal columns.
     """
     values = descriptors.astype(np.float64)
     _, vectors = np.linalg.eigh(values.T @ values)  # rising
@@ -48,12 +54,17 @@ def main_directions(descriptors: np.ndarray) -> np.ndarray:
 
 
 class Matcher:
-    """Matches pairs among a set of images; holds their descriptors ready.
+    """Matches pairs among a set of images, whose descriptors it prepares.
 
-    directions: (128, 128), all of main_directions(); least: matches that a pair must have to count
+    Args:
+        features: Keypoints of the images.
+        directions: (128, 128), what ``main_directions`` gives.
+        settings: Ratio, and the rough comparison.
+        least: Matches that a pair needs; fewer count as none.
     """
 
-    def __init__(self, features: Sequence[Features], directions: np.ndarray, settings: MatchSettings, least: int = 1):
+    def __init__(self, features: Sequence[Features], directions: np.ndarray, settings: MatchSettings,
+                 least: int = 1) -> None:
         self.settings, self.least = settings, least
         turned = [root_sift(image.descriptors) @ directions for image in features]
         rough = [descriptors[:, :settings.rough_dim] for descriptors in turned]
@@ -70,12 +81,15 @@ class Matcher:
         self.product = np.empty(largest * largest, np.float32)
 
     def __call__(self, i: int, j: int) -> np.ndarray:
-        """Matches from image i to image j: (M, 2) indices of keypoints, at most one per keypoint on either side.
+        """Matches from image i to image j: a keypoint of either image is in one match at most.
 
-        Of several keypoints of i that match one of j, the nearest is kept. Fewer than `least` come back as none.
+        Of several keypoints of i that match one of j, the nearest is kept.
+
+        Returns:
+            (M, 2) int64, indices of keypoints in i and j; none where there are fewer than ``least``.
         """
         left, right = self.left[i], self.right[j]
-        # A second neighbour needs two keypoints; of one alone it can't be told whether it matches.
+        # The ratio test needs a second neighbour.
         if len(left) < self.least or len(right) < 2:
             return _no_matches()
         product = self.product[:len(left) * len(right)].reshape(len(left), len(right))
@@ -88,8 +102,8 @@ class Matcher:
         best, first, second = _neighbours(product[rows] + self.rest_left[i][rows] @ self.rest_right[j].T)
         kept = np.flatnonzero(_passes(first, second, self.settings.ratio, 1.0))
         kept = kept[np.argsort(-first[kept], kind="stable")]  # nearest first
-        _, one_each = np.unique(best[kept], return_index=True)
-        kept = kept[one_each]
+        _, nearest = np.unique(best[kept], return_index=True)  # of each keypoint of j
+        kept = kept[nearest]
         return np.stack([rows[kept], best[kept]], 1) if len(kept) >= self.least else _no_matches()
 
 

@@ -1,8 +1,12 @@
-"""What cleaning writes for people and later steps: the clean list, tables, and a page with thumbnails.
+"""What cleaning writes for people and later stages: the clean list, tables, and a page with thumbnails.
 
-In the folder of a run, beside graphs/: annotation_clean.txt (the Landmarks release's format, paths from this
-folder) with labels.txt, images.csv (every image: kept or why not), landmarks.csv (every class), settings.json,
-and report.html with thumbnails/.
+Files in the folder of a run, beside ``graphs/``:
+
+- ``annotation_clean.txt``, the clean list in the Landmarks release's format, with paths from this folder;
+  ``labels.txt``, the names of its labels
+- ``images.csv``: every image, kept or why not; ``landmarks.csv``: every class
+- ``settings.json``: the settings
+- ``report.html`` with ``thumbnails/``
 """
 
 import csv
@@ -29,8 +33,8 @@ from rmaclib.cleaning.folder import (
     list_name,
     thumbnail_name,
 )
-from rmaclib.cleaning.pipeline import Cleaned, Landmark
 from rmaclib.cleaning.settings import CleanSettings
+from rmaclib.cleaning.types import Cleaned, Landmark
 from rmaclib.datasets import write_landmarks_list
 from rmaclib.foundation.files import as_line, whole_file, write_json, write_text
 from rmaclib.foundation.folders import OutputFolder
@@ -61,11 +65,17 @@ figcaption {{ overflow-wrap: anywhere }} h2 {{ margin: 1.6em 0 .2em }} p {{ marg
 
 
 def image_table(cleaned: Cleaned, threshold: int) -> list[dict]:
-    """A row for each image of the collection, IMAGE_COLUMNS; what was left out at the end, with the reason, which of
-    a missing file is "no file".
+    """The table of images.
 
-    component: 0 for the largest, …; empty when dropped, `reason` says why; edges: verified pairs of at least
-    `threshold` inliers; inliers: the most of any of its pairs, weaker ones included
+    Args:
+        cleaned: What cleaning gave.
+        threshold: Inliers that an edge needs.
+
+    Returns:
+        A row for each image of the collection, with IMAGE_COLUMNS. ``component`` is 0 for the largest, and empty for
+        a dropped image, with the ``reason``. ``edges`` counts the image's verified pairs of at least ``threshold``
+        inliers, ``inliers`` is the most of any of its pairs, weaker ones included. The last rows are images that
+        were left out before: with the reason, "no file" for a missing file.
     """
     rows = []
     for landmark in cleaned.landmarks:
@@ -86,10 +96,16 @@ def image_table(cleaned: Cleaned, threshold: int) -> list[dict]:
 
 
 def landmark_table(cleaned: Cleaned, threshold: int) -> list[dict]:
-    """A row for each landmark, LANDMARK_COLUMNS; labels that have a name but no image are in it, with 0 images.
+    """The table of landmarks.
 
-    pairs: compared; edges: of at least `threshold` inliers; rejected: pairs with enough matches and no edge,
-    "reason: count" joined; rounds, converged: of the boxes' diffusion
+    Args:
+        cleaned: What cleaning gave.
+        threshold: Inliers that an edge needs.
+
+    Returns:
+        A row for each landmark, with LANDMARK_COLUMNS; a label that has a name but no image has 0 images. ``pairs``
+        were compared, ``edges`` have at least ``threshold`` inliers, ``rejected`` counts by reason the pairs with
+        enough matches and no edge. ``rounds`` and ``converged`` tell about the diffusion of the boxes.
     """
     by_label = {landmark.label: landmark for landmark in cleaned.landmarks}
     names = dict(enumerate(map(as_line, cleaned.source.label_names or ())))
@@ -101,10 +117,21 @@ def landmark_table(cleaned: Cleaned, threshold: int) -> list[dict]:
 
 def write_report(cleaned: Cleaned, settings: CleanSettings, out: str | os.PathLike, thumbnails: int = 12,
                  progress: bool = True) -> Path:
-    """Write list, tables and page into a folder; returns the page.
+    """Write the clean list, tables and page into the folder of a run.
 
-    thumbnails: pictures shown of each landmark's kept and of its dropped images; 0 for none
-    raises OutputError when the folder can't be written or isn't a cleaning run's; InputError
+    Args:
+        cleaned: What cleaning gave.
+        settings: What it was made with.
+        out: Folder of the run.
+        thumbnails: Pictures on the page of each landmark's kept and of its dropped images, at most; 0 for none.
+        progress: Whether to show a bar.
+
+    Returns:
+        The page.
+
+    Raises:
+        OutputError: The folder can't be written or isn't a cleaning run's.
+        InputError: A negative number of thumbnails.
     """
     whole_number("thumbnails", thumbnails, 0)
     with cleaning_folder(out) as folder:
@@ -118,14 +145,14 @@ def write_report(cleaned: Cleaned, settings: CleanSettings, out: str | os.PathLi
 
 
 def _write(cleaned: Cleaned, settings: CleanSettings, folder: OutputFolder, thumbnails: int, progress: bool) -> Path:
-    threshold, clean = settings.graph.threshold, cleaned.clean
+    threshold, kept = settings.graph.threshold, cleaned.clean
     images, landmarks = image_table(cleaned, threshold), landmark_table(cleaned, threshold)
-    write_landmarks_list(folder / LIST, replace(clean, names=tuple(list_name(path, folder.path)
-                                                                   for path in clean.paths)))
-    if clean.label_names:
-        # A line for each, whatever is in it, so that the lines count the labels.
+    write_landmarks_list(folder / LIST, replace(kept, names=tuple(list_name(path, folder.path)
+                                                                  for path in kept.paths)))
+    if kept.label_names:
+        # A line for each, whatever its text, so that the number of a line is the label.
         write_text(folder / LABELS, "".join(f"{' '.join(as_line(name).split()) or number}\n"
-                                            for number, name in enumerate(clean.label_names)))
+                                            for number, name in enumerate(kept.label_names)))
     write_text(folder / IMAGE_TABLE, _csv(IMAGE_COLUMNS, images))
     write_text(folder / LANDMARK_TABLE, _csv(LANDMARK_COLUMNS, landmarks))
     write_json(folder / SETTINGS, asdict(settings))
@@ -176,7 +203,7 @@ def _summary(cleaned: Cleaned, images: Sequence[dict], landmarks: Sequence[dict]
 
 
 def _groups(landmark: Landmark, thumbnails: int) -> dict[str, np.ndarray]:
-    """Numbers of the kept and of the dropped images of a landmark that the page shows."""
+    """Numbers of the kept and of the dropped images of a landmark that are on the page."""
     kept = landmark.selection.component >= 0
     # Spread over the class: the first images of a search result are the best ones.
     return {group: chosen[np.linspace(0, len(chosen) - 1, min(thumbnails, len(chosen))).astype(int)]
@@ -206,7 +233,7 @@ def _figure(cleaned: Cleaned, landmark: Landmark, number: int, folder: OutputFol
 
 
 def _thumbnail(path: Path, box: Box | None, target: Path) -> bool:
-    """Write a small picture with its box; False when the image can't be read."""
+    """Write a thumbnail with its box; False when the image can't be read."""
     try:
         image = read_image(path)
     except ImageError:

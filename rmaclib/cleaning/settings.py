@@ -1,4 +1,4 @@
-"""Settings of all steps of cleaning."""
+"""Settings of all stages of cleaning."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -14,10 +14,16 @@ from rmaclib.foundation.settings import Field, from_mapping, settings
 
 @settings
 class CleanSettings:
-    """Settings of all steps.
+    """Settings of all stages of cleaning (Section 3).
 
-    exhaustive: classes of more images are matched on shortlists instead of all pairs
-    neighbours: length of a shortlist; a pair is matched when one is on the other's
+    Attributes:
+        keypoints: Keypoints of an image.
+        matching: Matches of a pair of images.
+        verification: When an affine model verifies a pair.
+        graph: Which part of a landmark's graph is kept.
+        boxes: Boxes and their diffusion.
+        exhaustive: All pairs are compared in classes of up to so many images; larger ones are matched on shortlists.
+        neighbours: Length of a shortlist; a pair is compared when either image is on the other's.
     """
 
     keypoints: KeypointSettings = field(default_factory=KeypointSettings)
@@ -28,12 +34,20 @@ class CleanSettings:
     exhaustive: Annotated[int, Field(ge=1)] = 500
     neighbours: Annotated[int, Field(ge=1)] = 100
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.graph.threshold < self.verification.min_inliers:
             raise ValueError(f"graph.threshold: expected at least verification.min_inliers "
                              f"({self.verification.min_inliers}), got {self.graph.threshold}")
 
 
 def clean_settings(mapping: Mapping, source: str = "settings") -> CleanSettings:
-    """CleanSettings from nested dictionaries (YAML). raises InputError naming part and field"""
+    """``CleanSettings`` from nested dictionaries, as YAML gives them.
+
+    Args:
+        mapping: Part → its settings, such as ``{"graph": {"threshold": 15}}``.
+        source: Where they come from, for the error.
+
+    Raises:
+        InputError: An unknown key or a bad value; the text names part and field.
+    """
     return from_mapping(CleanSettings, mapping, source)

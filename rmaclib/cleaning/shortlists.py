@@ -5,6 +5,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +14,12 @@ from rmaclib.foundation.errors import RmacError
 from rmaclib.foundation.settings import whole_number
 from rmaclib.foundation.workers import end_workers, worker_pool
 
-# glibc gives memory back that it would keep for the next image, and oneDNN keeps what it made for few shapes of images
-# only: a quarter of what describing takes beside the libraries.
+if TYPE_CHECKING:
+    from rmaclib.extraction.batches import ExtractionSettings
+    from rmaclib.network import RMAC
+
+# glibc gives memory back that it would keep for the next image, and oneDNN caches only what it made for few shapes of
+# images: extraction then takes a quarter of the memory beside that of the libraries.
 _SPARING = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "65536",
             "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
 
@@ -24,41 +29,63 @@ class ShortlistError(RmacError, RuntimeError):
 
 
 class DescriptorShortlists:
-    """A rmaclib.cleaning.pipeline.Neighbours: describes the images of a class and ranks them by cosine.
+    """Shortlists by global descriptors: extracts those of the images of a class, and ranks them by cosine.
 
-    network: a backbone's name or a checkpoint, see rmaclib.checkpoints.open_network; size: longer side in pixels
-    A process of its own does it, on the CPU: with what it loads, describing takes more memory than cleaning a class.
-    name: what it does, for people to read; identity: all that changes a shortlist, for JSON: the settings and weights
-      of the network, and how images are brought to it
-    raises InputError, CheckpointError, BackboneError; ShortlistError when the process was killed
+    A process of its own does the extraction, on the CPU: with the libraries that it loads, it takes more memory than
+    cleaning a class. An implementation of ``rmaclib.cleaning.types.Shortlists``.
+
+    Args:
+        network: A backbone's name or a checkpoint, see ``rmaclib.checkpoints.open_network``.
+        size: Longer side of the images in pixels.
+
+    Attributes:
+        name: What makes the shortlists, for people to read.
+        identity: All that changes a shortlist, for JSON: settings and weights of the network, and the settings of the
+            extraction.
+
+    Raises:
+        InputError: A size that is no whole number of at least 1.
+        CheckpointError: No such checkpoint.
+        BackboneError: No such backbone.
+        ShortlistError: The process was killed.
     """
 
-    def __init__(self, network: str, size: int = 320):
+    def __init__(self, network: str, size: int = 320) -> None:
         whole_number("size", size, 1)
-        self._ask = network, size
+        self._network, self._size = network, size
         self._process = worker_pool(1)
         try:
             with environment(_SPARING):
-                # It starts with its first task.
-                self.name, self.identity = self._process.submit(_name_and_identity, *self._ask).result()
+                # The process starts with its first task.
+                self.name, self.identity = self._process.submit(_name_and_identity, network, size).result()
         except BrokenProcessPool as error:
             raise ShortlistError(f"{network}: the process that loads it for shortlists was killed; it needs a "
-                                  "gigabyte of memory") from error
+                                 "gigabyte of memory") from error
         except BaseException:
             self.close()
             raise
 
     def __call__(self, paths: Sequence[Path], count: int) -> np.ndarray:
-        """(N, min(count, M - 1)) int64, nearest first, M the images that can be read; rows of those that can't
-        are -1."""
+        """The nearest images of each image.
+
+        Args:
+            paths: The N images of a class, of which M can be read.
+            count: Length of a shortlist.
+
+        Returns:
+            (N, min(count, M - 1)) int64, indices into ``paths``, nearest first; -1 for images that can't be read.
+
+        Raises:
+            ShortlistError: The process was killed.
+        """
         try:
-            return self._process.submit(_nearest, *self._ask, list(paths), count).result()
+            return self._process.submit(_nearest, self._network, self._size, list(paths), count).result()
         except BrokenProcessPool as error:
-            raise ShortlistError(f"{self.name}: the process that describes {len(paths)} images for shortlists was "
-                                  "killed; it needs a gigabyte of memory") from error
+            raise ShortlistError(f"{self.name}: the process that extracts descriptors of {len(paths)} images for "
+                                 "shortlists was killed; it needs a gigabyte of memory") from error
 
     def close(self) -> None:
-        """End the process, whatever it is at."""
+        """End the process, whatever it is doing."""
         end_workers(self._process)
 
 
@@ -66,13 +93,13 @@ class DescriptorShortlists:
 
 
 @lru_cache(maxsize=1)
-def _opened(network: str):
+def _opened(network: str) -> "RMAC":
     from rmaclib.checkpoints import open_network
 
     return open_network(network)
 
 
-def _settings(size: int):
+def _settings(size: int) -> "ExtractionSettings":
     from rmaclib.extraction.batches import ExtractionSettings
 
     return ExtractionSettings((size,), precision="float32", device="cpu")
@@ -90,10 +117,11 @@ def _nearest(network: str, size: int, paths: Sequence[Path], count: int) -> np.n
     from rmaclib.extraction.descriptors import extract
     from rmaclib.ranking import rank_others
 
-    names = [str(number) for number in range(len(paths))]  # different ones: of a path given twice both have a row
-    found = extract(_opened(network), paths, _settings(size), names=names, progress=False)
-    good = np.array([int(name) for name in found.names], np.int64)
-    nearest = np.full((len(paths), max(0, min(count, len(good) - 1))), -1, np.int64)
+    # Names that differ: extract() would take a path that is given twice only once, and each has a shortlist.
+    names = [str(number) for number in range(len(paths))]
+    descriptors = extract(_opened(network), paths, _settings(size), names=names, progress=False)
+    readable = np.array([int(name) for name in descriptors.names], np.int64)
+    nearest = np.full((len(paths), max(0, min(count, len(readable) - 1))), -1, np.int64)
     if nearest.shape[1]:
-        nearest[good] = good[rank_others(found.vectors, nearest.shape[1])]
+        nearest[readable] = readable[rank_others(descriptors.vectors, nearest.shape[1])]
     return nearest

@@ -1,11 +1,11 @@
-"""Verifying matches with an affine model, and refusing those that say nothing (Section 3).
+"""Verifying matches with an affine model, and rejecting degenerate models and overlays (Section 3).
 
-An affine transformation is fitted robustly to the matches of a pair; the score is the number of matches that
-follow it (inliers), as in Philbin et al. 2007. Two kinds of fits are refused however many inliers they have:
-degenerate ones, and marks that were put on top of the photographs: watermarks, logos, captions, borders.
-A mark sits at the same place in both pictures, measured from a corner, to a fraction of a pixel, while
-everything else differs. So matches at the same place are taken out before the model is fitted. In pictures of different
-shapes it is not at the same place; but a caption lies along the border, and what holds such a pair together is there.
+An affine transformation is fitted robustly to the matches of a pair; the score is the number of matches that follow it
+(inliers), as in Philbin et al. 2007. Two kinds of fits are rejected however many inliers they have: degenerate ones,
+and overlays that were put on the photographs: watermarks, logos, captions, borders. An overlay is at the same place in
+both pictures, measured from a corner, to a fraction of a pixel, while everything else differs. So matches at the same
+place are removed before the model is fitted. In pictures of different shapes an overlay is not at the same place. But a
+caption lies along the border, and then most inliers of the pair are there.
 """
 
 from typing import Annotated, NamedTuple
@@ -17,28 +17,30 @@ from rmaclib.cleaning.keypoints import Features
 from rmaclib.foundation.settings import Field, settings
 
 REASONS = ("few inliers", "mirrored", "scale", "stretch", "thin strip", "caption")
-# Enough to find 10 inliers among 50 matches all but surely; half of OpenCV's default, most of a hopeless pair's time.
+# Rounds in which RANSAC finds 10 inliers among 50 matches nearly always. Half of OpenCV's default: a pair without a
+# model takes all of them.
 _ROUNDS = 1000
-MARK = "mark"  # reason of a pair that only matches taken out as marks held together
+MARK = "mark"  # reason for a pair that has enough matches only with those of an overlay
 
 
 @settings
 class VerificationSettings:
     """When matches verify a pair. The paper gives none of these values.
 
-    tolerance: how far a mapped point may lie from its match, as a part of the longer side of the second image
-      (5 pixels of 448)
-    min_inliers: a pair with fewer is no edge at all; the graph's threshold is at least this
-    max_scale: an object's size may differ by this factor at most
-    max_stretch: ratio of the affine's singular values at most: more is no view of the same plane
-    min_width: the inliers' standard deviation across their main direction, in both images, as a part of the
-      longer side at least: an affine through points on a line is any affine
-    marks: take out matches at the same place
-    mark_tolerance: how far "the same place" may differ, as a part of the longer side (half a pixel of 500)
-    caption: part of an image's height, at its top and bottom, where captions are; half of min_inliers, at least, have
-      to lie elsewhere in either image. 0 for no such rule
-    mark_share: when more than this part of the keypoints (of the image with more) is at the same place, the two
-      are one photograph twice, not two with one mark
+    Attributes:
+        tolerance: How far a mapped point may lie from its match, as a part of the longer side of the second image
+            (5 pixels of 448).
+        min_inliers: A pair with fewer is no edge; the graph's threshold is at least this.
+        max_scale: An object's size may differ by this factor at most.
+        max_stretch: Ratio of the affine's singular values at most: more is no view of the same plane.
+        min_width: The inliers' standard deviation across their main direction, in both images, as a part of the longer
+            side at least: points on a line determine no affine.
+        caption: Part of an image's height, at its top and bottom, where captions are. At least half of ``min_inliers``
+            have to lie elsewhere in either image. 0 for no such rule.
+        marks: Whether to remove matches at the same place, which are overlays.
+        mark_tolerance: How far "the same place" may differ, as a part of the longer side (half a pixel of 500).
+        mark_share: When more than this part of the keypoints, of the image with more, is at the same place, the two
+            images are copies of one photograph, not two photographs with one overlay.
     """
 
     tolerance: Annotated[float, Field(gt=0)] = 0.011
@@ -53,10 +55,12 @@ class VerificationSettings:
 
 
 class Verified(NamedTuple):
-    """What came of a pair.
+    """The result for a pair with M matches.
 
-    affine: (2, 3) float64, maps points of the first image to the second; inliers: (M,) bool, of the matches given
-    reason: "" for an edge, else why it is none; affine is None and inliers all False then
+    Attributes:
+        affine: (2, 3) float64, maps points of the first image to the second; None for a rejected pair.
+        inliers: (M,) bool, all false for a rejected pair.
+        reason: "" for an edge, else why the pair was rejected.
     """
 
     affine: np.ndarray | None
@@ -66,29 +70,34 @@ class Verified(NamedTuple):
 
 def verify(left: np.ndarray, right: np.ndarray, left_size: tuple[int, int], right_size: tuple[int, int],
            settings: VerificationSettings | None = None, keypoints: int | None = None) -> Verified:
-    """Verify the matches of a pair of images.
+    """Verify the matches of a pair of images with an affine model (Section 3).
 
-    left, right: (M, 2) matched points in pixels; sizes: (width, height); keypoints: how many the image with more
-    of them has (default: M)
+    Args:
+        left: (M, 2) matched points of the first image in pixels.
+        right: (M, 2) their matches in the second image.
+        left_size: Width and height of the first image.
+        right_size: Width and height of the second image.
+        settings: When a pair is verified.
+        keypoints: Of the image with more of them. Default: M.
     """
     settings = settings or VerificationSettings()
     left, right = np.asarray(left, np.float64), np.asarray(right, np.float64)
     none = np.zeros(len(left), bool)
-    marks = none
+    overlay = none
     if settings.marks:
-        found = same_place(left, right, left_size, right_size, settings.mark_tolerance)
-        if found.sum() <= settings.mark_share * (keypoints or len(left)):
-            marks = found
-    free = np.flatnonzero(~marks)
-    # Matches at the same place need to be many to be worth a word: one or two are chance.
-    short = MARK if marks.sum() >= settings.min_inliers else "few inliers"
+        fixed = same_place(left, right, left_size, right_size, settings.mark_tolerance)
+        if fixed.sum() <= settings.mark_share * (keypoints or len(left)):
+            overlay = fixed
+    free = np.flatnonzero(~overlay)
+    # One or two matches at the same place are chance, and no overlay to be named.
+    too_few = MARK if overlay.sum() >= settings.min_inliers else "few inliers"
     if len(free) < settings.min_inliers:
-        return Verified(None, none, short)
+        return Verified(None, none, too_few)
     affine, inside = fit_affine(left[free], right[free], settings.tolerance * max(right_size))
-    if inside.sum() < settings.min_inliers:
-        return Verified(None, none, short)
+    if affine is None or inside.sum() < settings.min_inliers:
+        return Verified(None, none, too_few)
     agree = free[inside]
-    # In parts of the longer sides: how large a file somebody stored says nothing about the object.
+    # In parts of the longer sides: the resolution of a file says nothing about the object.
     units = max(left_size), max(right_size)
     reason = degenerate(affine[:, :2] * (units[0] / units[1]), left[agree] / units[0], right[agree] / units[1],
                         settings)
@@ -104,39 +113,70 @@ def verify(left: np.ndarray, right: np.ndarray, left_size: tuple[int, int], righ
 
 def verify_pair(first: Features, second: Features, matches: np.ndarray,
                 settings: VerificationSettings | None = None) -> Verified:
-    """Verify matches (M, 2), indices of keypoints, from one image to another: see verify."""
+    """Verify the matches of a pair of images by their keypoints, see ``verify``.
+
+    Args:
+        first: Keypoints of the first image.
+        second: Keypoints of the second image.
+        matches: (M, 2), indices of keypoints in both.
+        settings: When a pair is verified.
+    """
     return verify(first.points[matches[:, 0]], second.points[matches[:, 1]], first.size, second.size, settings,
                   max(len(first.points), len(second.points)))
 
 
 def same_place(left: np.ndarray, right: np.ndarray, left_size: tuple[int, int], right_size: tuple[int, int],
                tolerance: float) -> np.ndarray:
-    """(M,) bool: matches that are at the same place in both images.
+    """Matches that are at the same place in both images, as overlays are.
 
     The place is measured in pixels from any of the four corners, or in parts of the width and height.
-    tolerance: largest difference, as a part of the second image's longer side
+
+    Args:
+        left: (M, 2) points of the first image in pixels.
+        right: (M, 2) their matches in the second image.
+        left_size: Width and height of the first image.
+        right_size: Width and height of the second image.
+        tolerance: Largest difference, as a part of the second image's longer side.
+
+    Returns:
+        (M,) bool.
     """
-    left_size, right_size = np.array(left_size, float), np.array(right_size, float)
-    limit = tolerance * right_size.max()
-    grown = right_size - left_size
+    size, other_size = np.array(left_size, float), np.array(right_size, float)
+    limit = tolerance * other_size.max()
     # From the left or the right side, and from the top or the bottom, each on its own: four corners in all.
     near = np.abs(right - left) <= limit
-    far = np.abs(right - left - grown) <= limit
-    scaled = np.abs(right - (left + 0.5) * (right_size / left_size) + 0.5) <= limit
+    far = np.abs(right - left - (other_size - size)) <= limit
+    scaled = np.abs(right - (left + 0.5) * (other_size / size) + 0.5) <= limit
     return (near | far).all(1) | scaled.all(1)
 
 
 def along_border(left: np.ndarray, right: np.ndarray, left_height: int, right_height: int, part: float) -> np.ndarray:
-    """(M,) bool: matches that are within this part of the height of the top, or of the bottom, of both images."""
+    """Matches that are along the top, or along the bottom, of both images, as those of captions are.
+
+    Args:
+        left: (M, 2) points of the first image in pixels.
+        right: (M, 2) their matches in the second image.
+        left_height: Height of the first image.
+        right_height: Height of the second image.
+        part: Part of the height that counts as border, 0..0.5.
+
+    Returns:
+        (M,) bool.
+    """
     first, second = (left[:, 1] + 0.5) / left_height, (right[:, 1] + 0.5) / right_height  # pixel centres
     return ((first < part) & (second < part)) | ((first > 1 - part) & (second > 1 - part))
 
 
 def fit_affine(left: np.ndarray, right: np.ndarray, tolerance: float) -> tuple[np.ndarray | None, np.ndarray]:
-    """Robust affine fit (OpenCV's RANSAC with a fixed seed, so that it repeats).
+    """Robust affine fit by OpenCV's RANSAC, whose seed is fixed, so that results repeat.
 
-    left, right: (M, 2); tolerance: in pixels of the second image
-    returns (2, 3) float64, or None when no three points fit, and the inliers (M,) bool
+    Args:
+        left: (M, 2) points of the first image.
+        right: (M, 2) their matches in the second image.
+        tolerance: In pixels of the second image.
+
+    Returns:
+        (2, 3) float64, None when no three points fit; and (M,) bool, the inliers.
     """
     if len(left) < 3:
         return None, np.zeros(len(left), bool)
@@ -148,9 +188,16 @@ def fit_affine(left: np.ndarray, right: np.ndarray, tolerance: float) -> tuple[n
 
 
 def degenerate(matrix: np.ndarray, left: np.ndarray, right: np.ndarray, settings: VerificationSettings) -> str:
-    """Why an affine can't be a view of the same thing, one of REASONS; "" when it can.
+    """Why an affine model is degenerate: it can't be a view of the same thing.
 
-    matrix: (2, 2), its linear part; left, right: (M, 2) inliers; all in parts of the longer sides of the images
+    Args:
+        matrix: (2, 2), its linear part. Like the points in parts of the longer sides of the images.
+        left: (M, 2) inliers in the first image.
+        right: (M, 2) inliers in the second image.
+        settings: Limits of scale, stretch and width.
+
+    Returns:
+        One of REASONS; "" for a model that is not degenerate.
     """
     large, small = np.linalg.svd(matrix, compute_uv=False)
     if np.linalg.det(matrix) <= 0:

@@ -1,6 +1,5 @@
-"""rmac clean. Nothing here loads torch: the process that cleans needs the memory for keypoints."""
+"""``rmac clean``. Nothing here loads torch: the process that cleans needs the memory for keypoints."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,25 +7,26 @@ from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from rmaclib.cleaning import CleanSettings, clean
+from rmaclib import presets
+from rmaclib.cleaning import CleanSettings, GraphSettings, KeypointSettings, clean
 from rmaclib.cleaning.folder import IMAGE_TABLE, LIST, cleaning_folder
-from rmaclib.cleaning.keypoints import DETECTORS
+from rmaclib.cleaning.keypoints import Detector
 from rmaclib.cleaning.report import write_report
 from rmaclib.cleaning.shortlists import DescriptorShortlists
-from rmaclib.commands.common import choice, command_group, note, say, telling
+from rmaclib.commands.common import command_group, note, say, telling
 from rmaclib.commands.options import NoWait, SkipBad, number, output_folder, settings_file, text, whole
-from rmaclib.commands.reading import refuse_outputs
+from rmaclib.commands.reading import read_photographs
 from rmaclib.datasets import LabelledImages, open_collection
 from rmaclib.foundation.errors import InputError, MissingPackageError
 from rmaclib.foundation.folders import waiting
-from rmaclib.foundation.settings import read_settings
+from rmaclib.foundation.settings import read_yaml
 
 app = command_group()
-Detector = choice("Detector", DETECTORS)
+Part = TypeVar("Part", GraphSettings, KeypointSettings)
 _PATIENCE = 10  # seconds that a scheduler has to answer
 
 
@@ -42,7 +42,8 @@ def clean_command(
         callback=whole(3), help="Inliers that an edge needs.  [default: 10]")] = None,
     conductance: Annotated[float | None, typer.Option(
         callback=number(0, 1),
-        help="Parts that share less than this part of their inliers are separated, 0 for none.  [default: 0.02]",
+        help="Parts that share less than this part of their inliers are separated, 0 for none.  [default: 0.02; "
+             "paper: 0]",
     )] = None,
     largest: Annotated[int | None, typer.Option(
         callback=whole(1), help="Parts kept of each landmark.  [default: 1]")] = None,
@@ -54,8 +55,11 @@ def clean_command(
         callback=whole(3), help="Keypoints per image.  [default: 1000]")] = None,
     size: Annotated[int | None, typer.Option(
         callback=whole(16), help="Longer side in pixels.  [default: 512]")] = None,
+    preset: Annotated[Literal["laptop", "paper"], typer.Option(
+        help="Settings to start from: for minutes on this machine, or the paper's.")] = "laptop",
     settings: Annotated[Path | None, typer.Option(
-        parser=settings_file, metavar="FILE", help="YAML file with any setting; options go before it.")] = None,
+        parser=settings_file, metavar="FILE",
+        help="YAML file with any setting, before those of the preset; options go before it.")] = None,
     scheduler: Annotated[str | None, typer.Option(
         metavar="ADDRESS", callback=text,
         help="dask scheduler to run on, such as tcp://host:8786.  [default: this machine's cores]",
@@ -84,21 +88,16 @@ def clean_command(
     """
     started = time.monotonic()
     chosen = _clean_settings(
-        settings, {"--threshold": ("threshold", threshold), "--conductance": ("conductance", conductance),
-                   "--largest": ("largest", largest), "--min-matches": ("min_matches", min_matches)},
-        {"--detector": ("detector", detector and detector.value), "--keypoints": ("count", keypoints),
-         "--size": ("size", size)})
+        preset, settings,
+        {"--threshold": ("threshold", threshold), "--conductance": ("conductance", conductance),
+         "--largest": ("largest", largest), "--min-matches": ("min_matches", min_matches)},
+        {"--detector": ("detector", detector), "--keypoints": ("count", keypoints), "--size": ("size", size)})
     with waiting(not no_wait):
-        with telling(f"looking for images in {images}"):
-            collection = open_collection(images, skip_bad)
-        if not os.path.isfile(images):
-            refuse_outputs(out, collection)
-        for sentence in collection.notes:
-            note(sentence)
-        with (_dask(scheduler) as executor, cleaning_folder(out),
-              _shortlists(collection, chosen, network) as neighbours):
-            cleaned = clean(collection, chosen, out=out, executor=executor, ahead=ahead, neighbours=neighbours,
-                            tell=say)
+        collection = read_photographs(images, out, skip_bad, open_collection)
+        with (dask_executor(scheduler) as executor, cleaning_folder(out),
+              _shortlists(collection, chosen, network) as shortlists):
+            cleaned = clean(collection, chosen, out=out, report=False, executor=executor, shortlists=shortlists,
+                            ahead=ahead)
             with telling(f"writing the list and the report to {out}"):
                 page = write_report(cleaned, chosen, out, thumbnails)
     kept, every = len(cleaned.clean.names), len(cleaned.source.names)
@@ -107,9 +106,9 @@ def clean_command(
     say(f"list: {out / LIST}\nevery image, and why it was dropped: {out / IMAGE_TABLE}\nreport: {page}")
 
 
-def _clean_settings(file: Path | None, graph: Mapping, keypoints: Mapping) -> CleanSettings:
-    """Settings of a YAML file, or the defaults; graph, keypoints: option -> (field, value), which go before them."""
-    given = read_settings(CleanSettings, file)
+def _clean_settings(preset: str, file: Path | None, graph: Mapping, keypoints: Mapping) -> CleanSettings:
+    """Settings of a YAML file over those of a preset; graph, keypoints: option -> (field, value), which go before."""
+    given: CleanSettings = presets.preset(preset).settings("cleaning", read_yaml(file), str(file or "options"))
     parts = _with_options(given.graph, graph)
     # Weaker edges than the threshold need not be kept; those at the threshold must be.
     least = min(given.verification.min_inliers, parts.threshold)
@@ -117,8 +116,8 @@ def _clean_settings(file: Path | None, graph: Mapping, keypoints: Mapping) -> Cl
                    keypoints=_with_options(given.keypoints, keypoints))
 
 
-def _with_options(part, options: Mapping[str, tuple[str, object]]):
-    """Settings with the options that are given. raises InputError naming the option"""
+def _with_options(part: Part, options: Mapping[str, tuple[str, Any]]) -> Part:
+    """Settings with the options that are given. Raises InputError naming the option."""
     for option, (field, value) in options.items():
         if value is not None:
             try:
@@ -129,8 +128,17 @@ def _with_options(part, options: Mapping[str, tuple[str, object]]):
 
 
 @contextmanager
-def _dask(scheduler: str | None) -> Iterator[Executor | None]:
-    """An executor on a dask cluster, None without a scheduler."""
+def dask_executor(scheduler: str | None, patience: float = _PATIENCE) -> Iterator[Executor | None]:
+    """An executor on a dask cluster, None without a scheduler.
+
+    Args:
+        scheduler: Its address, such as ``tcp://host:8786``.
+        patience: Seconds that it has to answer.
+
+    Raises:
+        InputError: No scheduler answers there.
+        MissingPackageError: dask isn't installed.
+    """
     if scheduler is None:
         yield None
         return
@@ -140,10 +148,10 @@ def _dask(scheduler: str | None) -> Iterator[Executor | None]:
         raise MissingPackageError("--scheduler needs dask: install rmaclib[cluster]") from error
     say(f"connecting to {scheduler}")
     try:
-        client = Client(scheduler, set_as_default=False, timeout=_PATIENCE)
+        client = Client(scheduler, set_as_default=False, timeout=patience)
     except Exception as error:  # of the connection, of the address, of dask's settings
         raise InputError(f"--scheduler: expected the address of a dask scheduler, such as tcp://host:8786; none "
-                         f"answers at {scheduler!r} within {_PATIENCE} s ({error})") from error
+                         f"answers at {scheduler!r} within {patience} s ({error})") from error
     with client:
         if not client.scheduler_info()["workers"]:
             note(f"{scheduler} has no worker yet, waiting for one")
@@ -158,5 +166,5 @@ def _shortlists(collection: LabelledImages, chosen: CleanSettings,
         yield None
         return
     say(f"classes of more than {chosen.exhaustive} images: shortlists by {network}, which is loaded")
-    with closing(DescriptorShortlists(network)) as neighbours:
-        yield neighbours
+    with closing(DescriptorShortlists(network)) as shortlists:
+        yield shortlists

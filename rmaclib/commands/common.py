@@ -1,5 +1,7 @@
-"""What the commands tell their user, and how they are made. Standard error has the messages: standard output is the
-result."""
+"""What the commands tell their user, and how they are made.
+
+Messages go to standard error; standard output has the result.
+"""
 
 import logging
 import re
@@ -16,57 +18,66 @@ from rich.console import Console
 from rmaclib.foundation.messages import LOGGER
 
 # File names and texts of others are printed as they are: ":x:" is no emoji and "[red]" no colour.
-_PLAIN = {"emoji": False, "markup": False, "highlight": False}
-messages = Console(stderr=True, soft_wrap=True, **_PLAIN)
-results = Console(**_PLAIN)
-_SHOWN = 3  # names listed of many
-_PATIENCE = 1.5  # seconds after which something that goes on is told
+messages = Console(stderr=True, soft_wrap=True, emoji=False, markup=False, highlight=False)
+results = Console(emoji=False, markup=False, highlight=False)
+_SHOWN = 3  # images listed of many that were left out
+_PATIENCE = 1.5  # seconds after which a step that takes longer is announced
 
 
 def command_group() -> typer.Typer:
-    """What a module of rmaclib.commands calls `app` and puts its command into."""
+    """The group into which a module of ``rmaclib.commands`` puts its command, under the name ``app``."""
     return typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 
 
 def choice(name: str, values: Iterable[str]) -> type[StrEnum]:
-    """A type for an option that takes one of several words."""
-    return StrEnum(name, {value: value for value in values})
+    """A type for an option that takes one of several words.
+
+    Args:
+        name: Of the type.
+        values: The words.
+
+    Returns:
+        The type, with a member for each word.
+    """
+    return StrEnum(name, {value: value for value in values})  # type: ignore[return-value]  # a call makes a class
 
 
 def say(text: str) -> None:
-    """A line for people."""
+    """Print a message on standard error."""
     messages.print(_printable(text))
 
 
 def note(text: str) -> None:
-    """Something unexpected that doesn't stop the command."""
+    """Print something unexpected that doesn't stop the command."""
     messages.print("note:", style="yellow", end=" ")
     say(text)
 
 
 def fail(error: Exception) -> None:
-    """One line that says why the command ends."""
+    """Print one line that says why the command ends."""
     messages.print("error:", style="red", end=" ")
     say(re.sub(r"\s*\n\s*", " ", str(error)))
 
 
 class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        (note if record.levelno >= logging.WARNING else say)(record.getMessage())
 
 
 @contextmanager
 def telling_notes() -> Iterator[None]:
-    """The library's notes, and what other packages warn of, are told as notes, without the place in the code."""
-    notes, propagated = _Notes(), LOGGER.propagate
+    """Print the library's notes and the warnings of other packages as notes, without their place in the code."""
+    notes, propagated, level = _Notes(), LOGGER.propagate, LOGGER.level
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: note(str(message))
         LOGGER.addHandler(notes)
-        LOGGER.propagate = False  # told once
+        LOGGER.setLevel(logging.INFO)  # what a stage is going to do
+        LOGGER.propagate = False  # printed once
         try:
             yield
         finally:
             LOGGER.removeHandler(notes)
+            LOGGER.setLevel(level)
             LOGGER.propagate = propagated
 
 
@@ -78,7 +89,11 @@ def _printable(text: str) -> str:
 
 @contextmanager
 def telling(what: str) -> Iterator[None]:
-    """Says what is being done when the block takes longer than a moment."""
+    """Print what is being done when the block takes longer than a moment.
+
+    Args:
+        what: Such as "opening x"; "…" is put behind it.
+    """
     timer = threading.Timer(_PATIENCE, say, [f"{what} …"])
     timer.daemon = True
     timer.start()
@@ -89,7 +104,12 @@ def telling(what: str) -> Iterator[None]:
 
 
 def tell_bad(bad: Iterable[tuple[str, str]], report: Path | None) -> None:
-    """Images that were left out, each (name, reason); report: where all of them are listed, None: nowhere."""
+    """Print how many images were left out, and why the first of them.
+
+    Args:
+        bad: Name and reason of each.
+        report: The file in which all of them are listed, None for no such file.
+    """
     bad = list(bad)
     if not bad:
         return

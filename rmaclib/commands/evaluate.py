@@ -6,42 +6,22 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
+from rmaclib import presets
+from rmaclib.commands import options
 from rmaclib.commands.common import command_group, note, results, say, tell_bad, telling
 from rmaclib.commands.network import (
     NetworkOptions,
-    describing,
     expected,
+    extraction_settings,
     open_unwhitened,
     prepare,
     seconds_per_image,
     whitening_collection,
-)
-from rmaclib.commands.options import (
-    CropOrder,
-    Device,
-    Dim,
-    Enlarge,
-    Grid,
-    Levels,
-    Network,
-    NoWait,
-    Pooling,
-    Precision,
-    Proposals,
-    Regions,
-    Seed,
-    Shrinkage,
-    Size,
-    WhitenImages,
-    WhitenOn,
-    output_folder,
-    text,
-    whole,
 )
 from rmaclib.commands.reading import refuse_outputs
 from rmaclib.datasets import (
@@ -58,40 +38,56 @@ from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.folders import waiting
 from rmaclib.images import ImageError, crop_pixels, read_size
 
+if TYPE_CHECKING:
+    import faiss
+
+    from rmaclib.extraction.batches import ExtractionSettings
+    from rmaclib.network import RMAC
+    from rmaclib.search.retrieval import SearchSettings
+
 app = command_group()
 Protocol = Literal["oxford", "oxford-removed", "revisited", "holidays", "folder"]
 _TRAINING = "training"  # sub-folder of --out with the descriptors that codes are learned on
 _WORDS = 256  # of a codebook, and training images that it needs at least
+
+_ProtocolOption = Annotated[Protocol | None, typer.Option(
+    help="How rankings are scored.  [default: that of the data set]")]
+_Distractors = Annotated[str | None, typer.Option(
+    callback=options.text, help="Images that are relevant to no query, added to the database: a folder, list or "
+                                "registered name.  [default: none]")]
+_Multires = Annotated[bool, typer.Option(
+    "--multires", help="Also at 11/16 and 21/16 of the size, descriptors summed: 550, 800 and 1050 for 800. The preset "
+                       "paper has these three.")]
+_Qe = Annotated[int | None, typer.Option(
+    callback=options.whole(0), help="Query expansion: neighbours that a query is averaged with."
+                                    + options.defaults("search", "qe"))]
+_Dba = Annotated[int | None, typer.Option(
+    callback=options.whole(0), help="Database-side augmentation: neighbours that an image of the database is averaged "
+                                    "with." + options.defaults("search", "dba"))]
+_Pq = Annotated[int | None, typer.Option(
+    callback=options.whole(1), help="Product quantization to so many bytes.  [default: none]")]
+_Out = Annotated[Path | None, typer.Option(
+    parser=options.output_folder, metavar="FOLDER",
+    help="Folder to keep the descriptors in; a killed run goes on.  [default: none]")]
 
 
 @app.command("evaluate")
 def evaluate_command(
     context: typer.Context,
     dataset: Annotated[str, typer.Argument(
-        callback=text, help="A registered name, or a folder in the protocol's layout.")],
-    protocol: Annotated[Protocol | None, typer.Option(
-        help="How rankings are scored.  [default: that of the data set]")] = None,
-    distractors: Annotated[str | None, typer.Option(
-        callback=text, help="Images that answer no query, added to the database: a folder, list or registered name.  "
-                            "[default: none]")] = None,
-    network: Network = "efficientnet_lite0", size: Size = [512], levels: Levels = None, dim: Dim = None,  # noqa: B006
-    whiten_on: WhitenOn = None, whiten_images: WhitenImages = 400, shrinkage: Shrinkage = 0.0,
-    grid: Grid = None, pooling: Pooling = None, regions: Regions = None, proposals: Proposals = None,
-    enlarge: Enlarge = False, crop_order: CropOrder = "resize-then-crop",
-    multires: Annotated[bool, typer.Option("--multires", help="Also at 11/16 and 21/16 of the size, descriptors "
-                                                              "summed: 550, 800 and 1050 for 800.")] = False,
-    qe: Annotated[int, typer.Option(
-        callback=whole(0), help="Query expansion: neighbours that a query is averaged with.")] = 0,
-    dba: Annotated[int, typer.Option(
-        callback=whole(0), help="Database-side augmentation: neighbours averaged with.")] = 0,
-    pq: Annotated[int | None, typer.Option(
-        callback=whole(1), help="Product quantization to so many bytes.  [default: none]")] = None,
-    out: Annotated[Path | None, typer.Option(
-        parser=output_folder, metavar="FOLDER",
-        help="Folder to keep the descriptors in; a killed run resumes.")] = None,
+        callback=options.text, help="A registered name, or a folder in the protocol's layout.")],
+    protocol: _ProtocolOption = None, distractors: _Distractors = None,
+    preset: options.Preset = "laptop",
+    network: options.Network = None, size: options.Size = None, levels: options.Levels = None, dim: options.Dim = None,
+    whiten_on: options.WhitenOn = None, whiten_images: options.WhitenImages = 400, shrinkage: options.Shrinkage = 0.0,
+    grid: options.Grid = None, pooling: options.Pooling = None, regions: options.Regions = None,
+    proposals: options.Proposals = None, enlarge: options.Enlarge = False,
+    crop_order: options.CropOrder = "resize-then-crop", multires: _Multires = False, qe: _Qe = None, dba: _Dba = None,
+    pq: _Pq = None, out: _Out = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Also list every query.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    device: Device = "auto", precision: Precision = "auto", seed: Seed = 0, no_wait: NoWait = False,
+    device: options.Device = "auto", precision: options.Precision = "auto", seed: options.Seed = 0,
+    no_wait: options.NoWait = False,
 ) -> None:
     """Measure a network on a benchmark: mean average precision under its protocol.
 
@@ -101,7 +97,8 @@ def evaluate_command(
 
     - `rmac evaluate my_folder --protocol folder --dim 512 --json`
 
-    - `rmac evaluate roxford5k --network trained.safetensors --size 800 --multires --qe 1 --dba 20`
+    - `rmac evaluate roxford5k --network trained.safetensors --preset paper`: the checkpoint's own grid and dimensions,
+      the paper's three resolutions, query expansion and database-side augmentation
 
     - `rmac evaluate oxford5k --dim 512 --pq 64`: codebooks are learned on all of the images of `--whiten-on`
 
@@ -110,47 +107,55 @@ def evaluate_command(
     DATASET is looked for under the folders in RMACLIB_DATA and in the repository's data/.
     """
     started = time.monotonic()
-    if multires and len(size) > 1:
-        raise typer.BadParameter(f"expected one --size, got {', '.join(map(str, size))}", param_hint="--multires")
-    data, protocol, differences = _open(dataset, protocol, distractors, out)
+    _check_sizes(multires, size)
+    data, scoring, differences = _open(dataset, protocol, distractors, out)
     with waiting(not no_wait), nullcontext() if out is None else descriptors_folder(out):
-        settings = describing(context, _resolutions(size[0]) if multires else size)
-        options = NetworkOptions.of(context)
-        model = open_unwhitened(network, dim, **options.settings)
-        training = None if pq is None else whitening_collection(whiten_on)
-        if pq is not None:
-            _check_codes(pq, dim or model.dim, training)
-        prepare(model, [*(query.path for query in data.queries), *data.paths], settings, options, out,
+        settings, chosen = _settings(context), NetworkOptions.of(context)
+        model = open_unwhitened(chosen)
+        training = None if pq is None else _code_images(pq, whiten_on, chosen.dim or model.dim)
+        prepare(model, [*(query.path for query in data.queries), *data.paths], settings, chosen, out,
                 training=training, saved=False)
 
         from rmaclib.evaluation.benchmark import evaluate
-        from rmaclib.search.retrieval import SearchSettings
 
-        search = SearchSettings(qe, dba)
-        codes = None if pq is None else _codes(model, settings, pq, training, out and out / _TRAINING)
-        evaluation, database = evaluate(model, data, protocol, settings, search=search, codes=codes, out=out)
-    tell_bad(database.bad, out and out / BAD)
-    if as_json:
-        result = {"dataset": data.name, "counts": data.counts, "missing": list(data.missing),
-                  "differences": differences, "protocol": protocol, "scores": _finite(evaluation.scores),
-                  "skipped": evaluation.skipped, "bad": database.bad, "network": asdict(model.settings),
-                  "settings": asdict(settings), "search": asdict(search), "pq": pq, "seed": seed,
-                  "seconds": round(time.monotonic() - started, 1)}
-        if per_query:
-            result["per_query"] = evaluation.per_query
-        print(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False))
+        search, codes = _search_settings(preset, qe, dba), None
+        if pq is not None and training is not None:
+            codes = _codes(model, settings, pq, training, out and out / _TRAINING)
+        evaluation = evaluate(model, data, scoring, settings, search=search, codes=codes, out=out)
+    tell_bad(evaluation.bad, out and out / BAD)
+    if not as_json:
+        _print_tables(evaluation, per_query)
         return
-    print(evaluation.table())
-    if per_query:
-        results.print(_query_table(evaluation))
+    record = {
+        "dataset": data.name, "counts": data.counts, "missing": list(data.missing), "differences": differences,
+        "protocol": scoring, "scores": _finite(evaluation.scores), "skipped": evaluation.skipped, "bad": evaluation.bad,
+        "network": asdict(model.settings), "settings": asdict(settings), "search": asdict(search), "pq": pq,
+        "seed": seed, "seconds": round(time.monotonic() - started, 1),
+        **({"per_query": evaluation.per_query} if per_query else {})}
+    print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _check_sizes(multires: bool, size: list[int] | None) -> None:
+    if multires and size and len(size) > 1:
+        raise typer.BadParameter(f"expected one --size, got {', '.join(map(str, size))}", param_hint="--multires")
+
+
+def _settings(context: typer.Context) -> "ExtractionSettings":
+    """Of the extraction; with --multires a single size becomes three."""
+    settings = extraction_settings(context)
+    if not context.params["multires"] or len(settings.sizes) > 1:
+        return settings
+    from rmaclib.extraction.resolutions import resolutions
+
+    return extraction_settings(context, resolutions(settings.sizes[0]))
 
 
 def _open(dataset: str, protocol: str | None, distractors: str | None,
           out: Path | None) -> tuple[RetrievalDataset, str, list[str]]:
-    """The data set with its distractors, the protocol, and how it differs from what was published; checked as far as
-    names, boxes and the headers of query images go.
+    """The data set with its distractors, the protocol, and how it differs from what was published.
 
-    raises DatasetError, ImageError, InputError; OutputError: `out` lies in the data set's folder
+    Checked as far as names, boxes and the headers of query images go. Raises DatasetError, ImageError, InputError, and
+    OutputError when ``out`` lies in the data set's folder.
     """
     with telling(f"opening {dataset}"):
         data = open_dataset(dataset, _layout(dataset, protocol))
@@ -175,12 +180,12 @@ def _open(dataset: str, protocol: str | None, distractors: str | None,
 
 
 def _layout(dataset: str, protocol: str | None) -> str | None:
-    """Of a folder that could be read in several ways, the protocol decides; a registered name has its layout."""
+    """The protocol decides how a folder is read that could be read in several ways; a registered name has a layout."""
     return protocol.removesuffix("-removed") if protocol and os.path.isdir(dataset) else None
 
 
 def _check_boxes(data: RetrievalDataset) -> None:
-    """raises InputError naming a query whose box lies outside of its image; ImageError when that can't be read"""
+    """Raises InputError naming a query whose box lies outside of its image; ImageError when that can't be read."""
     for query in data.queries:
         if query.box is not None:
             try:
@@ -191,23 +196,31 @@ def _check_boxes(data: RetrievalDataset) -> None:
                 raise InputError(f"{data.name}: query {query.name!r}, {query.path}: {error}") from error
 
 
-def _check_codes(size: int, dim: int, training: LabelledImages) -> None:
-    """raises InputError unless descriptors fall into `size` equal parts, and there are images to learn them on"""
+def _search_settings(preset: str, qe: int | None, dba: int | None) -> "SearchSettings":
+    """Those of the preset, with the options over them."""
+    from rmaclib.search.retrieval import SearchSettings
+
+    given = {name: value for name, value in (("qe", qe), ("dba", dba)) if value is not None}
+    return SearchSettings(**(presets.preset(preset).values("search") | given))
+
+
+def _code_images(size: int, whiten_on: str | None, dim: int) -> LabelledImages:
+    """Images that codes of ``size`` bytes are learned on.
+
+    Raises InputError unless descriptors fall into ``size`` equal parts and there are enough of these images.
+    """
+    training = whitening_collection(whiten_on)
     if dim % size:
         raise InputError(f"--pq: expected a divisor of {dim}, the dimensions of a descriptor, got {size}")
     if len(training.paths) < _WORDS:
         raise InputError(f"--pq: expected at least {_WORDS} training images, {training.name} has {len(training.paths)} "
                          "(--whiten-on)")
+    return training
 
 
-def _resolutions(size: int) -> tuple[int, ...]:
-    from rmaclib.extraction.resolutions import resolutions
-
-    return resolutions(size)
-
-
-def _codes(model, settings, size: int, training: LabelledImages, out: Path | None):
-    """Product quantization to `size` bytes, learned on all training images."""
+def _codes(model: "RMAC", settings: "ExtractionSettings", size: int, training: LabelledImages,
+           out: Path | None) -> "faiss.Index":
+    """Product quantization to ``size`` bytes, learned on all training images."""
     from rmaclib.extraction.descriptors import extract
     from rmaclib.search.compression import CodeSettings, train_codes
 
@@ -216,6 +229,12 @@ def _codes(model, settings, size: int, training: LabelledImages, out: Path | Non
     say(f"codes learned on {len(training.paths)} images of {training.name}" + expected(len(training.paths), pace))
     descriptors = extract(model, training.paths, settings, names=list(training.names), out=out)
     return train_codes(descriptors.vectors, CodeSettings("pq", size))
+
+
+def _print_tables(evaluation: Evaluation, per_query: bool) -> None:
+    print(evaluation.table())
+    if per_query:
+        results.print(_query_table(evaluation))
 
 
 def _finite(scores: dict[str, float]) -> dict[str, float | None]:

@@ -1,13 +1,16 @@
-"""The network of a command: opened as the options say, whitened, and how fast it is. What is heavy is imported inside
-the functions, so that options are checked before it."""
+"""The network of a command: opened as the options say, whitened, and how fast it is.
+
+What is heavy is imported inside the functions, so that options are checked before it.
+"""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from rmaclib import presets
 from rmaclib.commands.common import note, say, telling
 from rmaclib.commands.options import WHITENING_SETS
 from rmaclib.datasets import LabelledImages, open_collection
@@ -23,10 +26,26 @@ if TYPE_CHECKING:
     from rmaclib.network import RMAC
 
 _MEASURED = 8  # images whose time is measured, at most an eighth of all
+_CHANGED = ("levels", "grid", "pooling", "regions", "proposals")  # settings of the network that need no other weights
 
 
 class NetworkOptions(NamedTuple):
-    """The options of a command that say which network describes images, under their names."""
+    """The options that say which network extracts the descriptors, and how it is whitened.
+
+    Attributes:
+        network: A backbone or a checkpoint.
+        levels: L of the grid; None, as for the following, keeps the checkpoint's.
+        grid: Kind of grid.
+        pooling: Of a region.
+        regions: What is pooled.
+        proposals: Region proposals of an image, at most.
+        dim: Dimensions of the whitening, None for no whitening.
+        dim_source: The option that ``dim`` comes from, for errors.
+        whiten_on: Training images, None for the default.
+        whiten_images: How many of them are used.
+        shrinkage: 0..1, of their covariance.
+        seed: Chooses the images.
+    """
 
     network: str
     levels: int | None
@@ -35,6 +54,7 @@ class NetworkOptions(NamedTuple):
     regions: str | None
     proposals: int | None
     dim: int | None
+    dim_source: str
     whiten_on: str | None
     whiten_images: int
     shrinkage: float
@@ -42,18 +62,45 @@ class NetworkOptions(NamedTuple):
 
     @classmethod
     def of(cls, context: typer.Context) -> "NetworkOptions":
-        """Those that a command was given."""
-        return cls(**{name: context.params[name] for name in cls._fields})
+        """The options that a command was given, over those of its preset.
+
+        The preset's settings are for a backbone: a checkpoint has its own, and keeps them.
+
+        Args:
+            context: Of the command.
+
+        Returns:
+            The options.
+        """
+        from rmaclib.checkpoints import is_checkpoint
+
+        given, preset = context.params, context.params["preset"]
+        chosen = presets.preset(preset).values("network")
+        network = given["network"] or chosen["backbone"]
+        if is_checkpoint(network):
+            chosen = {}
+        values: dict[str, Any] = {name: given[name] for name in cls._fields if name in given}
+        values |= {name: chosen.get(name) for name in (*_CHANGED, "dim") if given[name] is None}
+        values["network"] = network
+        values["dim_source"] = "--dim" if given["dim"] is not None else f"--preset {preset}, --dim"
+        return cls(**values)
 
     @property
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """Settings of the network that the options give."""
-        given = {name: getattr(self, name) for name in ("levels", "grid", "pooling", "regions", "proposals")}
+        given = {name: getattr(self, name) for name in _CHANGED}
         return {name: value for name, value in given.items() if value is not None}
 
 
 def check_device(device: str) -> None:
-    """raises InputError when this machine has no such device"""
+    """Check that this machine has a device.
+
+    Args:
+        device: As on the command line.
+
+    Raises:
+        InputError: There is no such device.
+    """
     from rmaclib.extraction.batches import pick_device
 
     try:
@@ -62,46 +109,96 @@ def check_device(device: str) -> None:
         raise InputError(f"--{error}") from error
 
 
-def describing(context: typer.Context, sizes: Sequence[int] | None = None) -> "ExtractionSettings":
-    """How images are described, from the options of a command; sizes: in place of --size.
+def extraction_settings(context: typer.Context, sizes: Sequence[int] | None = None) -> "ExtractionSettings":
+    """How descriptors are extracted: the options of a command, over those of its preset.
 
-    raises InputError: a device that isn't there
+    Args:
+        context: Of the command.
+        sizes: Longer sides in pixels, in place of ``--size``.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InputError: There is no such device.
     """
-    options = context.params
-    with telling("loading what computes"):
+    given = context.params
+    with telling("loading PyTorch"):
         from rmaclib.extraction.batches import ExtractionSettings
 
-        check_device(options["device"])
-    given = {name: options[name] for name in ("enlarge", "precision", "crop_order") if name in options}
-    return ExtractionSettings(tuple(options["size"] if sizes is None else sizes), device=options["device"], **given)
+        check_device(given["device"])
+    settings = presets.preset(given.get("preset", presets.laptop.name)).values("extraction")
+    settings |= {name: given[name] for name in ("enlarge", "precision", "crop_order", "device") if name in given}
+    if sizes or given["size"]:
+        settings["sizes"] = tuple(sizes or given["size"])
+    return ExtractionSettings(**settings)
 
 
-def open_unwhitened(network: str, dim: int | None = None, **settings) -> "RMAC":
-    """A checkpoint, or a backbone as it comes; dim: dimensions it is going to have. Settings that are not None are put
-    over its own.
+def open_network(network: str, **settings: Any) -> "RMAC":
+    """Open a checkpoint, or a backbone as it comes, and say so when it takes long.
 
-    raises InputError: more dimensions than it has, or others than it was saved with
+    Args:
+        network: Name of a backbone, or path of a checkpoint.
+        **settings: Of the network, put over its own.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        RmacError: There is no such network, or a setting can't be used.
     """
     with telling(f"opening {network}"):
-        from rmaclib.checkpoints import open_network
+        from rmaclib import checkpoints
 
-        model = open_network(network, **{name: value for name, value in settings.items() if value is not None})
+        return checkpoints.open_network(network, **settings)
+
+
+def open_unwhitened(options: NetworkOptions) -> "RMAC":
+    """Open the network of a command, before a whitening is learned for it.
+
+    Args:
+        options: Of the command; ``dim`` is what the network is going to have.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        InputError: More dimensions than the network has, or others than it was saved with.
+    """
+    network, dim = options.network, options.dim
+    model = open_network(network, **options.settings)
     saved, most = model.settings.dim, model.backbone.channels
     if dim is not None and saved is not None and dim != saved:
-        raise InputError(f"--dim: expected {saved}, with which {network} was saved, got {dim}")
+        raise InputError(f"{options.dim_source}: expected {saved}, with which {network} was saved, got {dim}")
     if dim is not None and dim > most:
-        raise InputError(f"--dim: expected at most {most}, the channels of {network}, got {dim}")
+        raise InputError(f"{options.dim_source}: expected at most {most}, the channels of {network}, got {dim}")
     return model
 
 
 def is_to_be_whitened(model: "RMAC", options: NetworkOptions) -> bool:
-    """Whether the options ask for a whitening that the network doesn't have."""
+    """Whether the options request a whitening that the network doesn't have.
+
+    Args:
+        model: The network.
+        options: Of the command.
+
+    Returns:
+        Whether they do.
+    """
     return model.fc is None and (options.dim is not None or options.whiten_on is not None)
 
 
 def whiten(model: "RMAC", training: LabelledImages, settings: "ExtractionSettings", options: NetworkOptions,
            pace: float | None = None) -> None:
-    """Gives the network a whitening learned on some of the training images; pace: seconds an image, for the message."""
+    """Give the network a whitening learned on some of the training images (Section 4.1).
+
+    Args:
+        model: The network, which is changed.
+        training: Images that are not of the test set.
+        settings: How their regions are extracted.
+        options: Dimensions, number of images, shrinkage and seed.
+        pace: Seconds an image takes, for the message; None where it isn't known.
+    """
     from rmaclib.extraction.whitening import learn_whitening, training_sample
 
     sample = training_sample(training, options.whiten_images, options.seed)
@@ -111,21 +208,24 @@ def whiten(model: "RMAC", training: LabelledImages, settings: "ExtractionSetting
 
 def prepare(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings", options: NetworkOptions,
             out: Path | None, *, training: LabelledImages | None = None, saved: bool = True) -> None:
-    """All that comes before images are described: space on the disk, the time it will take, and the whitening.
+    """All that comes before the extraction: space on the disk, the time it will take, and the whitening.
 
-    training: images for the whitening, where they are open already; saved: the network is going to be in `out` too
-    raises OutputError: too little space in `out`
+    Args:
+        model: The network, which is whitened if the options say so.
+        paths: The images.
+        settings: How their descriptors are extracted.
+        options: Of the command.
+        out: Folder that the descriptors are written to, None for none.
+        training: Images for the whitening, where they are open already.
+        saved: Whether the network is going to be in ``out`` too.
+
+    Raises:
+        OutputError: There is too little space in ``out``.
     """
     is_finished = out is not None and (out / META).exists()
     goes_on = is_finished or out is not None and any(path for name in (PARTIAL, META) for path in out.rglob(name))
     if out is not None:
-        weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-        # Descriptors are written twice, in parts and joined. What a run that goes on lacks of them is counted where it
-        # looks at its parts.
-        descriptors = 0 if goes_on else 2 * 4 * (options.dim or model.dim) * len(paths)
-        need_space(out, descriptors + weights * (saved and not (out / CHECKPOINT).exists()),
-                   f"descriptors of {len(paths):,} images and the network" if saved else
-                   f"descriptors of {len(paths):,} images")
+        _check_space(out, len(paths), model, 0 if goes_on else options.dim or model.dim, saved)
     if not is_to_be_whitened(model, options):
         training = None
     elif training is None:
@@ -133,21 +233,38 @@ def prepare(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings"
     pace = None if is_finished and training is None else seconds_per_image(model, paths, settings)
     if training is not None:
         whiten(model, training, settings, options, pace)
-    say(f"describing {len(paths):,} images at {' + '.join(map(str, settings.sizes))} px" + expected(len(paths), pace)
-        + (", less what is done already" if goes_on else ""))
+    say(f"extracting the descriptors of {len(paths):,} images at {' + '.join(map(str, settings.sizes))} px"
+        + expected(len(paths), pace) + (", less what is done already" if goes_on else ""))
+
+
+def _check_space(out: Path, images: int, model: "RMAC", dim: int, saved: bool) -> None:
+    """Raises OutputError; a dim of 0 is for a run that goes on: it counts what it lacks where it looks at its parts."""
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    descriptors = 2 * 4 * dim * images  # they are written twice, in parts and joined
+    need_space(out, descriptors + weights * (saved and not (out / CHECKPOINT).exists()),
+               f"descriptors of {images:,} images" + (" and the network" if saved else ""))
 
 
 def seconds_per_image(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings") -> float | None:
-    """Measured on a few of the images; None where there are too few for that."""
+    """Measure how long an image takes, on a few of them.
+
+    Args:
+        model: The network.
+        paths: The images.
+        settings: How their descriptors are extracted.
+
+    Returns:
+        Seconds an image; None where there are too few of them to measure it.
+    """
     paths = list(dict.fromkeys(paths))  # queries may be among the database's images
     count = min(_MEASURED, len(paths) // 8)
     if not count:
         return None
     sample = [paths[number * len(paths) // count] for number in range(count)]
-    with telling("measuring how fast images are described"):
-        # What comes before the first image is taken off, as far as a busy machine lets it be told.
-        first, all_of_them = _seconds(model, sample[:1], settings), _seconds(model, sample, settings)
-    return max((all_of_them - first) / max(1, count - 1), all_of_them / count / 4)
+    with telling("measuring how fast descriptors are extracted"):
+        # What comes before the first image is taken off, as far as a busy machine lets it be measured.
+        first, together = _seconds(model, sample[:1], settings), _seconds(model, sample, settings)
+    return max((together - first) / max(1, count - 1), together / count / 4)
 
 
 def _seconds(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings") -> float:
@@ -163,12 +280,30 @@ def _seconds(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings
 
 
 def expected(count: int, pace: float | None) -> str:
-    """The time for `count` images at `pace` seconds each, to be put behind what is done; "" when it isn't known."""
+    """The time that is expected, to be put behind what is done.
+
+    Args:
+        count: Number of images.
+        pace: Seconds an image takes, None where it isn't known.
+
+    Returns:
+        Such as ": about 2 min"; "" where it isn't known.
+    """
     return "" if pace is None else f": {duration(count * pace)}"
 
 
 def whitening_collection(whiten_on: str | None) -> LabelledImages:
-    """The images that whitening and codes are learned on."""
+    """Open the images that whitening and codes are learned on.
+
+    Args:
+        whiten_on: As on the command line; None for photographs if they are there, else rendered pictures.
+
+    Returns:
+        The images.
+
+    Raises:
+        DatasetError: There are no such images.
+    """
     if whiten_on is not None:
         return _opened(whiten_on)
     photographs, rendered = WHITENING_SETS

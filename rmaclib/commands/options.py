@@ -1,7 +1,9 @@
 """Options that several commands have, each checked as soon as it is read: before anything is opened or computed.
 
-Nothing here loads torch, so that a wrong option is told at once. What is refused is a usage error: option, expected,
-got.
+Nothing here loads torch, so that a mistake is told at once. It is a usage error: option, expected, got.
+
+A command imports this module whole: ``size: options.Size = None``. None means that the option wasn't given: then the
+preset's value is taken.
 """
 
 import math
@@ -13,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from rmaclib import presets
 from rmaclib.foundation.files import is_line
 from rmaclib.sheet import FORMATS
 
@@ -26,18 +29,34 @@ MOST_LEVELS = 100  # a map of that many cells would be needed
 MOST_SEED = 2**32 - 1
 
 
-def refuse(expected: str, got) -> typer.BadParameter:
-    """The error of an option; typer adds its name."""
+def refuse(expected: str, got: object) -> typer.BadParameter:
+    """The error of an option; typer adds the option's name.
+
+    Args:
+        expected: In words.
+        got: The value that was given.
+
+    Returns:
+        The error, to be raised.
+    """
     return typer.BadParameter(f"expected {expected}, got {got!r}")
 
 
 def whole(low: int, high: float = math.inf) -> Callable[[Any], Any]:
-    """A check of an option that takes a whole number, several, or none."""
+    """A check of an option that takes a whole number, several, or none.
+
+    Args:
+        low: The least number.
+        high: The greatest number.
+
+    Returns:
+        A callback for typer.
+    """
     return _in_range("a whole number", low, high)
 
 
 def number(low: float, high: float = math.inf) -> Callable[[Any], Any]:
-    """A check of an option that takes a finite number."""
+    """A check of an option that takes a finite number; see ``whole``."""
     return _in_range("a number", low, high)
 
 
@@ -46,7 +65,7 @@ def _in_range(what: str, low: float, high: float) -> Callable[[Any], Any]:
 
     def check(value):
         for each in value if isinstance(value, list | tuple) else [value]:
-            # A comparison with NaN is false, so that it is refused as well.
+            # A comparison with NaN is false: an error as well.
             if each is not None and not (low <= each <= high and math.isfinite(each)):
                 raise refuse(expected, each)
         return value
@@ -55,7 +74,7 @@ def _in_range(what: str, low: float, high: float) -> Callable[[Any], Any]:
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------
-# os.path's questions have an answer for every path: what can't be looked at isn't there. Path's raise OSError.
+# os.path.exists and its like answer for every path: what can't be looked at isn't there. Those of Path raise OSError.
 
 
 def _path(value: str | Path) -> Path:
@@ -71,7 +90,7 @@ def _output(value: str | Path) -> Path:
 
 
 def output_folder(value: str | Path) -> Path:
-    """A folder to write to, there or not."""
+    """Parse a folder to write to, there or not."""
     path = _output(value)
     blocking = next((place for place in (path, *path.parents)
                      if os.path.exists(place) and not os.path.isdir(place)), None)
@@ -82,7 +101,7 @@ def output_folder(value: str | Path) -> Path:
 
 
 def output_file(value: str | Path) -> Path:
-    """A file to write, there or not."""
+    """Parse a file to write, there or not."""
     path = _output(value)
     if os.path.isdir(path):
         raise typer.BadParameter(f"expected a file, got {str(path)!r}, a folder")
@@ -91,12 +110,12 @@ def output_file(value: str | Path) -> Path:
 
 
 def output_picture(value: str | Path) -> Path:
-    """A figure to write; .png where no format is named."""
+    """Parse a figure to write; .png where no format is named."""
     return _picture(value, PICTURES)
 
 
 def output_sheet(value: str | Path) -> Path:
-    """A sheet of pictures to write; .png where no format is named."""
+    """Parse a sheet of pictures to write; .png where no format is named."""
     return _picture(value, tuple(FORMATS))
 
 
@@ -110,7 +129,7 @@ def _picture(value: str | Path, formats: tuple[str, ...]) -> Path:
 
 
 def settings_file(value: str | Path) -> Path:
-    """A file that is there."""
+    """Parse a file that is there."""
     path = _path(value)
     if not os.path.isfile(path):
         raise typer.BadParameter(f"expected a file, got {str(path)!r}, "
@@ -119,7 +138,7 @@ def settings_file(value: str | Path) -> Path:
 
 
 def text(value: str | None) -> str | None:
-    """A name or path that isn't empty."""
+    """Check that a name or path isn't empty."""
     if value is not None and not value.strip():
         raise refuse("a name or path", value)
     return value
@@ -132,7 +151,7 @@ def _device(value: str | None) -> str | None:
 
 
 class Corners(NamedTuple):
-    """A box in pixels, as rmaclib.boxes.Box; a class of its own, of which typer makes one option and not four."""
+    """A box in pixels, as ``rmaclib.boxes.Box``; a class, of which typer makes one option and not four."""
 
     x1: float
     y1: float
@@ -141,7 +160,7 @@ class Corners(NamedTuple):
 
 
 def box(value: str | Corners) -> Corners:
-    """x1,y1,x2,y2"""
+    """Parse a box, written x1,y1,x2,y2."""
     if not isinstance(value, str):
         return value
     try:
@@ -155,39 +174,72 @@ def box(value: str | Corners) -> Corners:
 
 # --- of several commands ---------------------------------------------------------------------------------------------
 
+
+def defaults(section: str, name: str, none: str = "none", more: str = "") -> str:
+    """The defaults of an option for its help: the laptop's value, and the other presets' where they differ.
+
+    Args:
+        section: Of the presets.
+        name: A setting of the section.
+        none: The word for None.
+        more: What is added at the end.
+
+    Returns:
+        Such as "[default: 512; paper: 550, 800, 1050]".
+    """
+    names: dict[str, str] = {}  # value as it is shown → the first preset that has it
+    for preset in presets.PRESETS.values():
+        values = preset.values(section)
+        if name in values:
+            value = values[name]
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else none if value is None else str(value)
+            names.setdefault(shown, preset.name)
+    laptop, *others = names
+    parts = [laptop, *(f"{names[shown]}: {shown}" for shown in others), *([more] if more else [])]
+    return f"  [default: {'; '.join(parts)}]"
+
+
+_OWN = "a checkpoint has its own"
+Preset = Annotated[Literal["laptop", "paper", "authors_release"], typer.Option(
+    help="Settings to start from: for this machine, the paper's, or those of its authors' release, which are the "
+         "paper's with another grid. An option wins over the preset.")]
 Images = Annotated[str, typer.Argument(
     callback=text, help="Folder of images, CSV, list, or name of a registered collection.")]
-Network = Annotated[str, typer.Option(callback=text, help=f"A backbone ({BACKBONES}) or a checkpoint (.safetensors).")]
-Size = Annotated[list[int], typer.Option(
-    callback=whole(1, LARGEST_SIDE), help="Longer side in pixels; give it several times for several resolutions.")]
+Network = Annotated[str | None, typer.Option(
+    callback=text, help=f"A backbone ({BACKBONES}) or a checkpoint (.safetensors)."
+                        + defaults("network", "backbone"))]
+Size = Annotated[list[int] | None, typer.Option(
+    callback=whole(1, LARGEST_SIDE), help="Longer side in pixels; give it several times for several resolutions."
+                                          + defaults("extraction", "sizes"))]
 Levels = Annotated[int | None, typer.Option(
-    callback=whole(1, MOST_LEVELS), help="Levels L of the grid.  [default: 3, or the checkpoint's]")]
+    callback=whole(1, MOST_LEVELS), help="Levels L of the grid." + defaults("network", "levels", more=_OWN))]
 Dim = Annotated[int | None, typer.Option(
-    callback=whole(1), help="Whiten regions and keep so many dimensions.  [default: no whitening]")]
+    callback=whole(1), help="Whiten regions and keep so many dimensions."
+                            + defaults("network", "dim", "no whitening", _OWN))]
 WhitenOn = Annotated[str | None, typer.Option(
     callback=text, help="Training images for whitening and codes: a name, list or folder; never the test set.  "
-                         f"[default: {WHITENING_SETS[0]} if found, else {WHITENING_SETS[1]}]")]
-WhitenImages = Annotated[int, typer.Option(callback=whole(2), help="Images of it to use.")]
+                        f"[default: {WHITENING_SETS[0]} if it is there, else {WHITENING_SETS[1]}]")]
+WhitenImages = Annotated[int, typer.Option(callback=whole(2), help="Images of the whitening.")]
 Shrinkage = Annotated[float, typer.Option(
     callback=number(0, 1), help="0..1, moves the whitening's covariance towards the identity.")]
 Grid = Annotated[Literal["exact", "float32", "global", "pixel", "whole"] | None, typer.Option(
-    help="Kind of grid.  [default: exact, or the checkpoint's]")]
+    help="Kind of grid." + defaults("network", "grid", more=_OWN))]
 Pooling = Annotated[Literal["max", "average", "gem"] | None, typer.Option(
-    help="Pooling of a region.  [default: max]")]
+    help="Pooling of a region." + defaults("network", "pooling", more=_OWN))]
 Regions = Annotated[Literal["grid", "proposals", "both"] | None, typer.Option(
     help="What is pooled; proposals need a network that was trained to make them.  [default: grid, or the "
          "checkpoint's]")]
 Proposals = Annotated[int | None, typer.Option(
-    callback=whole(1), help="Proposed regions of an image, at most.  [default: 32, or the checkpoint's]")]
+    callback=whole(1), help="Region proposals of an image, at most.  [default: 32, or the checkpoint's]")]
 Enlarge = Annotated[bool, typer.Option("--enlarge", help="Also enlarge images that are smaller than the size.")]
 Device = Annotated[str, typer.Option(callback=_device, help=f"{_DEVICES} …")]
 DeviceOrNone = Annotated[str | None, typer.Option("--device", callback=_device, help=f"{_DEVICES} …  [default: auto]")]
 Precision = Annotated[Literal["auto", "float32", "bfloat16"], typer.Option(
-    help="auto takes bfloat16 where it is safe.")]
+    help="auto takes bfloat16 where descriptors stay nearly the same.")]
 CropOrder = Annotated[Literal["resize-then-crop", "crop-then-resize"], typer.Option(
-    help="How a box of a query is cut; the first is the paper's.")]
+    help="How the box of a query is cut; the first is the paper's.")]
 Seed = Annotated[int, typer.Option(callback=whole(0, MOST_SEED), help="Chooses the whitening's images.")]
 NoWait = Annotated[bool, typer.Option(
     "--no-wait", help="Fail at once when another process is writing to the output folder.")]
 SkipBad = Annotated[bool, typer.Option(
-    "--skip-bad", help="Leave out rows of a list that can't be used, and tell them.")]
+    "--skip-bad", help="Leave out rows of a list that can't be used, and list them.")]

@@ -1,19 +1,23 @@
 """rmac search."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from rmaclib.commands import options
 from rmaclib.commands.common import command_group, results, say, telling
 from rmaclib.commands.network import check_device
-from rmaclib.commands.options import Corners, CropOrder, Device, box, output_sheet, whole
 from rmaclib.commands.reading import refuse_replacing
 from rmaclib.foundation.errors import InputError
 from rmaclib.images import crop_pixels, read_image
 from rmaclib.sheet import FORMATS, neighbours_sheet, save_sheet
+
+if TYPE_CHECKING:
+    from rmaclib.search.index import Neighbour
 
 app = command_group()
 
@@ -22,16 +26,17 @@ app = command_group()
 def search_command(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="A folder written by rmac index.")],
     query: Annotated[Path, typer.Argument(help="An image.")],
-    box: Annotated[Corners | None, typer.Option(
-        parser=box, metavar="x1,y1,x2,y2", help="Part of the query to look for, in its pixels.")] = None,
-    k: Annotated[int, typer.Option(callback=whole(1), help="Neighbours to show.")] = 10,
+    box: Annotated[options.Corners | None, typer.Option(
+        parser=options.box, metavar="x1,y1,x2,y2", help="Part of the query to look for, in its pixels.")] = None,
+    k: Annotated[int, typer.Option(callback=options.whole(1), help="Neighbours to show.")] = 10,
     rerank: Annotated[int, typer.Option(
-        callback=whole(0), help="Compare so many of the nearest in detail and put them in order.")] = 0,
+        callback=options.whole(0),
+        help="Spatial re-ranking: so many of the nearest are verified geometrically and put in order.")] = 0,
     out: Annotated[Path, typer.Option(
-        parser=output_sheet, metavar="FILE",
+        parser=options.output_sheet, metavar="FILE",
         help=f"Picture to write ({', '.join(FORMATS)}).")] = Path("neighbours.png"),
-    crop_order: CropOrder = "resize-then-crop",
-    device: Device = "auto",
+    crop_order: options.CropOrder = "resize-then-crop",
+    device: options.Device = "auto",
 ) -> None:
     """Find the nearest neighbours of an image in an index: a table and a picture.
 
@@ -39,7 +44,7 @@ def search_command(
 
     - `rmac search photos.index my_photo.jpg`
 
-    - `rmac search photos.index my_photo.jpg --box 100,50,400,380 --k 20 --rerank 20 --out found.png`
+    - `rmac search photos.index my_photo.jpg --box 100,50,400,380 --k 20 --rerank 20 --out neighbours.png`
     """
     picture = read_image(query)
     refuse_replacing(out, [query])
@@ -55,7 +60,7 @@ def search_command(
         index = Index.load(folder)
     if not len(index):
         raise SearchIndexError(f"{folder}: contains no images")
-    # Those of its file name: to look at each file of a large index would take longer than the search.
+    # Only images of the same file name: to look at each file of a large index would take longer than the search.
     refuse_replacing(out, (name for name in index.vectors.names if os.path.basename(name) == out.name))
     index.settings = replace(index.settings, crop_order=crop_order, device=device)
     with telling(f"comparing {query} with {len(index):,} images"):
@@ -66,17 +71,17 @@ def search_command(
     say(f"picture: {out}")
 
 
-def _check_box(corners: Corners, query: Path, size: tuple[int, int]) -> None:
+def _check_box(corners: options.Corners, query: Path, size: tuple[int, int]) -> None:
     try:
         crop_pixels(corners, *size)
     except ValueError as error:
         raise InputError(f"--box: {query}: {error}") from error
 
 
-def _table(neighbours, reranked: bool) -> Table:
+def _table(neighbours: Sequence["Neighbour"], reranked: bool) -> Table:
     table = Table("rank", "cosine", *(("inliers",) if reranked else ()))
     table.add_column("image", overflow="fold")  # names are never cut
     for rank, (name, cosine, inliers) in enumerate(neighbours, 1):
-        matched = () if not reranked else ("" if inliers is None else str(inliers),)
+        matched = ("" if inliers is None else str(inliers),) if reranked else ()
         table.add_row(str(rank), f"{cosine:.3f}", *matched, name)
     return table

@@ -1,4 +1,7 @@
-"""Scoring rankings (Section 5): average precision and the protocols of the benchmarks."""
+"""Scoring rankings (Section 5.1): average precision and the protocols of the benchmarks.
+
+Nothing here loads torch; ``rmaclib.evaluation.benchmark`` evaluates a network.
+"""
 
 from rmaclib.evaluation.average_precision import average_precision, positive_ranks
 from rmaclib.evaluation.protocols import PROTOCOLS, Evaluation, check_protocol, default_protocol, score_rankings

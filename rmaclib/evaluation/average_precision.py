@@ -12,13 +12,19 @@ from rmaclib.foundation.errors import InputError
 
 def average_precision(ranking: Sequence[Hashable] | np.ndarray, positives: Iterable[Hashable] | np.ndarray,
                       junk: Iterable[Hashable] | np.ndarray = ()) -> float:
-    """Average precision, 0..1: the area under precision over recall, joined by straight lines.
+    """Average precision: the area under precision over recall, joined by straight lines.
 
-    ranking: items best first, complete or truncated (positives that it lacks count as never found); of an
-    item that occurs twice only the first occurrence counts
-    positives, junk: items; junk is skipped and doesn't advance the rank
-    returns nan when there are no positives
-    raises InputError: an item both positive and junk, an array that isn't one-dimensional
+    Args:
+        ranking: Items best first, complete or truncated: positives that it lacks count as never retrieved. Of an item
+            that occurs twice only the first occurrence counts.
+        positives: Relevant items.
+        junk: Items that are skipped and don't advance the rank.
+
+    Returns:
+        0..1, NaN when there are no positives.
+
+    Raises:
+        InputError: An item is both positive and junk, or an array isn't one-dimensional.
     """
     positives = _items(positives)
     return trapezoid(positive_ranks(ranking, positives, junk), len(set(positives)))
@@ -26,26 +32,37 @@ def average_precision(ranking: Sequence[Hashable] | np.ndarray, positives: Itera
 
 def positive_ranks(ranking: Sequence[Hashable] | np.ndarray, positives: Iterable[Hashable] | np.ndarray,
                    junk: Iterable[Hashable] | np.ndarray = ()) -> np.ndarray:
-    """Ranks (from 1, junk not counted) at which the ranking has its positives, rising; (H,) int64, H of them
-    found. Arguments and errors as average_precision."""
+    """Ranks of the positives in a ranking, junk not counted; arguments and errors as those of ``average_precision``.
+
+    Returns:
+        (H,) int64, from 1, rising; H of the positives are in the ranking.
+    """
     positives, junk = set(_items(positives)), set(_items(junk))
     if both := positives & junk:
-        raise InputError(f"expected every item positive or junk, found both: {next(iter(both))!r}")
+        raise InputError(f"expected every item positive or junk, got both: {next(iter(both))!r}")
+    # Junk is skipped here: it is neither relevant nor irrelevant, and later items move up.
     judged = [item for item in dict.fromkeys(_items(ranking)) if item not in junk]
     return np.array([rank for rank, item in enumerate(judged, start=1) if item in positives], dtype=np.int64)
 
 
 def trapezoid(ranks: np.ndarray, positives: int) -> float:
-    """Average precision from the ranks (H,) of the positives found, out of `positives` in all; nan for none.
+    """Average precision from ranks, by the trapezoid rule.
 
-    Recall only moves at a positive. There the area grows by 1 / positives times the mean of the precision at
-    its rank and at the rank before, which is 1 before the first rank.
+    Recall only grows at a positive. There the area grows by 1 / positives times the mean of the precision at its rank
+    and at the rank before, which is 1 before the first rank.
+
+    Args:
+        ranks: (H,) of the positives in the ranking, from 1, rising.
+        positives: How many there are in all.
+
+    Returns:
+        0..1, NaN for no positives.
     """
     if positives == 0:
         return float("nan")
-    hits = np.arange(1, len(ranks) + 1)
-    before = np.where(ranks == 1, 1.0, (hits - 1) / np.maximum(ranks - 1, 1))
-    return float((before + hits / ranks).sum() / (2 * positives))
+    retrieved = np.arange(1, len(ranks) + 1)  # positives up to each rank
+    before = np.where(ranks == 1, 1.0, (retrieved - 1) / np.maximum(ranks - 1, 1))  # precision at the rank before
+    return float((before + retrieved / ranks).sum() / (2 * positives))
 
 
 def _items(values: Iterable[Hashable] | np.ndarray) -> list[Hashable]:

@@ -7,18 +7,32 @@ import numpy as np
 from rmaclib.boxes import Box, overlaps
 
 
-def best_overlaps(found: Sequence[np.ndarray], boxes: Sequence[Box], count: int) -> np.ndarray:
-    """How much the nearest of the first `count` boxes of each image overlaps its object (IoU); (N,) float64, 0 without
-    boxes. Arguments as of object_recall."""
-    return np.array([overlaps(proposed[:count], box).max(initial=0)
-                     for proposed, box in zip(found, boxes, strict=True)])
+def best_overlaps(proposals: Sequence[np.ndarray], boxes: Sequence[Box], count: int) -> np.ndarray:
+    """Largest overlap of each image's object with one of its first proposals.
 
+    Args:
+        proposals: (n, 4) boxes of each of N images, likeliest first.
+        boxes: The object's box in each image.
+        count: Proposals of an image that count.
 
-def object_recall(found: Sequence[np.ndarray], boxes: Sequence[Box], iou: float, count: int) -> float:
-    """Share of the objects that one of the first `count` boxes of their image overlaps by at least `iou`.
-
-    found: (n, 4) of each image, likeliest first; boxes: of each image's object
-    returns 0..1, NaN without an image
+    Returns:
+        (N,) float64, intersection over union, 0 for an image without proposals.
     """
-    best = best_overlaps(found, boxes, count)
+    return np.array([overlaps(proposed[:count], np.array(box)).max(initial=0)
+                     for proposed, box in zip(proposals, boxes, strict=True)])
+
+
+def object_recall(proposals: Sequence[np.ndarray], boxes: Sequence[Box], iou: float, count: int) -> float:
+    """Share of the objects that one of the first proposals of their image overlaps enough.
+
+    Args:
+        proposals: (n, 4) boxes of each image, likeliest first.
+        boxes: The object's box in each image.
+        iou: Least intersection over union.
+        count: Proposals of an image that count.
+
+    Returns:
+        0..1, NaN without an image.
+    """
+    best = best_overlaps(proposals, boxes, count)
     return float((best >= iou).mean()) if len(best) else float("nan")

@@ -1,21 +1,21 @@
-"""Judging a cleaned collection whose truth is known: a rendered one (Section 3).
+"""Scores of a cleaned collection whose ground truth is known: a rendered one (Section 3).
 
-GroundTruth is a CSV file, one line per image, with the columns
-path (as in the collection's list), monument (what is shown, empty for nothing of interest), profile (from which
-side), visible (share of the monument that is seen, 0..1, or true and false), x1, y1, x2, y2 (its box in pixels,
-empty where there is none); others are passed over.
+The ground truth is a CSV file, one line for each image, with the columns path (as in the collection's list), monument
+(what is shown, empty for nothing of interest), profile (the viewpoint: front, rear, …), visible (share of the monument
+that is seen, 0..1, or true and false), x1, y1, x2, y2 (its box in pixels, empty where there is none). Other columns are
+ignored.
 """
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rmaclib.boxes import Box, check_box, overlaps
-from rmaclib.cleaning.pipeline import Cleaned
+from rmaclib.cleaning.types import Cleaned, Landmark
 from rmaclib.datasets.files import read_rows
 from rmaclib.datasets.types import DatasetError
 from rmaclib.foundation.errors import InputError
@@ -26,25 +26,40 @@ LEAST_VISIBLE = 0.5
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What an image shows: monument "" for nothing of interest; visible 0..1; box or None."""
+    """What an image shows.
+
+    Attributes:
+        monument: Name of what is shown, "" for nothing of interest.
+        viewpoint: The side that it is seen from; the column "profile".
+        visible: Share of the monument that is seen, 0..1.
+        box: Around the monument, or None.
+    """
 
     monument: str
-    profile: str
+    viewpoint: str
     visible: float
     box: Box | None
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A cleaned collection against the truth. A landmark's right images are those of its dominant profile: the
-    most frequent (monument, profile) among its images; of equally frequent ones, that which was kept most.
+class CleaningScores:
+    """A cleaned collection against its ground truth.
 
-    precision: share of the kept images that show the dominant profile
-    recall: share of the dominant profile's well visible images that are kept
-    first_iou, iou: median overlap of estimated and true boxes before and after diffusion, over kept images of the
-      dominant profile; NaN without any
-    kept, right, hits, wanted: counts; precision is right of kept, recall hits of wanted
-    mistakes: names of kept images that show something else
+    Positives of a landmark are the images of its dominant viewpoint: the most frequent (monument, viewpoint) among its
+    images; of equally frequent ones, that of which most images were kept. Relevant are those positives that are well
+    visible: others aren't missed when they are dropped.
+
+    Attributes:
+        precision: ``true_positives`` of ``kept``, NaN when nothing is kept.
+        recall: ``relevant_kept`` of ``relevant``, NaN when nothing is relevant.
+        first_iou: Median intersection over union of estimated boxes before diffusion and true boxes, over the true
+            positives; NaN without any.
+        iou: The same after diffusion.
+        kept: Number of kept images.
+        true_positives: Number of kept images that are positive.
+        relevant: Number of relevant images.
+        relevant_kept: Number of relevant images that are kept.
+        false_positives: Names of kept images that show something else.
     """
 
     precision: float
@@ -52,70 +67,90 @@ class Judgement:
     first_iou: float
     iou: float
     kept: int
-    right: int
-    hits: int
-    wanted: int
-    mistakes: tuple[str, ...]
+    true_positives: int
+    relevant: int
+    relevant_kept: int
+    false_positives: tuple[str, ...]
 
 
 def read_ground_truth(path: str | os.PathLike) -> dict[str, GroundTruth]:
-    """Image name -> what it shows. raises DatasetError naming file and line: a missing column, a bad value"""
-    path, truths = Path(path), {}
+    """Read a file of ground truth.
+
+    Args:
+        path: CSV file with the columns above.
+
+    Returns:
+        Name of an image → what it shows.
+
+    Raises:
+        DatasetError: A missing column or a bad value; the text names file and line.
+    """
+    path, ground_truth = Path(path), {}
     for row in read_rows(path, COLUMNS):
         try:
             if row.problem:
                 raise ValueError(row.problem)
-            truths[row.fields["path"]] = _truth(row.fields)
+            ground_truth[row.fields["path"]] = _of_row(row.fields)
         except ValueError as error:
             raise DatasetError(f"{path}:{row.line}: {error}") from error
-    return truths
+    return ground_truth
 
 
-def judge(cleaned: Cleaned, truth: Mapping[str, GroundTruth], least_visible: float = LEAST_VISIBLE) -> Judgement:
-    """Precision and recall of the dominant profiles, and overlap of the boxes.
+def score_cleaning(cleaned: Cleaned, ground_truth: Mapping[str, GroundTruth],
+                   least_visible: float = LEAST_VISIBLE) -> CleaningScores:
+    """Precision and recall of the dominant viewpoints, and overlap of the boxes.
 
-    least_visible: an image that shows less of its monument isn't missed when dropped
-    raises InputError when an image of the collection has no truth
+    Args:
+        cleaned: What cleaning gave.
+        ground_truth: Name of an image → what it shows.
+        least_visible: Share of the monument that is seen in a relevant image.
+
+    Raises:
+        InputError: An image of the collection has no ground truth.
     """
-    kept = right = hits = wanted = 0
-    mistakes, ious = [], []
+    kept = true_positives = relevant = relevant_kept = 0
+    false_positives, ious = [], []
     for landmark in cleaned.landmarks:
         names = [cleaned.source.names[index] for index in landmark.images]
-        absent = [name for name in names if name not in truth]
-        if absent:
-            raise InputError(f"truth: expected a line for each image, none for {absent[0]!r}")
-        shown = [(truth[name].monument, truth[name].profile) for name in names]
+        if absent := [name for name in names if name not in ground_truth]:
+            raise InputError(f"ground truth: expected a line for each image, none for {absent[0]!r}")
+        images = [ground_truth[name] for name in names]
+        dominant = _dominant_viewpoint(landmark, images)
         selection = landmark.selection
-        counts = Counter(profile for profile in shown if profile[0])
-        kept_of = Counter(profile for profile, component in zip(shown, selection.component, strict=True)
-                          if component >= 0)
-        dominant = max(sorted(counts), key=lambda profile: (counts[profile], kept_of[profile]), default=None)
-        for name, profile, component, first, box in zip(names, shown, selection.component, selection.first,
-                                                        selection.boxes, strict=True):
-            found = truth[name]
-            seen = found.visible >= least_visible
-            wanted += seen and profile == dominant
-            if component < 0:
-                continue
-            kept += 1
-            if profile != dominant:
-                mistakes.append(name)
-                continue
-            right += 1
-            hits += seen
-            if found.box is not None:
-                ious.append(overlaps(np.stack([first, box]), np.array(found.box))[:, 0])
+        for name, image, component, first, box in zip(names, images, selection.component, selection.first,
+                                                      selection.boxes, strict=True):
+            is_positive = (image.monument, image.viewpoint) == dominant
+            is_visible, is_kept = image.visible >= least_visible, component >= 0
+            relevant += is_visible and is_positive
+            kept += bool(is_kept)
+            if is_kept and not is_positive:
+                false_positives.append(name)
+            elif is_kept:
+                true_positives += 1
+                relevant_kept += is_visible
+                if image.box is not None:
+                    ious.append(overlaps(np.stack([first, box]), np.array(image.box))[:, 0])
     first_iou, iou = np.median(ious, 0) if ious else (float("nan"), float("nan"))
-    return Judgement(right / kept if kept else float("nan"), hits / wanted if wanted else float("nan"),
-                     float(first_iou), float(iou), kept, right, hits, wanted, tuple(mistakes))
+    return CleaningScores(true_positives / kept if kept else float("nan"),
+                          relevant_kept / relevant if relevant else float("nan"), float(first_iou), float(iou), kept,
+                          true_positives, relevant, relevant_kept, tuple(false_positives))
 
 
-def _truth(row: Mapping[str, str]) -> GroundTruth:
+def _dominant_viewpoint(landmark: Landmark, images: Sequence[GroundTruth]) -> tuple[str, str] | None:
+    """(monument, viewpoint) of most of a landmark's images, None where all show nothing of interest."""
+    viewpoints = [(image.monument, image.viewpoint) for image in images]
+    counts = Counter(viewpoint for viewpoint in viewpoints if viewpoint[0])
+    kept = Counter(viewpoint for viewpoint, component in zip(viewpoints, landmark.selection.component, strict=True)
+                   if component >= 0)
+    return max(sorted(counts), key=lambda viewpoint: (counts[viewpoint], kept[viewpoint]), default=None)
+
+
+def _of_row(row: Mapping[str, str]) -> GroundTruth:
     text = row["visible"].strip().lower()
     visible = {"true": 1.0, "false": 0.0, "": 0.0}.get(text)
     visible = float(text) if visible is None else visible
     if not 0 <= visible <= 1:
-        raise ValueError(f"visible: expected 0..1 or true or false, found {text!r}")
+        raise ValueError(f"visible: expected 0..1 or true or false, got {text!r}")
     values = [row[column].strip() for column in ("x1", "y1", "x2", "y2")]
-    box = check_box(values) if any(values) else None
+    box = check_box(map(float, values)) if any(values) else None
     return GroundTruth(row["monument"].strip(), row["profile"].strip(), visible, box)

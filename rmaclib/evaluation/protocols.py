@@ -1,8 +1,8 @@
-"""The protocols of the benchmarks (Section 5.1): what is positive, what is junk, what is averaged."""
+"""The protocols of the benchmarks (Section 5.1): which images are positive, which are junk, what is averaged."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,13 @@ PRECISION_AT = (1, 5, 10)
 
 
 class Level(NamedTuple):
-    """One way to read the grades of a query. name: prefix of its scores, empty where there is only one."""
+    """Which grades of a query's ground truth are positive, and which are junk.
+
+    Attributes:
+        name: Prefix of the scores, empty where a protocol has one level.
+        positives: Grades of relevant images.
+        junk: Grades of images that are skipped.
+    """
 
     name: str
     positives: tuple[str, ...]
@@ -23,7 +29,13 @@ class Level(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """levels: scored apart; query_is_junk: skip the query's own image; precision_at: ranks k of mP@k."""
+    """How the rankings of a data set are scored.
+
+    Attributes:
+        levels: Each has scores of its own.
+        query_is_junk: Whether the query's own image is skipped.
+        precision_at: Ranks k of mP@k.
+    """
 
     levels: tuple[Level, ...]
     query_is_junk: bool = False
@@ -52,11 +64,15 @@ _OF_LAYOUT = {"oxford": "oxford", "revisited": "revisited", "holidays": "holiday
 class Evaluation:
     """Scores of the rankings of a data set under a protocol.
 
-    scores: "mAP", or "easy/mAP", "easy/mP@1", … per level; fractions 0..1, nan where every query was skipped
-    per_query: one dictionary per query and level: query, level, ap, positives, first_positive_rank (from 1,
-      junk not counted; None when none was found), skipped (the reason, else None), and P@k where the protocol
-      has it; ap and P@k are None where skipped
-    skipped: queries left out of the mean, "name" or "level/name"
+    Attributes:
+        dataset: Name of the data set.
+        protocol: Name of the protocol.
+        scores: "mAP", or "easy/mAP", "easy/mP@1", … for each level; 0..1, NaN where every query was skipped.
+        per_query: A dictionary for each query and level: query, level, ap, positives, first_positive_rank (from 1,
+            junk not counted; None when no positive was retrieved), skipped (the reason, else None), and P@k where the
+            protocol has it. ap and P@k are None for a skipped query.
+        skipped: Queries left out of the mean, "name" or "level/name".
+        bad: (name, reason) of database images that couldn't be read, and so were never retrieved.
     """
 
     dataset: str
@@ -64,6 +80,7 @@ class Evaluation:
     scores: dict[str, float]
     per_query: list[dict]
     skipped: list[str]
+    bad: tuple[tuple[str, str], ...] = ()
 
     def table(self) -> str:
         """The scores in per cent as aligned text: a line per level, a column per measure."""
@@ -82,17 +99,21 @@ class Evaluation:
 
 
 def default_protocol(dataset: RetrievalDataset) -> str:
-    """The protocol that the results on a data set of this layout are published in.
+    """The protocol that results on a data set of this layout are published with.
 
-    raises InputError for a layout that no protocol is made for
+    Raises:
+        InputError: No protocol fits the layout.
     """
     one_of(f"layout of {dataset.name}", dataset.layout, tuple(_OF_LAYOUT))
     return _OF_LAYOUT[dataset.layout]
 
 
 def check_protocol(dataset: RetrievalDataset, protocol: str) -> None:
-    """raises InputError when a protocol isn't known, or needs other ground truth than the data set has; to be called
-    before anything is computed"""
+    """Check that a protocol fits a data set, before anything is computed.
+
+    Raises:
+        InputError: The protocol isn't known, or needs other ground truth than the data set has.
+    """
     one_of("protocol", protocol, tuple(PROTOCOLS))
     needed = {grade for level in PROTOCOLS[protocol].levels for grade in level.positives + level.junk}
     for query in dataset.queries:
@@ -104,33 +125,40 @@ def check_protocol(dataset: RetrievalDataset, protocol: str) -> None:
 
 
 def score_rankings(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]],
-             protocol: str | None = None) -> Evaluation:
-    """Score a ranking per query (Section 5.1).
+                   protocol: str | None = None) -> Evaluation:
+    """Score a ranking for each query (Section 5.1). A query without positives is skipped and listed.
 
-    rankings: query name → database indices, best first, complete or truncated (what a ranking lacks counts as
-    never found)
-    protocol: default_protocol(dataset) by default
-      "oxford"          positives good and ok, junk skipped; the query's image stays a positive
-      "oxford-removed"  the same, the query's own image skipped
-      "revisited"       Easy: positives easy, hard skipped; Medium: easy and hard; Hard: hard, easy skipped;
-                        junk always skipped; mAP and mP@k with k at most the rank of the last positive
-                        (Radenović et al. 2018)
-      "holidays", "folder"  positives relevant; the query's own image skipped
-    A query without positives is skipped and listed.
-    raises InputError: an unknown protocol, grades of another one, a query without ranking or a ranking
-    without query, an index outside the database
+    Protocols:
+
+    - "oxford": good and ok are positive, junk is skipped; the query's image stays a positive
+    - "oxford-removed": the same, the query's own image skipped
+    - "revisited" (Radenović et al. 2018): Easy: easy is positive, hard skipped; Medium: easy and hard are positive;
+      Hard: hard is positive, easy skipped; junk always skipped. mAP, and mP@k with k at most the rank of the last
+      positive
+    - "holidays", "folder": relevant is positive; the query's own image skipped
+
+    Args:
+        dataset: Names and ground truth.
+        rankings: Query name → indices of database images, best first, complete or truncated: what a ranking lacks
+            counts as never retrieved.
+        protocol: Default: ``default_protocol(dataset)``.
+
+    Raises:
+        InputError: An unknown protocol, ground truth of another one, a query without a ranking or a ranking without a
+            query, an index outside the database.
     """
     protocol = default_protocol(dataset) if protocol is None else protocol
     check_protocol(dataset, protocol)
     rules = PROTOCOLS[protocol]
     _check_names(dataset, rankings)
     index = {name: number for number, name in enumerate(dataset.names)}
-    per_query = []
+    per_query: list[dict] = []
     for query in dataset.queries:
         ranking = _checked(query.name, rankings[query.name], len(dataset.names))
         for level in rules.levels:
             positives, junk = ({index[name] for grade in grades for name in query.relevance[grade]}
                                for grades in (level.positives, level.junk))
+            # Junk is skipped in positive_ranks(); the query's own image is junk in some protocols.
             if rules.query_is_junk and query.image in index:
                 positives.discard(index[query.image])
                 junk.add(index[query.image])
@@ -146,16 +174,18 @@ def score_rankings(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[in
 
 
 def _score(query: Query, level: str, ranking: list[int], positives: set[int], junk: set[int],
-           precision_at: tuple[int, ...]) -> dict:
-    entry = {"query": query.name, "level": level, "ap": None, "positives": len(positives),
-             "first_positive_rank": None, "skipped": None, **{f"P@{k}": None for k in precision_at}}
+           precision_at: tuple[int, ...]) -> dict[str, Any]:
+    """The entry of Evaluation.per_query for a query and a level."""
+    entry: dict[str, Any] = {
+        "query": query.name, "level": level, "ap": None, "positives": len(positives), "first_positive_rank": None,
+        "skipped": None, **{f"P@{k}": None for k in precision_at}}
     if not positives:
         return entry | {"skipped": "no positives"}
     ranks = positive_ranks(ranking, positives, junk)
     entry |= {"ap": trapezoid(ranks, len(positives)),
               "first_positive_rank": int(ranks[0]) if len(ranks) else None}
     for k in precision_at:
-        # The last positive of a truncated ranking is known only if all are found; else it is further down.
+        # The last positive of a truncated ranking is known only if all are retrieved; else it is further down.
         depth = min(k, int(ranks[-1])) if len(ranks) == len(positives) else k
         entry[f"P@{k}"] = int((ranks <= depth).sum()) / depth
     return entry
@@ -170,7 +200,7 @@ def _check_names(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]
     for problem, wrong in (("queries without a ranking", names - rankings.keys()),
                            ("rankings of unknown queries", rankings.keys() - names)):
         if wrong:
-            raise InputError(f"{dataset.name}: expected a ranking per query, found {len(wrong)} {problem}: "
+            raise InputError(f"{dataset.name}: expected a ranking for each query, got {len(wrong)} {problem}: "
                              + ", ".join(sorted(wrong)[:5]))
 
 
@@ -181,5 +211,5 @@ def _checked(name: str, ranking: Sequence[int], size: int) -> list[int]:
                          f"of shape {array.shape}")
     if array.size and (array.min() < 0 or array.max() >= size):
         raise InputError(f"ranking of {name!r}: expected indices 0..{size - 1}, "
-                         f"found {array.min()}..{array.max()}")
+                         f"got {array.min()}..{array.max()}")
     return array.tolist()

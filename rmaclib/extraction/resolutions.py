@@ -1,4 +1,4 @@
-"""Descriptors of several resolutions made one (Section 4.4)."""
+"""Descriptors of several resolutions combined into one (Section 4.4)."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,38 @@ RATIOS = (11 / 16, 1, 21 / 16)  # the paper's longer sides 550, 800 and 1050 aga
 
 
 def resolutions(size: int) -> tuple[int, ...]:
-    """Longer sides in the paper's ratio to `size`: 800 gives 550, 800 and 1050."""
+    """Compute the longer sides in the paper's ratio to a single one.
+
+    >>> resolutions(800)
+    (550, 800, 1050)
+
+    Args:
+        size: Longer side in pixels.
+
+    Returns:
+        Three longer sides in pixels, rising.
+
+    Raises:
+        InputError: No whole number, or one under 1.
+    """
     whole_number("size", size, 1)
     return tuple(round(size * ratio) for ratio in RATIOS)
 
 
 def combine(vectors: Sequence[np.ndarray], power: float = 1.0) -> np.ndarray:
-    """One descriptor from those of several resolutions.
+    """Combine the descriptors of several resolutions into one.
 
-    vectors: an (N, D) array for each resolution, rows of unit length
-    power: 1 sums them, the paper's way, as extract() does with several sizes; p takes (mean of v^p)^(1/p) for each
-      number, as later work does, and asks for numbers that are not negative
-    returns (N, D) float32, of unit length
-    raises InputError: arrays of different shapes or none, power not above 0, negative numbers with a power
+    Args:
+        vectors: For each resolution (N, D), rows ℓ2-normalised.
+        power: 1 sums them, as the paper does, and ``extract`` with several sizes. Another p takes (mean of v^p)^(1/p)
+            in each dimension, as later work does; no value may be negative then.
+
+    Returns:
+        (N, D) float32, rows ℓ2-normalised.
+
+    Raises:
+        InputError: No arrays, arrays of different shapes, a power that is not above 0, negative values with a power
+            other than 1.
     """
     shapes = {array.shape for array in vectors}
     if len(shapes) != 1:
@@ -34,5 +53,5 @@ def combine(vectors: Sequence[np.ndarray], power: float = 1.0) -> np.ndarray:
     if power == 1:
         return normalise_rows(sum(vectors[1:], vectors[0]))
     if min(array.min(initial=0) for array in vectors) < 0:
-        raise InputError(f"vectors: expected no negative numbers with power {power}, found some")
+        raise InputError(f"vectors: expected no negative values with power {power}")
     return normalise_rows((sum(array.astype(np.float64)**power for array in vectors) / len(vectors))**(1 / power))

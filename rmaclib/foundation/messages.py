@@ -16,6 +16,11 @@ def note(text: str) -> None:
     LOGGER.warning("%s", text)
 
 
+def tell(text: str) -> None:
+    """Tell what is being done and how long it will take: a line of level INFO, which the commands print."""
+    LOGGER.info("%s", text)
+
+
 def duration(seconds: float) -> str:
     """Write an expected time as people say it.
 

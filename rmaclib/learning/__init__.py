@@ -1,26 +1,41 @@
-"""Learning to retrieve (Section 4.2): a network trained to rank, by triplets mined with the network as it is.
+"""Learning to retrieve (Section 4.2 and 4.3): from a collection of images to a trained network.
 
-`train` does it all; `train_classification` is the stage before it, `train_proposals` the one after it. `accumulate` is
-the exact gradient of any loss of descriptors, in the memory of a few images.
+``train`` does all of it: validation images, settings, whitening, training, curves. The three stages by themselves:
+
+- ``train_classification``: the backbone learns to classify landmarks (before ranking);
+- ``train_ranking``: the network learns to rank, by mined triplets;
+- ``train_proposals``: the proposal network learns where landmarks are (after ranking).
+
+Each has its settings (``ClassificationSettings``, ``RankingSettings``, ``ProposalSettings``) and a ``Step`` that the
+one loop runs. Where is what: ``mining`` chooses triplets, ``losses`` has the losses, ``gradients`` the gradient in the
+memory of a few images, ``validation`` measures retrieval, ``views`` reads the images of an update.
 """
 
 from rmaclib.learning.classification import ClassificationSettings, Classifier, train_classification
 from rmaclib.learning.errors import LearningError, UnreadableError
-from rmaclib.learning.folder import read_log
 from rmaclib.learning.gradients import Accumulated, accumulate
-from rmaclib.learning.loop import LoopSettings, Trained, learning_rate
+from rmaclib.learning.log import read_log
+from rmaclib.learning.loop import Trained
 from rmaclib.learning.losses import LOSSES, Tuples, average_precision_loss, contrastive, triplet, triplet_distances
 from rmaclib.learning.mining import Mined, hardest_triplets, mean_cosine, mine
-from rmaclib.learning.pairs import Relations, verified_pairs
+from rmaclib.learning.optimization import LoopSettings, learning_rate
+from rmaclib.learning.pairs import Positives, Relations, verified_pairs
 from rmaclib.learning.proposals import ProposalSettings, train_proposals
 from rmaclib.learning.ranking import RankingSettings, train_ranking
+from rmaclib.learning.training import train
 from rmaclib.learning.validation import Validation, hold_out, leave_one_out
 from rmaclib.learning.views import Squares, Views, random_crop, random_square
 
 __all__ = [
-    "LOSSES", "Accumulated", "Classifier", "ClassificationSettings", "LearningError", "LoopSettings", "Mined",
-    "ProposalSettings", "Relations", "Squares", "RankingSettings", "Trained", "Tuples", "UnreadableError",
-    "Validation", "Views", "accumulate", "average_precision_loss", "contrastive", "hardest_triplets", "hold_out",
-    "learning_rate", "leave_one_out", "mean_cosine", "mine", "random_crop", "random_square", "read_log",
-    "train_ranking", "train_classification", "train_proposals", "triplet", "triplet_distances", "verified_pairs",
+    # the whole, and its stages
+    "train", "train_classification", "train_ranking", "train_proposals", "ClassificationSettings", "RankingSettings",
+    "ProposalSettings", "LoopSettings", "Trained", "LearningError", "read_log",
+    # ranking: triplets, losses, gradient
+    "Positives", "Relations", "verified_pairs", "Mined", "mine", "hardest_triplets", "mean_cosine", "LOSSES", "Tuples",
+    "triplet", "contrastive", "average_precision_loss", "triplet_distances", "Accumulated", "accumulate",
+    "UnreadableError", "learning_rate",
+    # classification
+    "Classifier",
+    # images and validation
+    "Squares", "Views", "random_crop", "random_square", "Validation", "hold_out", "leave_one_out",
 ]

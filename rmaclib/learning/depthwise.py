@@ -6,6 +6,7 @@ gradient of each tap stands for itself, so that a filter's can be put together o
 """
 
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,17 @@ _PART = 3  # columns
 
 
 def split_depthwise(network: nn.Module) -> None:
-    """Let the network's depthwise convolutions with larger filters take their gradients in parts, in place.
+    """Let the depthwise convolutions with larger filters take their gradients in parts, in place.
 
     Outputs are the same, gradients the same up to rounding; weights and their names stay. Without effect on a GPU,
     and under autocast.
+
+    Args:
+        network: Any module.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and _splittable(layer):
-            layer._conv_forward = MethodType(_forward, layer)
+            layer.__dict__["_conv_forward"] = MethodType(_forward, layer)
 
 
 def _splittable(layer: nn.Conv2d) -> bool:
@@ -38,8 +42,10 @@ def _forward(layer: nn.Conv2d, maps: Tensor, weight: Tensor, bias: Tensor | None
 
 
 class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution with its own backward pass."""
+
     @staticmethod
-    def forward(ctx, maps: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int],
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int],
                 padding: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(maps, weight)
         ctx.stride, ctx.padding = stride, padding
@@ -47,16 +53,16 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight = ctx.saved_tensors
-        for_maps = for_weight = for_bias = None
+        of_maps = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            for_maps = _gradients(gradient, maps, weight, ctx.stride, ctx.padding, (True, False, False))[0]
+            of_maps, _ = _gradients(gradient, maps, weight, ctx.stride, ctx.padding, (True, False, False))
         if ctx.needs_input_grad[1]:
-            for_weight = _of_weight(gradient, maps, weight, ctx.stride, ctx.padding)
+            of_weight = _of_weight(gradient, maps, weight, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[2]:
-            for_bias = gradient.sum((0, 2, 3))
-        return for_maps, for_weight, for_bias, None, None
+            of_bias = gradient.sum((0, 2, 3))
+        return of_maps, of_weight, of_bias, None, None
 
 
 def _of_weight(gradient: Tensor, maps: Tensor, weight: Tensor, stride: tuple[int, int],
@@ -65,15 +71,16 @@ def _of_weight(gradient: Tensor, maps: Tensor, weight: Tensor, stride: tuple[int
     parts = []
     for number, columns in enumerate(part.contiguous() for part in weight.split(_PART, 3)):
         before = padding[1] - _PART * number  # zeros, or columns cut, left of the map
-        seen = stride[1] * (gradient.shape[3] - 1) + columns.shape[3]  # columns of the map that they go over
+        covered = stride[1] * (gradient.shape[3] - 1) + columns.shape[3]  # columns of the map that they go over
         # Padded here above and below too: where a filter is higher than the map, oneDNN takes megabytes and is slow.
-        part = pad(maps, (before, seen - before - maps.shape[3], padding[0], padding[0]))
+        part = pad(maps, (before, covered - before - maps.shape[3], padding[0], padding[0]))
         parts.append(_gradients(gradient, part, columns, stride, (0, 0), (False, True, False))[1])
     return torch.cat(parts, 3)
 
 
 def _gradients(gradient: Tensor, maps: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int],
-               wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
-    """Those of maps and weight; None for one that isn't wanted. That of the bias would bring the weight's along."""
+               needed: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor]:
+    """Those of maps and weight; one that isn't needed is no tensor but None. That of the bias would compute the
+    weight's along."""
     return torch.ops.aten.convolution_backward(gradient, maps, weight, None, stride, padding, (1, 1), False, (0, 0),
-                                               len(weight), wanted)
+                                               len(weight), needed)[:2]

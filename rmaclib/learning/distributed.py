@@ -1,23 +1,27 @@
 """Several processes that train one network together, each on a device of its own (torchrun).
 
 Every process knows the whole update and computes its share of the images; descriptors and gradients are summed over
-the processes. Outside torch.distributed every function is that of a single process.
+the processes. Outside ``torch.distributed`` every function is that of a single process.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
+Items = TypeVar("Items", covariant=True)
+
 
 @contextmanager
 def processes(timeout: float) -> Iterator[None]:
-    """Joins the processes that torchrun has started, with a device each; alone, does nothing.
+    """Join the processes that torchrun has started, with a device each; alone, do nothing.
 
-    timeout: seconds after which a process that waits for another gives up with an error
+    Args:
+        timeout: Seconds after which a process that waits for another gives up with an error.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
@@ -32,48 +36,76 @@ def processes(timeout: float) -> Iterator[None]:
 
 
 def rank_and_count() -> tuple[int, int]:
-    """Number of this process, and of processes: (0, 1) for a single one."""
+    """Tell the number of this process and how many there are: (0, 1) for a single one."""
     if not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes."""
+    """Tell whether this is the process that writes."""
     return rank_and_count()[0] == 0
 
 
-def share(items: Sequence) -> Sequence:
-    """Those of the items that this process works on: every item is in one process's share."""
+class Sliceable(Protocol[Items]):
+    """What can be cut into slices of its own kind: lists, ranges, arrays."""
+
+    def __getitem__(self, part: slice, /) -> Items: ...
+
+
+def share(items: Sliceable[Items]) -> Items:
+    """Choose the items that this process works on: every item is in one process's share.
+
+    Args:
+        items: The same in every process.
+
+    Returns:
+        Every n-th of n processes.
+    """
     rank, count = rank_and_count()
     return items[rank::count]
 
 
 def total(tensor: Tensor) -> Tensor:
-    """Sum over the processes, in place."""
+    """Sum a tensor over the processes, in place.
+
+    Args:
+        tensor: Of the same shape in every process.
+
+    Returns:
+        The tensor.
+    """
     if rank_and_count()[1] > 1:
         distributed.all_reduce(tensor)
     return tensor
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Sums the gradient of each parameter over the processes; every parameter has one."""
+    """Sum the gradients over the processes, in place.
+
+    Args:
+        parameters: The same in every process; those without a gradient are left out.
+    """
     if rank_and_count()[1] == 1:
         return
-    gradients = [parameter.grad for parameter in parameters]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     summed = total(torch.cat([gradient.flatten() for gradient in gradients]))
     for gradient, part in zip(gradients, summed.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 
 def agree(model: nn.Module) -> None:
-    """Gives every process the main one's weights."""
+    """Give every process the main one's weights.
+
+    Args:
+        model: Of the same layout in every process.
+    """
     if rank_and_count()[1] > 1:
         for tensor in model.state_dict().values():
             distributed.broadcast(tensor, 0)
 
 
 def wait() -> None:
-    """Returns when every process has come here."""
+    """Return when every process has come here."""
     if rank_and_count()[1] > 1:
         distributed.barrier()

@@ -1,7 +1,7 @@
-"""The loop that all stages of training share: optimizer, learning rate, log, best checkpoint, resuming.
+"""The loop that all stages of training share: updates, log, best network, resuming.
 
 Every random choice follows from the seed and the number of the update, so that a run that was killed goes on from its
-last state and ends with the same weights as one that was not. What is in its folder: rmaclib.learning.folder.
+last state and ends with the same weights as one that was not. Its files: ``rmaclib.learning.folder``.
 """
 
 import math
@@ -10,276 +10,235 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from rmaclib.checkpoints import load_network, save_network
-from rmaclib.extraction.folder import as_text
 from rmaclib.foundation.errors import NotFiniteError
-from rmaclib.foundation.files import as_line, write_text
-from rmaclib.foundation.settings import Field, settings
 from rmaclib.learning.distributed import agree, is_main, sum_gradients, wait
 from rmaclib.learning.errors import diverged
-from rmaclib.learning.folder import (
-    BAD,
-    BEST,
-    LOG,
-    STATE,
-    Log,
-    check_best,
-    expect_same,
-    need_room,
-    read_log,
-    read_state,
-    restore,
-    save_state,
-    training_folder,
-)
+from rmaclib.learning.folder import BAD, BEST, LOG, STATE, expect_same, need_room, training_folder, write_bad
+from rmaclib.learning.log import Log, Row, read_log
+from rmaclib.learning.optimization import LoopSettings, create_optimizer, take_step
+from rmaclib.learning.repeatable import repeatable
+from rmaclib.learning.state import Best, State, check_best, read_state, restore, save_state
 from rmaclib.network import RMAC
 
-OPTIMIZERS, SCHEDULES, PRECISIONS = ("sgd", "adamw"), ("constant", "step", "cosine"), ("float32", "bfloat16")
-_DROP = 0.1  # of the step schedule: 1e-3, then 1e-4, as in the paper
-_GROWN = 1e3  # times the norm of all weights before an update: no step that learns anything is as long
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@settings
-class LoopSettings:
-    """What all stages have in common. Defaults are the paper's, where they are known (Section 4.2).
-
-    optimizer: "sgd" or "adamw"; lr: learning rate, None takes 1e-3 (the paper's) for SGD and 1e-5 for AdamW
-    momentum: of SGD; weight_decay: added to the gradient (SGD), or taken off the weights (AdamW)
-    schedule: "step" goes on with a tenth of lr after the share drop_at of the updates, "cosine" falls to zero,
-      "constant" stays; warmup: updates over which lr rises linearly to its value
-    updates: steps of the optimizer; the paper's number is not known
-    clip: largest norm of the gradient, longer ones are shortened to it; None: none
-    precision: "float32", or "bfloat16": the backbone computes in it (autocast)
-    pixels: of the images that go through the network together; None: a default for the device
-    device: "auto" (CUDA, else Apple's MPS, else CPU) or a torch device name
-    evaluate_every: updates between two validations; save_every: updates between two saved states
-    timeout: seconds after which, of several processes, one that waits for another ends with an error
-    """
-
-    optimizer: Literal[OPTIMIZERS] = "sgd"
-    lr: Annotated[float, Field(ge=0)] | None = None
-    momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-5
-    schedule: Literal[SCHEDULES] = "step"
-    drop_at: Share = 0.5
-    warmup: Annotated[int, Field(ge=0)] = 0
-    updates: Annotated[int, Field(ge=1, le=10**9)] = 4096
-    clip: Annotated[float, Field(ge=1e-9)] | None = None
-    precision: Literal[PRECISIONS] = "float32"
-    pixels: Count | None = None
-    device: str = "auto"
-    evaluate_every: Count = 64
-    save_every: Count = 64
-    timeout: Annotated[int, Field(ge=1, le=10**6)] = 1800
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-
-    def __post_init__(self):
-        if self.lr is None:
-            object.__setattr__(self, "lr", 1e-3 if self.optimizer == "sgd" else 1e-5)
-
-
-def learning_rate(settings: LoopSettings, update: int) -> float:
-    """Learning rate of an update, counted from 1."""
-    rate = settings.lr
-    if settings.schedule == "step" and update > settings.drop_at * settings.updates:
-        rate *= _DROP
-    if settings.schedule == "cosine":
-        rate *= (1 + math.cos(math.pi * (update - 1) / settings.updates)) / 2
-    return rate * min(1, update / settings.warmup) if settings.warmup else rate
+Watch = Callable[[list[Row]], object]
 
 
 @dataclass(frozen=True)
 class Trained:
     """A trained network.
 
-    network: the best one, on the CPU, in evaluation mode; best_update: after how many updates (0: untrained)
-    score: its validation score, 0..1, None without validation, where the last network is taken
-    history: rows of log.csv, numbers or None, one for each update and one (0) for the start
-    bad: name -> why an image can't be read
+    Attributes:
+        network: The best one, on the CPU, in evaluation mode.
+        best_update: After how many updates; 0 is the untrained one.
+        score: Its validation score, 0..1. None without validation, where the last network is taken.
+        history: Rows of log.csv, numbers or None: one for each update, and with validation one (0) for the start.
+        bad: Name of an image -> why it can't be read.
     """
 
     network: RMAC
     best_update: int
     score: float | None
-    history: list[dict[str, float | None]]
+    history: list[Row]
     bad: Mapping[str, str]
 
 
 class Step(Protocol):
     """What a stage does in an update."""
 
-    columns: tuple[str, ...]  # names of what it reports
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what it reports."""
 
-    def __call__(self, update: int) -> dict[str, float]:
-        """Add the gradient of update 1, 2, … to the parameters; returns "loss" and other things to log."""
+    def __call__(self, update: int, /) -> Mapping[str, float]:
+        """Add the gradient of an update to the parameters.
+
+        Args:
+            update: Counted from 1.
+
+        Returns:
+            The ``loss`` and the other columns of the log.
+        """
 
     def state(self) -> dict[str, Tensor]:
-        """What it must know to go on after this update."""
+        """Collect what it must know to go on after this update."""
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state."""
+    def restore(self, state: Mapping[str, Tensor], /) -> None:
+        """Go on from a state.
+
+        Args:
+            state: Of ``state()``.
+        """
 
 
-def run(model: nn.Module, network: RMAC, step: Step, settings: LoopSettings, *, out: str | os.PathLike,
-        identity: Mapping, evaluate: Callable[[], float] | None, bad: dict[str, str], progress: bool,
-        watch: Callable[[list[dict]], object] | None = None) -> Trained:
-    """Train `model` to the end, or go on with what is in `out`; a finished run is only loaded.
+@dataclass(frozen=True)
+class Stage:
+    """A stage of training, as the loop runs it.
 
-    network: what is saved; it shares its weights with the model
-    identity: what the run depends on (folder.identity_of); a folder of another identity is refused
-    evaluate: validation score, larger is better; None: the last network is kept
-    bad: name -> why an image can't be read, filled by step and evaluate
-    watch: called in the main process after each update, with Trained.history so far
-    raises LearningError: another run's folder, a damaged file in it, training that diverges; OutputError: a folder
-      that can't be written to
+    Attributes:
+        model: Its parameters are learned.
+        network: What is saved; it shares its weights with the model.
+        step: What an update does.
+        settings: How it learns.
+        identity: What the run depends on (``folder.identity_of``).
+        evaluate: Measures the network; a larger score is better. None: the last network is kept.
+        bad: Name of an image -> why it can't be read; filled by step and evaluate.
     """
+
+    model: nn.Module
+    network: RMAC
+    step: Step
+    settings: LoopSettings
+    identity: Mapping
+    evaluate: Callable[[], float] | None
+    bad: dict[str, str]
+
+
+def run(stage: Stage, *, out: str | os.PathLike, progress: bool = True, watch: Watch | None = None) -> Trained:
+    """Train to the end, or go on with what is in the folder; a finished run is only loaded.
+
+    Args:
+        stage: What is trained.
+        out: The folder of the run; one of another run, by its identity, is rejected.
+        progress: Show a bar on a terminal.
+        watch: Called in the main process after each update, with ``Trained.history`` so far.
+
+    Returns:
+        The best network, and how training went.
+
+    Raises:
+        LearningError: Another run's folder, a damaged file in it, training that diverges.
+        OutputError: A folder that can't be written to.
+    """
+    model, settings = stage.model, stage.settings
     with training_folder(out) as folder:
         wait()  # until the main process has the folder
         state = read_state(folder)
         if is_main():
-            expect_same(folder, identity, state)
+            expect_same(folder, stage.identity, state.run if state else None, resumed=state is not None)
         need_room(folder, model, settings.optimizer)
         agree(model)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
-        optimizer = _optimizer(parameters, settings)
-        done, best = 0, {"update": 0, "score": None}
+        optimizer = create_optimizer(parameters, settings)
         if state is not None:
-            restore(folder / STATE, state, model, optimizer, step)
-            done, best = state.update, state.best
-            bad.update(state.bad)
-            if is_main():
-                check_best(folder, state, network)
-        columns = ("update", *step.columns, "lr", "gradient_norm", "validation", "seconds")
+            _resume(stage, state, optimizer, folder)
+        columns = ("update", *stage.step.columns, "lr", "gradient_norm", "validation", "seconds")
+        best = state.best if state else Best()
         with Log(folder / LOG, columns, state.lines if state else ()) as log:
-            if done < settings.updates:
-                saves = _Saves(folder, model, network, optimizer, step, identity, best, bad, log, watch)
-                _loop(saves, parameters, settings, evaluate, done, progress)
+            updates = _Updates(stage, optimizer, parameters, folder, log, best)
+            if (done := state.update if state else 0) < settings.updates:
+                updates.run(done, progress, watch if is_main() else None)
         if is_main():
-            write_text(folder / BAD, "".join(f"{as_line(name)}\t{as_text(' '.join(why.split()))}\n"
-                                             for name, why in sorted(bad.items())))
+            write_bad(folder / BAD, stage.bad)
         wait()  # for the files
-        return Trained(load_network(folder / BEST), best["update"], best["score"], read_log(folder / LOG), dict(bad))
+        return Trained(load_network(folder / BEST), best.update, best.score, read_log(folder / LOG), dict(stage.bad))
 
 
-def _loop(saves: "_Saves", parameters: list[nn.Parameter], settings: LoopSettings,
-          evaluate: Callable[[], float] | None, done: int, progress: bool) -> None:
-    """The updates after `done`, and before the first of them a validation."""
-    step, optimizer = saves.step, saves.optimizer
-    shown = None if progress and is_main() else True  # None: not where the output is no terminal
-    with (repeatable(), tqdm(total=settings.updates, initial=done, desc="train", unit="update", disable=shown) as bar,
-          _ticking(bar)):
-        if done == 0 and evaluate:
-            started = time.monotonic()
-            bar.set_postfix_str("validation")
-            with _finite(0, settings):
-                score = saves.validated(0, evaluate())
-            saves.logged({"update": 0, "validation": score, "seconds": time.monotonic() - started})
-        for update in range(done + 1, settings.updates + 1):
-            started = time.monotonic()
-            bar.set_postfix_str(_told(saves, f"update {update}"))
-            optimizer.zero_grad(set_to_none=False)
-            with _finite(update, settings):
-                row = step(update)
-            sum_gradients(parameters)
-            if not math.isfinite(row["loss"]):
-                raise diverged(update, f"the loss is {row['loss']}", settings.lr)
-            rate, norm = _stepped(update, parameters, optimizer, settings)
-            last, score = update == settings.updates, None
-            if last or (evaluate and update % settings.evaluate_every == 0):
-                bar.set_postfix_str(_told(saves, "validation"))
-                with _finite(update, settings):
-                    score = saves.validated(update, evaluate() if evaluate else None)
-            saves.log.write({"update": update, **row, "lr": rate, "gradient_norm": norm, "validation": score,
-                             "seconds": time.monotonic() - started})
-            if last or update % settings.save_every == 0:
-                saves.save(update)
-            saves.watched()
-            bar.update()
+def _resume(stage: Stage, state: State, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Put stage and optimizer back to a state."""
+    restore(folder / STATE, state, stage.model, optimizer, stage.step.restore)
+    stage.bad.update(state.bad)
+    if is_main():
+        check_best(folder, state, stage.network)
 
 
-def _stepped(update: int, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer,
-             settings: LoopSettings) -> tuple[float, float]:
-    """Takes the step; returns the learning rate and the norm of the gradient. raises LearningError: diverged"""
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf))
-    if not math.isfinite(norm):
-        raise diverged(update, f"the norm of the gradient is {norm}", settings.lr)
-    before = _norm(parameters)
-    rate = optimizer.param_groups[0]["lr"] = learning_rate(settings, update)
-    optimizer.step()
-    after = _norm(parameters)
-    if not after <= _GROWN * max(before, 1.0):  # also when it is NaN
-        raise diverged(update, f"the norm of all weights went from {before:.3g} to {after:.3g}", settings.lr)
-    return rate, norm
+@dataclass
+class _Updates:
+    """The updates of a run, and what each leaves behind: a row of the log, the best network, the state."""
 
+    stage: Stage
+    optimizer: torch.optim.Optimizer
+    parameters: list[nn.Parameter]
+    folder: Path
+    log: Log
+    best: Best
 
-@torch.no_grad()
-def _norm(parameters: list[nn.Parameter]) -> float:
-    return float(torch.nn.utils.get_total_norm(parameters))
+    def run(self, done: int, progress: bool, watch: Watch | None) -> None:
+        """The updates after `done`, and before the first of them a validation."""
+        settings = self.stage.settings
+        hidden = None if progress and is_main() else True  # None: hidden where the output is no terminal
+        with (repeatable(),
+              tqdm(total=settings.updates, initial=done, desc="train", unit="update", disable=hidden) as bar,
+              _ticking(bar)):
+            if done == 0 and self.stage.evaluate:
+                self._validate_first(bar)
+                if watch:
+                    watch(self.log.rows)
+            for update in range(done + 1, settings.updates + 1):
+                self._update(update, bar)
+                if update == settings.updates or update % settings.save_every == 0:
+                    self._save(update)
+                if watch:
+                    watch(self.log.rows)
+                bar.update()
+
+    def _validate_first(self, bar: tqdm) -> None:
+        started = time.monotonic()
+        bar.set_postfix_str("validation")
+        score = self._validated(0)
+        self.log.write({"update": 0, "validation": score, "seconds": time.monotonic() - started})
+
+    def _update(self, update: int, bar: tqdm) -> None:
+        """Gradient, step of the optimizer, validation when it is time, and a row of the log."""
+        stage, settings = self.stage, self.stage.settings
+        started = time.monotonic()
+        bar.set_postfix_str(self._status(f"update {update}"))
+        self.optimizer.zero_grad(set_to_none=False)
+        with _finite(update, settings):
+            row = stage.step(update)
+        sum_gradients(self.parameters)
+        if not math.isfinite(row["loss"]):
+            raise diverged(update, f"the loss is {row['loss']}", settings.full_lr)
+        lr, norm = take_step(update, self.parameters, self.optimizer, settings)
+        score = None
+        if update == settings.updates or (stage.evaluate and update % settings.evaluate_every == 0):
+            bar.set_postfix_str(self._status("validation"))
+            score = self._validated(update)
+        self.log.write({"update": update, **row, "lr": lr, "gradient_norm": norm, "validation": score,
+                        "seconds": time.monotonic() - started})
+
+    def _validated(self, update: int) -> float | None:
+        """The score of the network as it is, which is saved when it is the best so far."""
+        with _finite(update, self.stage.settings):
+            score = self.stage.evaluate() if self.stage.evaluate else None
+        if score is None or self.best.score is None or score > self.best.score:
+            self.best.update, self.best.score = update, score
+            if is_main():
+                save_network(self.folder / BEST, self.stage.network)
+        return score
+
+    def _save(self, update: int) -> None:
+        if is_main():
+            stage = self.stage
+            save_state(self.folder / STATE, stage.model, self.optimizer, stage.step.state(), {
+                "update": update, "best": asdict(self.best), "bad": stage.bad, "lines": self.log.lines,
+                "run": stage.identity})
+
+    def _status(self, what: str) -> str:
+        """What is being done, and how training goes, for the progress bar."""
+        loss = self.log.rows[-1].get("loss") if self.log.rows else None
+        best = self.best.score
+        return ", ".join([what, *([f"loss {loss:.4f}"] if loss is not None else []),
+                          *([f"best {best:.4f}"] if best is not None else [])])
 
 
 @contextmanager
 def _finite(update: int, settings: LoopSettings) -> Iterator[None]:
+    """Descriptors that are not finite are told as training that has diverged."""
     try:
         yield
     except NotFiniteError as error:
-        raise diverged(update, str(error), settings.lr) from error
-
-
-@dataclass
-class _Saves:
-    """What an update leaves behind: the log, the best network, the state."""
-
-    folder: Path
-    model: nn.Module
-    network: RMAC
-    optimizer: torch.optim.Optimizer
-    step: Step
-    identity: Mapping
-    best: dict
-    bad: dict[str, str]
-    log: Log
-    watch: Callable[[list[dict]], object] | None
-
-    def validated(self, update: int, score: float | None) -> float | None:
-        """The score of the network as it is, which is saved when it is the best so far."""
-        if score is None or self.best["score"] is None or score > self.best["score"]:
-            self.best.update(update=update, score=score)
-            if is_main():
-                save_network(self.folder / BEST, self.network)
-        return score
-
-    def save(self, update: int) -> None:
-        if is_main():
-            save_state(self.folder / STATE, self.model, self.optimizer, self.step.state(), {
-                "update": update, "best": self.best, "bad": self.bad, "lines": self.log.lines, "run": self.identity})
-
-    def logged(self, row: Mapping[str, float | None]) -> None:
-        self.log.write(row)
-        self.watched()
-
-    def watched(self) -> None:
-        if self.watch and is_main():
-            self.watch(self.log.rows)
-
-
-def _told(saves: _Saves, what: str) -> str:
-    row, best = saves.log.rows[-1] if saves.log.rows else {}, saves.best["score"]
-    loss = row.get("loss")
-    return ", ".join([what, *([f"loss {loss:.4f}"] if loss is not None else []),
-                      *([f"best {best:.4f}"] if best is not None else [])])
+        raise diverged(update, str(error), settings.full_lr) from error
 
 
 @contextmanager
@@ -303,31 +262,3 @@ def _ticking(bar: tqdm) -> Iterator[None]:
         thread.join()
 
 
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """A GPU computes the same from the same, where it can; on a CPU nothing changes.
-
-    Where it can't, which is the pooling of proposals, PyTorch warns. cuBLAS needs a variable of the environment for it,
-    which is set before a process starts its work: environment.prepare_process.
-    """
-    if not torch.cuda.is_available():
-        yield
-        return
-    strict = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled, chosen = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # finds errors of PyTorch's, for time
-    torch.backends.cudnn.benchmark = False  # the fastest algorithm is not always the same
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
-        torch.backends.cudnn.benchmark = chosen
-
-
-def _optimizer(parameters: list[nn.Parameter], settings: LoopSettings) -> torch.optim.Optimizer:
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, settings.lr, settings.momentum, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(parameters, settings.lr, weight_decay=settings.weight_decay)

@@ -9,8 +9,8 @@ import numpy as np
 class Stream(IntEnum):
     """What random numbers are drawn for. The values are part of every result: they never change.
 
-    0 belongs to the seed alone, with which proposals.fit_anchors draws. 6 was skipped when the values were
-    given, and nothing has been drawn with it: a new stream may take it.
+    0 belongs to the seed alone, with which ``proposals.fit_anchors`` draws. 6 was skipped when the values were given,
+    and nothing has been drawn with it: a new stream may take it.
     """
 
     RANKING_POOL = 1
@@ -25,5 +25,14 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *place: int) -> np.random.Generator:
-    """Random numbers of a stream, at a place in it such as the number of the update; seed: 0..2³² − 1."""
+    """Create the random numbers of a stream, at a place in it.
+
+    Args:
+        seed: The seed of the run, 0..2³² − 1.
+        stream: What is drawn.
+        *place: Where in the run, such as the number of the update.
+
+    Returns:
+        A generator that gives the same numbers for the same arguments.
+    """
     return np.random.default_rng([seed, stream, *place])

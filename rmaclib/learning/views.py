@@ -1,7 +1,8 @@
-"""The images of one update as the network sees them: decoded when asked for, resized, perhaps mirrored and cropped."""
+"""The images of one update as the network sees them: decoded when needed, resized, perhaps mirrored and cropped."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,12 +16,27 @@ from rmaclib.images import ImageError, read_image, read_size, resized_size
 from rmaclib.learning.errors import UnreadableError
 
 
+class Images(Protocol):
+    """Images by their place in an update, each (3, H, W): a list of tensors, or what reads them from files."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Tensor: ...
+
+
 def random_crop(width: int, height: int, least: float, box: Box | None,
                 random: np.random.Generator) -> tuple[float, float, float, float]:
-    """A part (x1, y1, x2, y2) of a width × height image, of the same shape as the whole.
+    """Draw a part of an image, of the same shape as the whole.
 
-    least: 0..1, its area is drawn uniformly between this share of the image's and 1
-    box: it contains this part, as far as that lies in the image, and is as much larger as that needs
+    Args:
+        width: Of the image in pixels.
+        height: The same.
+        least: 0..1, the area is drawn uniformly between this share of the image's and 1.
+        box: The crop contains it, as far as it lies in the image, and is as much larger as that needs.
+        random: The random numbers.
+
+    Returns:
+        (x1, y1, x2, y2) in pixels.
     """
     share = np.sqrt(random.uniform(least, 1))
     x1, y1, x2, y2 = (width, height, 0, 0) if box is None else (max(0, box[0]), max(0, box[1]),
@@ -41,28 +57,39 @@ def random_crop(width: int, height: int, least: float, box: Box | None,
 
 def random_square(width: int, height: int, shorter: tuple[int, int], side: int,
                   random: np.random.Generator) -> tuple[float, float, float, float]:
-    """A square (x1, y1, x2, y2) of a width × height image: what a random square of side × side pixels shows of it
-    when its shorter side is brought to a random length in shorter[0]..shorter[1] pixels."""
+    """Draw a square of an image: what a random square crop shows when the image is resized to a random size.
+
+    Args:
+        width: Of the image in pixels.
+        height: The same.
+        shorter: The shorter side is resized to a random length in this range, in pixels.
+        side: Of the square after resizing, in pixels.
+        random: The random numbers.
+
+    Returns:
+        (x1, y1, x2, y2) in pixels of the image before resizing.
+    """
     scale = random.integers(shorter[0], shorter[1], endpoint=True) / min(width, height)
     length = side / scale
     left, top = random.uniform(0, max(0, width - length)), random.uniform(0, max(0, height - length))
     return left, top, min(width, left + length), min(height, top + length)
 
 
-class _Seen(Sequence[Tensor]):
-    """Images of a collection, each a part of it brought to some size, perhaps mirrored.
+class _FromFiles:
+    """Images of a collection, each a part of it resized, perhaps mirrored.
 
-    seed: numbers; the same ones give the same pixels of the same image, whatever the others are
+    The same seed gives the same pixels of the same image, whatever the others are.
     """
 
-    def __init__(self, collection: LabelledImages, indices: Sequence[int], flip: bool, seed: Sequence[int]):
+    def __init__(self, collection: LabelledImages, indices: Sequence[int] | np.ndarray, flip: bool,
+                 seed: Sequence[int]):
         self.collection, self.indices = collection, [int(index) for index in indices]
         self.flip, self.seed = flip, list(seed)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> Tensor:
+    def __getitem__(self, place: int, /) -> Tensor:
         index = self.indices[place]
         random = np.random.default_rng([*self.seed, index])
         mirrored = self.flip and random.random() < 0.5
@@ -71,63 +98,88 @@ class _Seen(Sequence[Tensor]):
         return _pixels(image, size, part, mirrored)  # (3, H, W)
 
     def _frame(self, place: int, image: Image.Image, random: np.random.Generator) -> tuple[tuple[int, int], Box | None]:
-        """(width, height) to bring an image to, and the part of it that is seen, None for all."""
+        """(width, height) to which an image is resized, and the part of it that is seen, None for all."""
         raise NotImplementedError
 
 
-class Views(_Seen):
+class Views(_FromFiles):
     """Images of a collection for learning to rank, each (3, H, W) uint8; H and W follow from file, size and backbone.
 
-    indices: which images; size: longer side in pixels, smaller images are not enlarged. Images keep their
-      shape, as when they are described: a network that learned from stretched ones retrieved less
-    backbone: cut or pad the images (right, below, with its mean colour), after mirroring and cropping, to whole cells
-      of its map: Backbone.whole_cells. Few shapes save memory, as libraries keep some for each, and let a GPU
-      compute more images together. None: leave them
-    flip: mirror half of them; crop: least share of the area kept (random_crop), brought to the size that the
-      whole image would have, so that it is seen from nearer
-    seed: numbers, such as run and update; the same ones give the same pixels of the same image
-    sizes: (H, W) of each, from the files' headers
-    raises UnreadableError when headers can't be read, and ImageError when an image is asked for that can't
+    Reading one raises ImageError where the file can't be read.
+
+    Attributes:
+        sizes: (H, W) of each, from the files' headers.
     """
 
-    def __init__(self, collection: LabelledImages, indices: Sequence[int], size: int, *,
+    def __init__(self, collection: LabelledImages, indices: Sequence[int] | np.ndarray, size: int, *,
                  backbone: Backbone | None = None, flip: bool = False, crop: float = 1.0, seed: Sequence[int] = (0,)):
+        """Choose images and read their sizes.
+
+        Args:
+            collection: The images.
+            indices: Which of them.
+            size: Longer side in pixels; smaller images are not enlarged. Images keep their shape, as when their
+                descriptors are extracted: a network that learned from stretched ones retrieved less.
+            backbone: Cut or pad the images (right, below, with its mean colour), after mirroring and cropping, to
+                whole cells of its map: ``Backbone.whole_cells``. Few shapes save memory, as libraries keep data for
+                each, and let a GPU compute more images together. None: leave them.
+            flip: Mirror half of them.
+            crop: Least share of the area kept (``random_crop``). A crop is resized to the size that the whole image
+                would have, so that it is seen from nearer.
+            seed: Numbers, such as those of run and update; the same ones give the same pixels of the same image.
+
+        Raises:
+            UnreadableError: Headers that can't be read.
+        """
         super().__init__(collection, indices, flip, seed)
         self.crop = crop
-        self._before, unreadable = [], []  # (H, W) of each image before it is cut or padded
+        self._before: list[tuple[int, int]] = []  # (H, W) of each image before it is cut or padded
+        unreadable = []
         for place, index in enumerate(self.indices):
             try:
-                self._before.append(resized_size(*read_size(collection.paths[index]), size)[::-1])
+                width, height = resized_size(*read_size(collection.paths[index]), size)
+                self._before.append((height, width))
             except ImageError:
                 unreadable.append(place)
         if unreadable:
             raise UnreadableError(unreadable)
-        self.sizes = self._before if backbone is None else [backbone.whole_cells(*found) for found in self._before]
+        self.sizes = self._before if backbone is None else [backbone.whole_cells(*before) for before in self._before]
         if backbone is not None:  # fetched here: from a GPU, readers would wait for its work each time
-            self._colour = (backbone.mean[0] * 255).round().to("cpu", torch.uint8)  # (3, 1, 1)
+            mean: Tensor = backbone.get_buffer("mean")
+            self._colour = (mean[0] * 255).round().to("cpu", torch.uint8)  # (3, 1, 1)
 
-    def __getitem__(self, place: int) -> Tensor:
+    def __getitem__(self, place: int, /) -> Tensor:
         view, (height, width) = super().__getitem__(place), self.sizes[place]
         if view.shape[1:] == (height, width):
             return view
-        brought = self._colour.repeat(1, height, width)
+        padded = self._colour.repeat(1, height, width)
         view = view[:, :height, :width]
-        brought[:, :view.shape[1], :view.shape[2]] = view
-        return brought
+        padded[:, :view.shape[1], :view.shape[2]] = view
+        return padded
 
     def _frame(self, place: int, image: Image.Image, random: np.random.Generator) -> tuple[tuple[int, int], Box | None]:
         box, (height, width) = self.collection.boxes[self.indices[place]], self._before[place]
         return (width, height), random_crop(*image.size, self.crop, box, random) if self.crop < 1 else None
 
 
-class Squares(_Seen):
-    """Images of a collection for learning to classify, each (3, side, side) uint8: see random_square.
+class Squares(_FromFiles):
+    """Random square crops of images for learning to classify, each (3, side, side) uint8: see ``random_square``.
 
-    Arguments as of Views. raises ImageError when an image is asked for that can't be read
+    Reading one raises ImageError where the file can't be read.
     """
 
-    def __init__(self, collection: LabelledImages, indices: Sequence[int], shorter: tuple[int, int], side: int, *,
-                 flip: bool = False, seed: Sequence[int] = (0,)):
+    def __init__(self, collection: LabelledImages, indices: Sequence[int] | np.ndarray, shorter: tuple[int, int],
+                 side: int, *, flip: bool = False, seed: Sequence[int] = (0,)):
+        """Choose images.
+
+        Args:
+            collection: The images.
+            indices: Which of them.
+            shorter: Range of the shorter side in pixels.
+            side: Of the squares in pixels.
+            flip: Mirror half of them.
+            seed: Numbers, such as those of run and update; the same ones give the same pixels of the same image.
+        """
         super().__init__(collection, indices, flip, seed)
         self.shorter, self.side = shorter, side
 
@@ -136,7 +188,7 @@ class Squares(_Seen):
 
 
 def _pixels(image: Image.Image, size: tuple[int, int], part: Box | None, mirrored: bool) -> Tensor:
-    """A part of the image (None: all of it) brought to (width, height) pixels; (3, H, W) uint8."""
+    """A part of the image (None: all of it) resized to (width, height) pixels; (3, H, W) uint8."""
     if part or image.size != size:
         image = image.resize(size, Image.Resampling.BICUBIC, part)
     if mirrored:
@@ -145,7 +197,14 @@ def _pixels(image: Image.Image, size: tuple[int, int], part: Box | None, mirrore
 
 
 def why_unreadable(path: Path) -> str:
-    """Why an image can't be read that another process, or this one a moment ago, could not read."""
+    """Find out why an image can't be read that another process, or this one a moment ago, could not read.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The reason, one line.
+    """
     try:
         read_image(path)
     except ImageError as error:

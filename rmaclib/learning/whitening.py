@@ -1,4 +1,4 @@
-"""The whitening that a run starts from, kept in the run's folder: one that goes on starts from the same numbers."""
+"""The whitening that a run starts from, kept in the run's folder: one that goes on starts from the same weights."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,17 +14,31 @@ from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.files import differences, files_fingerprint
 from rmaclib.learning.distributed import is_main
 from rmaclib.learning.errors import LearningError
-from rmaclib.learning.folder import RUN, STATE, WHITENING, tell, training_folder
+from rmaclib.learning.folder import RUN, STATE, WHITENING, note_once, training_folder
 from rmaclib.network import RMAC
 from rmaclib.whitening import Whitening
 
 
 def whiten(network: RMAC, collection: LabelledImages, settings: ExtractionSettings, *, dim: int, images: int, seed: int,
            out: Path, progress: bool = True) -> RMAC:
-    """Give the network, in place, a whitening to `dim` dimensions that is learned on `images` of the collection, or the
-    one that the run in `out` has started from.
+    """Give a network a whitening in place: the one that the run in a folder has started from, or a new one.
 
-    raises InputError: dim; LearningError: a run that has started from another whitening, or whose file is damaged
+    Args:
+        network: Without a fully connected layer.
+        collection: The training images.
+        settings: Size, precision and device with which region vectors are extracted.
+        dim: Dimensions to keep.
+        images: How many images of the collection it is learned on.
+        seed: Chooses them.
+        out: The folder of the run.
+        progress: Show a bar on a terminal.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: More dimensions than channels.
+        LearningError: A run that has started from another whitening, or whose file is damaged.
     """
     channels = network.backbone.channels
     if not 1 <= dim <= channels:
@@ -54,18 +68,19 @@ def _kept(folder: Path, made_with: dict) -> Whitening | None:
         return None
     try:
         tensors, notes, _ = load_tensors(path, LearningError, "the whitening of a training run")
-        before = notes["made_with"]
-        arrays = [tensors[name].numpy() for name in ("shift", "weight", "variances")]
-        whitening = Whitening(*arrays, notes["count"])
+        if notes is None:
+            raise LearningError("it has no notes")
+        shift, weight, variances = (tensors[name].numpy() for name in ("shift", "weight", "variances"))
+        before, whitening = notes["made_with"], Whitening(shift, weight, variances, notes["count"])
     except (LearningError, KeyError, TypeError) as error:
         if (folder / STATE).exists():
             raise LearningError(f"{path}: expected the whitening that the run started from, it is damaged ({error}); "
                                 f"remove it and {folder / STATE} to train again from the start") from error
-        tell(f"{path}: was damaged, made again")
+        note_once(f"{path}: was damaged, made again")
         return None
     if not (different := differences(before, made_with)):
         return whitening
     if (folder / RUN).exists():
-        raise LearningError(f"{folder}: holds a training run that started from a whitening with other "
+        raise LearningError(f"{folder}: contains a training run that started from a whitening with other "
                             f"{', '.join(different)}; choose another folder, or remove this one to train again")
     return None  # a run that was stopped before it began

@@ -1,11 +1,11 @@
 """Shorter descriptors (Section 5): fewer dimensions by PCA, and codes of a few bytes by faiss.
 
-The similarity is the cosine throughout. Vectors are brought to unit length before they are coded, and again after a
-PCA. Of a query and a coded vector the dot product with the decoded vector is taken: a decoded vector is the mean
-of what shares its code, so that this is the expected cosine. It is not normalised, which would spoil that.
+The similarity is the cosine throughout. Vectors are ℓ2-normalised before they are coded, and again after a PCA. A query
+is compared with a coded vector by the dot product with the decoded vector. A decoded vector is the mean of the training
+vectors that share its code, so this is the expected cosine; normalising it would spoil that.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import faiss
 import numpy as np
@@ -15,121 +15,159 @@ from rmaclib.foundation.settings import Field, settings
 from rmaclib.ranking import normalise_rows
 from rmaclib.whitening import Whitening, fit_whitening
 
-KINDS = ("pq", "opq", "pq-fast", "scalar", "binary")
+Kind = Literal["pq", "opq", "pq-fast", "scalar", "binary"]
+KINDS = get_args(Kind)
 _SCALARS = {4: faiss.ScalarQuantizer.QT_4bit, 6: faiss.ScalarQuantizer.QT_6bit, 8: faiss.ScalarQuantizer.QT_8bit,
-            16: faiss.ScalarQuantizer.QT_fp16}  # by bits a number
+            16: faiss.ScalarQuantizer.QT_fp16}  # by bits per dimension
 _ROWS = 16384  # rows worked on at a time
 _LARGEST = 2**16  # training vectors that a codebook uses at most
 
 
 def fit_pca(vectors: np.ndarray, dim: int, whiten: bool = False, shrinkage: float = 0.0) -> Whitening:
-    """Principal components of training descriptors; never give it a test set.
+    """Learn the principal components of training descriptors. Never give it a test set.
 
-    vectors: (N, D), N of at least 2; dim: 1..D
-    whiten: False turns and cuts only; True also makes the kept directions equally strong (rmac.fit_whitening, where
-      shrinkage is explained)
+    Args:
+        vectors: (N, D) training descriptors, N at least 2.
+        dim: Components to keep, 1..D.
+        whiten: False only rotates and cuts; True also scales the kept directions to equal variance.
+        shrinkage: 0..1, see :func:`rmaclib.whitening.fit_whitening`.
+
+    Returns:
+        The linear map, for :func:`project`.
+
+    Raises:
+        InputError: Too few vectors, values that aren't finite, dim or shrinkage out of range.
     """
-    found = fit_whitening(vectors, dim, shrinkage)
-    return found if whiten else found._replace(weight=_of_unit_length(found.weight))
+    whitening = fit_whitening(vectors, dim, shrinkage)
+    if whiten:
+        return whitening
+    return Whitening(whitening.shift, _unit_rows(whitening.weight), whitening.variances, whitening.count)
 
 
-def _of_unit_length(rows: np.ndarray) -> np.ndarray:
-    """Directions without their scale; one without variance is a row of zeros, and stays."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms == 0, 1, norms)
+def _unit_rows(directions: np.ndarray) -> np.ndarray:
+    """Directions without their scale, in float64; a direction without variance is a row of zeros, and stays."""
+    norms = np.linalg.norm(directions, axis=1, keepdims=True)
+    return directions / np.where(norms == 0, 1, norms)
 
 
 def project(vectors: np.ndarray, pca: Whitening) -> np.ndarray:
-    """Descriptors (N, D) in the directions of a PCA: (N, dim) float32, of unit length again."""
+    """Project descriptors on the directions of a PCA and ℓ2-normalise them.
+
+    Args:
+        vectors: (N, D); may be a memory map.
+        pca: Of fit_pca, with dim directions.
+
+    Returns:
+        (N, dim) float32, ℓ2-normalised.
+
+    Raises:
+        InputError: The vectors have another dimension than the PCA.
+    """
     if vectors.ndim != 2 or vectors.shape[1] != len(pca.shift):
         raise InputError(f"vectors: expected (N, {len(pca.shift)}), got shape {vectors.shape}")
-    found = np.empty((len(vectors), len(pca.weight)), np.float32)
+    projected = np.empty((len(vectors), len(pca.weight)), np.float32)
     for start in range(0, len(vectors), _ROWS):
         block = np.asarray(vectors[start:start + _ROWS], np.float64)
-        found[start:start + _ROWS] = normalise_rows((block + pca.shift) @ pca.weight.T)
-    return found
+        projected[start:start + _ROWS] = normalise_rows((block + pca.shift) @ pca.weight.T)
+    return projected
 
 
 @settings
 class CodeSettings:
-    """How a descriptor is made a code.
+    """How a descriptor is coded.
 
-    kind
-      "pq"       product quantization (Jégou et al. 2011): `size` pieces, each the nearest of 256 of its codebook
-      "opq"      the same behind a learned rotation (Ge et al. 2013)
-      "pq-fast"  twice as many pieces of 16 codewords each, compared in registers
-      "scalar"   every number in 4, 6, 8 or 16 bits, whichever makes `size`
-      "binary"   the signs behind a learned rotation (Gong et al. 2013), compared by how many differ
-    size: bytes of a code
-    dim: dimensions kept by a PCA before; None for all
+    Attributes:
+        kind: One of
+
+            - "pq": product quantization (Jégou et al. 2011): ``size`` pieces, each coded by the nearest of the 256
+              words of its codebook;
+            - "opq": the same after a learned rotation (Ge et al. 2013);
+            - "pq-fast": twice as many pieces with 16 words each, compared in registers;
+            - "scalar": each dimension in 4, 6, 8 or 16 bits, whichever makes ``size`` bytes;
+            - "binary": the signs after a learned rotation (Gong et al. 2013), compared by Hamming distance.
+        size: Bytes of a code.
+        dim: Dimensions kept by a PCA before coding; None for all.
     """
 
-    kind: Literal["pq", "opq", "pq-fast", "scalar", "binary"] = "pq"
+    kind: Kind = "pq"
     size: Annotated[int, Field(ge=1)] = 64
     dim: Annotated[int, Field(ge=1)] | None = None
 
 
 def train_codes(vectors: np.ndarray, settings: CodeSettings) -> faiss.Index:
-    """Learn codebooks on training descriptors; never give it a test set.
+    """Learn codebooks on training descriptors. Never give it a test set.
 
-    vectors: (N, D) training descriptors of any length; at least as many as a codebook has words (256, or 16 with
-      "pq-fast"), better forty times as many; more than 65,536 are thinned out evenly
-    returns an empty faiss index of codes; fill() and rank_codes() use it, and give it unit vectors only
-    raises InputError: too few vectors, a size or dim that the descriptor's dimension does not allow
+    Args:
+        vectors: (N, D) training descriptors of any length. N is at least the number of words of a codebook (256, or
+            16 with "pq-fast"), better forty times as many. Of more than 65,536 an even sample is used.
+        settings: Kind and size of the codes.
+
+    Returns:
+        A trained, empty faiss index of codes, for :func:`fill` and :func:`rank_codes`. Give its own methods
+        ℓ2-normalised vectors only.
+
+    Raises:
+        InputError: Too few vectors, or a size or dim that the descriptors' dimension does not allow.
     """
-    chosen = np.linspace(0, len(vectors) - 1, min(len(vectors), _LARGEST)).astype(np.int64)
-    vectors = normalise_rows(vectors[chosen])
+    sample = np.linspace(0, len(vectors) - 1, min(len(vectors), _LARGEST)).astype(np.int64)
+    vectors = normalise_rows(vectors[sample])
     dim = vectors.shape[1]
-    steps = []
+    transforms: list[faiss.VectorTransform] = []
     if settings.dim is not None:
         if settings.dim > dim:
             raise InputError(f"dim: expected at most {dim} (the vectors' dimension), got {settings.dim}")
         pca = fit_pca(vectors, settings.dim)
         vectors, dim = project(vectors, pca), settings.dim
-        steps = [_as_transform(pca), faiss.NormalizationTransform(dim, 2.0)]
+        transforms = [_as_transform(pca), faiss.NormalizationTransform(dim, 2.0)]
     index = _empty_codes(settings, dim, len(vectors))
     index.train(vectors)
-    if steps and not isinstance(index, faiss.IndexPreTransform):
+    if transforms and not isinstance(index, faiss.IndexPreTransform):
         index = faiss.IndexPreTransform(index)
-    for step in reversed(steps):
-        index.prepend_transform(step)
+    for transform in reversed(transforms):
+        index.prepend_transform(transform)
     return index
 
 
 def _empty_codes(settings: CodeSettings, dim: int, count: int) -> faiss.Index:
-    """faiss' index for settings, on vectors of `dim` numbers that `count` examples are there of."""
+    """Make faiss' index for the settings, before its training on `count` vectors of `dim` dimensions."""
     kind, size = settings.kind, settings.size
-    pieces = 2 * size if kind == "pq-fast" else size
     words = {"pq": 256, "opq": 256, "pq-fast": 16}.get(kind, 2)
     if count < words:
         raise InputError(f"vectors: expected at least {words} to learn {kind!r} codes, got {count}")
     if kind == "scalar":
         if 8 * size % dim or 8 * size // dim not in _SCALARS:
             raise InputError(f"size: expected {', '.join(f'{dim * bits / 8:g}' for bits in _SCALARS)} bytes for "
-                             f"{dim} numbers of {', '.join(map(str, _SCALARS))} bits, got {size}")
+                             f"{dim} dimensions of {', '.join(map(str, _SCALARS))} bits, got {size}")
         return faiss.IndexScalarQuantizer(dim, _SCALARS[8 * size // dim], faiss.METRIC_INNER_PRODUCT)
     if kind == "binary":
         if 8 * size > dim:
-            raise InputError(f"size: expected at most {dim // 8} bytes, a bit for each of {dim} numbers, got {size}")
+            raise InputError(f"size: expected at most {dim // 8} bytes, a bit for each of {dim} dimensions, got {size}")
         rotation = faiss.ITQTransform(dim, 8 * size, 8 * size < dim)
         return faiss.IndexPreTransform(rotation, faiss.IndexLSH(8 * size, 8 * size, False, False))
+    return _empty_product_codes(settings, dim)
+
+
+def _empty_product_codes(settings: CodeSettings, dim: int) -> faiss.Index:
+    """The same for the kinds of product quantization."""
+    pieces = 2 * settings.size if settings.kind == "pq-fast" else settings.size
     if dim % pieces:
-        raise InputError(f"size: expected {dim} numbers to fall into {pieces} equal pieces, got {size} bytes")
-    if kind == "pq-fast":
+        raise InputError(f"size: expected {dim} dimensions to fall into {pieces} equal pieces, got "
+                         f"{settings.size} bytes")
+    if settings.kind == "pq-fast":
         index = faiss.IndexPQFastScan(dim, pieces, 4, faiss.METRIC_INNER_PRODUCT)
     else:
         index = faiss.IndexPQ(dim, pieces, 8, faiss.METRIC_INNER_PRODUCT)
-    _quiet(index.pq)
-    if kind == "opq":
+    _silence(index.pq)
+    if settings.kind == "opq":
         rotation = faiss.OPQMatrix(dim, pieces)
         rotation.pq = faiss.ProductQuantizer(dim, pieces, 8)
-        _quiet(rotation.pq)
+        _silence(rotation.pq)
         return faiss.IndexPreTransform(rotation, index)
     return index
 
 
-def _quiet(quantizer: faiss.ProductQuantizer) -> None:
-    # faiss writes a line to standard error for each piece that has fewer than 39 examples a word.
+def _silence(quantizer: faiss.ProductQuantizer) -> None:
+    # faiss writes a line to standard error for each piece with fewer than 39 training vectors per word.
     quantizer.cp.min_points_per_centroid = 1
 
 
@@ -144,7 +182,18 @@ def _as_transform(pca: Whitening) -> faiss.LinearTransform:
 
 
 def fill(codes: faiss.Index, vectors: np.ndarray) -> faiss.Index:
-    """A copy of trained codes that holds (N, D) vectors, any length, as its rows 0..N-1."""
+    """Code vectors.
+
+    Args:
+        codes: Trained by :func:`train_codes`; stays empty.
+        vectors: (N, D) of any length; may be a memory map.
+
+    Returns:
+        A copy of ``codes`` that contains the vectors as its rows 0..N-1.
+
+    Raises:
+        InputError: The vectors have another dimension than the codes.
+    """
     if vectors.ndim != 2 or vectors.shape[1] != codes.d:
         raise InputError(f"vectors: expected (N, {codes.d}), got shape {vectors.shape}")
     filled = faiss.deserialize_index(faiss.serialize_index(codes))  # faiss can't copy all of its transforms
@@ -154,16 +203,29 @@ def fill(codes: faiss.Index, vectors: np.ndarray) -> faiss.Index:
 
 
 def rank_codes(filled: faiss.Index, queries: np.ndarray, top: int | None = None) -> np.ndarray:
-    """Rows of filled codes in order of falling similarity to each query.
+    """Rank coded vectors by falling similarity to each query.
 
-    queries: (Q, D); top: how many to return, all by default; returns (Q, min(top, N)) int64
+    Args:
+        filled: Codes of N vectors, see :func:`fill`.
+        queries: (Q, D) of any length.
+        top: How many to return; all by default.
+
+    Returns:
+        (Q, min(top, N)) int64 row numbers, best first.
     """
     return filled.search(normalise_rows(queries), min(top or filled.ntotal, filled.ntotal))[1]
 
 
 def decode(filled: faiss.Index) -> np.ndarray:
-    """What the codes say the vectors were: (N, D) float32, not of unit length; what a PCA dropped is 0.
+    """Reconstruct the vectors from their codes.
 
-    raises RuntimeError for "binary" codes, whose rotation faiss can't turn back
+    Args:
+        filled: Codes of N vectors, see :func:`fill`.
+
+    Returns:
+        (N, D) float32, not ℓ2-normalised; what a PCA dropped is 0.
+
+    Raises:
+        RuntimeError: The codes are "binary": faiss can't invert their rotation.
     """
     return filled.reconstruct_n(0, filled.ntotal)

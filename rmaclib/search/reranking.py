@@ -1,4 +1,7 @@
-"""Re-ordering the first neighbours by verified matches: beyond the paper, with the means of its Section 3."""
+"""Geometric verification of the first neighbours of a query.
+
+This goes beyond the paper, with the means of its Section 3: keypoints, matches and one affine transformation per pair.
+"""
 
 import os
 from collections.abc import Sequence
@@ -19,9 +22,15 @@ from rmaclib.images import ImageError
 
 
 def verified_inliers(query: Features, others: Sequence[Features], settings: CleanSettings | None = None) -> np.ndarray:
-    """How many matches of the query and each other image agree on one affine transformation.
+    """Count the matches of the query and each other image that agree on one affine transformation.
 
-    returns (R,) int64, 0 where the pair isn't verified
+    Args:
+        query: Keypoints of the query.
+        others: Keypoints of R images.
+        settings: Of the matching and the verification.
+
+    Returns:
+        (R,) int64 numbers of inliers, 0 where the pair isn't verified.
     """
     settings = settings or CleanSettings()
     features = [query, *others]
@@ -36,7 +45,15 @@ def verified_inliers(query: Features, others: Sequence[Features], settings: Clea
 
 
 def inside(features: Features, box: Box | None) -> Features:
-    """The keypoints within a box (x1, y1, x2, y2); None keeps all."""
+    """Keep the keypoints within a box.
+
+    Args:
+        features: Keypoints of an image.
+        box: (x1, y1, x2, y2) in pixels of the image; None keeps all.
+
+    Returns:
+        The keypoints with x1 ≤ x < x2 and y1 ≤ y < y2, in the same order.
+    """
     if box is None:
         return features
     x1, y1, x2, y2 = box
@@ -47,21 +64,31 @@ def inside(features: Features, box: Box | None) -> Features:
 
 def rerank(query: str | os.PathLike, paths: Sequence[str | os.PathLike], box: Box | None = None,
            settings: CleanSettings | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A new order for the first neighbours of a query: those with most verified matches first, the others as they were.
+    """Put the first neighbours of a query in a new order: by falling number of inliers.
 
-    query: image file; paths: R image files, nearest first; box: part of the query to look for
-    returns order (R,) of indices into paths, and inliers (R,) of each path; a file that can't be read has 0
-    raises ImageError when the query can't be read
+    Those with equal numbers, such as all that aren't verified, stay in their order.
+
+    Args:
+        query: Image file.
+        paths: R image files, nearest first. One that can't be read has 0 inliers.
+        box: Part of the query to look for, (x1, y1, x2, y2) in its pixels.
+        settings: Of keypoints, matching and verification.
+
+    Returns:
+        The new order, (R,) int64 indices into ``paths``, and the (R,) int64 inliers of each path.
+
+    Raises:
+        ImageError: The query can't be read.
     """
     settings = settings or CleanSettings()
-    asked = inside(extract_keypoints(query, settings.keypoints), box)
-    readable, found = [], []
+    query_features = inside(extract_keypoints(query, settings.keypoints), box)
+    readable, features = [], []
     for number, path in enumerate(paths):
         try:
-            found.append(extract_keypoints(path, settings.keypoints))
+            features.append(extract_keypoints(path, settings.keypoints))
             readable.append(number)
         except ImageError:
             continue
     inliers = np.zeros(len(paths), np.int64)
-    inliers[readable] = verified_inliers(asked, found, settings)
+    inliers[readable] = verified_inliers(query_features, features, settings)
     return np.argsort(-inliers, kind="stable"), inliers

@@ -13,10 +13,15 @@ from rmaclib.search.expansion import augment, expand_queries
 
 @settings
 class SearchSettings:
-    """What is done to descriptors before they are ranked (Section 5); nothing by default, the paper's best: 1 and 20.
+    """What is done to descriptors before they are ranked (Section 5).
 
-    qe: neighbours that a query is averaged with, 0 for no query expansion; qe_alpha: see expansion.expand_queries
-    dba: neighbours that a database vector is averaged with, 0 for none; dba_alpha: see expansion.augment
+    By default nothing. The paper's best results have ``qe=1`` and ``dba=20``.
+
+    Attributes:
+        qe: Neighbours that a query is averaged with; 0 for no query expansion.
+        dba: Neighbours that a database vector is averaged with; 0 for no database-side augmentation.
+        qe_alpha: Power of the weights, see :func:`rmaclib.search.expansion.expand_queries`.
+        dba_alpha: Power of the weights, None for weights by rank, see :func:`rmaclib.search.expansion.augment`.
     """
 
     qe: Annotated[int, Field(ge=0)] = 0
@@ -27,11 +32,19 @@ class SearchSettings:
 
 def search_order(queries: np.ndarray, database: np.ndarray, settings: SearchSettings | None = None,
                  codes: faiss.Index | None = None) -> np.ndarray:
-    """Rankings of a database with expansion, augmentation and compression.
+    """Rank a database for each query, with augmentation, query expansion and compression.
 
-    queries: (Q, D), database: (N, D), rows of unit length; codes: trained by compression.train_codes. Then the database
-      is coded after its augmentation, each vector brought to unit length, and queries are expanded by decoded vectors
-    returns (Q, N) int64, best first
+    The order of the steps: the database is augmented, then coded (each vector ℓ2-normalised); queries are expanded
+    with vectors of that database, decoded from their codes where there are codes.
+
+    Args:
+        queries: (Q, D), ℓ2-normalised.
+        database: (N, D), ℓ2-normalised.
+        settings: Nothing by default.
+        codes: Trained by :func:`rmaclib.search.compression.train_codes`; None for no compression.
+
+    Returns:
+        (Q, N) int64 row numbers of the database, best first.
     """
     settings = settings or SearchSettings()
     if settings.dba:

@@ -1,5 +1,7 @@
-"""Mutations of one format, one after the other, in a child of attack_server; what is wrong about each is noted at once,
-so that a crash loses only its own."""
+"""Mutations of one format, one after the other, in a child of attack_server.
+
+What is wrong about each is noted at once, so that a crash loses only the last case.
+"""
 
 import json
 import shutil
@@ -23,8 +25,10 @@ def _too_slow(*_):
 
 
 def run(name: str, material: str, folder: str, start: int, stop: int) -> dict[str, int]:
-    """Cases start … stop - 1 of a format: how many were refused, and read right. folder/notes has a line of JSON for
-    each case that was begun and each problem."""
+    """Try cases start … stop - 1 of a format; returns how many were refused, and how many read right.
+
+    folder/notes gets a line of JSON for each case that was begun and each problem.
+    """
     from rmaclib.foundation.errors import RmacError
 
     form, folder = FORMATS[name], Path(folder)
@@ -35,7 +39,7 @@ def run(name: str, material: str, folder: str, start: int, stop: int) -> dict[st
         form.make(Path(material), pristine)
     original = _read(form, pristine, folder / "original")
     if form.expected and _json(form.expected(pristine)) != original:
-        raise AssertionError(f"{name}: the rule says {_json(form.expected(pristine))}, the reader {original}")
+        raise AssertionError(f"{name}: the rule gives {_json(form.expected(pristine))}, the reader {original}")
     signal.signal(signal.SIGALRM, _too_slow)
     counts = {"refused": 0, "right": 0}
     with (folder / "notes").open("a") as notes:

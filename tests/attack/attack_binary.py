@@ -1,6 +1,6 @@
-"""Files of numbers: how to make each in a folder, and how it is read. Runs in children of attack_server.
+"""Files that are no text: how to make each in a folder, and how it is read. Runs in children of attack_server.
 
-make_…(material, folder) writes it; read_…(folder) gives what is in it, as JSON.
+make_…(material, folder) writes it; read_…(folder) returns its content, as JSON.
 """
 
 import hashlib
@@ -55,12 +55,11 @@ def _train(material: Path, out: Path, stop: bool):
     settings = read_settings(RankingSettings, material / "training.yml", {"updates": 2, "size": 64, "device": "cpu"})
     images = open_collection(str(material / "photos"))
     return train_ranking(load_network(material / "network.safetensors"), images, settings, out=out,
-                         validation=images,
-                 progress=False, watch=watch)
+                         validation=images, progress=False, watch=watch)
 
 
 def make_training(material: Path, folder: Path) -> None:
-    """A run that stopped in its middle, and what a whole run gives."""
+    """A run that stopped in the middle, and the result of a whole run."""
     try:
         _train(material, folder / "out", stop=True)
     except _Stopped:
@@ -80,7 +79,7 @@ def read_training(folder: Path):
 
 
 def expected_training(folder: Path):
-    """A whole run's, with the rows as far as the run had come as they are in the file now: numbers are not signed."""
+    """A whole run's, with the rows of the stopped run as they are in the file now: log.csv has no checksum."""
     reading = json.loads((folder / "whole.json").read_text())
     columns = [*reading[2][0], "seconds"]
     try:
@@ -113,7 +112,7 @@ def make_graph(material: Path, folder: Path) -> None:
     from rmaclib.datasets import open_collection
 
     clean(open_collection(str(material / "photos")), CleanSettings(KeypointSettings(count=200, size=160)),
-          out=folder / "run", executor=ThreadPoolExecutor(1), progress=False)
+          out=folder / "run", report=False, executor=ThreadPoolExecutor(1), progress=False)
     graphs = sorted((folder / "run").rglob("*.npz"))
     shutil.move(graphs[1], folder / "graph.npz")
     shutil.rmtree(folder / "run")
@@ -133,7 +132,7 @@ def read_graph(folder: Path):
 # --- descriptors and indexes ----------------------------------------------------------------------------------------
 
 
-def _described(material: Path, out: Path):
+def _extract(material: Path, out: Path):
     from rmaclib.checkpoints import load_network
     from rmaclib.datasets import open_collection
     from rmaclib.extraction.batches import ExtractionSettings
@@ -141,11 +140,11 @@ def _described(material: Path, out: Path):
 
     paths = open_collection(str(material / "photos")).paths[:11]
     return extract(load_network(material / "network.safetensors"), paths,
-                    ExtractionSettings((64,), precision="float32", device="cpu"), out=out, progress=False)
+                   ExtractionSettings((64,), precision="float32", device="cpu"), out=out, progress=False)
 
 
 def make_descriptors(material: Path, folder: Path) -> None:
-    _described(material, folder / "out")
+    _extract(material, folder / "out")
 
 
 def read_descriptors(folder: Path):
@@ -169,7 +168,7 @@ def make_chunks(material: Path, folder: Path) -> None:
 
     descriptors.np.savez = stops
     try:
-        _described(material, folder / "out")
+        _extract(material, folder / "out")
     except _Stopped:
         pass
     finally:
@@ -177,8 +176,8 @@ def make_chunks(material: Path, folder: Path) -> None:
 
 
 def read_chunks(folder: Path):
-    described = _described(_material(folder), folder / "out")
-    return [digest(np.asarray(described.vectors)), described.names, described.bad]
+    descriptors = _extract(_material(folder), folder / "out")
+    return [digest(np.asarray(descriptors.vectors)), descriptors.names, descriptors.bad]
 
 
 def make_marker(material: Path, folder: Path) -> None:
@@ -201,11 +200,11 @@ def _vectors(count: int) -> np.ndarray:
 
 def make_index(count: int) -> Callable:
     def make(material: Path, folder: Path) -> None:
-        from rmaclib.search import vector_index
+        from rmaclib.search.structures import StructureLimits
+        from rmaclib.search.vector_index import VectorIndex
 
-        # Small numbers choose the structures of large ones.
-        vector_index.FLAT_UP_TO, vector_index.HNSW_UP_TO = 60, 100
-        index = vector_index.VectorIndex(16, {"made": "here"})
+        # A few hundred vectors get the structures of many thousands.
+        index = VectorIndex(16, {"made": "here"}, StructureLimits(60, 100))
         index.add(_vectors(count), [f"picture {number}.jpg" for number in range(count)], progress=False)
         index.remove(["picture 3.jpg"])
         index.save(folder / "out")

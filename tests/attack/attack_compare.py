@@ -27,8 +27,10 @@ def _digest(path: Path) -> str:
 
 
 def _sorted_header(data: bytes, of_a_run: bool) -> bytes:
-    """A .safetensors file with its header's keys in order: those of its metadata come in any. In those of a run are
-    seconds, and the lines of log.csv that are compared by themselves."""
+    """A .safetensors file with the keys of its header in order: those of its metadata come in any.
+
+    The metadata of a run are left out: they contain seconds, and the lines of log.csv, which is compared by itself.
+    """
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     if of_a_run:
@@ -41,10 +43,10 @@ def _without_seconds(text: str) -> bytes:
     return json.dumps(rows).encode()
 
 
-def difference(found: dict[str, str], expected: dict[str, str]) -> str:
+def difference(actual: dict[str, str], expected: dict[str, str]) -> str:
     """How contents differ from those expected, "" when they don't."""
-    missing, more = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    other = sorted(name for name in expected.keys() & found.keys() if found[name] != expected[name])
+    missing, more = sorted(expected.keys() - actual.keys()), sorted(actual.keys() - expected.keys())
+    other = sorted(name for name in expected.keys() & actual.keys() if actual[name] != expected[name])
     parts = [f"{what}: {', '.join(names[:4])}{' …' if len(names) > 4 else ''}"
              for what, names in (("missing", missing), ("left over", more), ("other content", other)) if names]
     return "; ".join(parts)
@@ -63,22 +65,25 @@ def left_over(folder: Path) -> str:
 
 
 def index_contents(folder: str) -> dict[str, str]:
-    """What an index holds, as search gives it: its files' numbers depend on how it came to be. Runs in the server."""
+    """What an index contains, as a search returns it: the numbers of its files depend on how it was made.
+
+    Runs in a child of attack_server.
+    """
     import numpy as np
 
     from rmaclib.search.vector_index import VectorIndex
 
     index = VectorIndex.load(folder)
     queries = np.random.default_rng(0).standard_normal((3, index.dim)).astype(np.float32)
-    answers = index.search(queries, max(1, len(index)))
-    text = json.dumps([index.names, index.about, answers])
+    neighbours = index.search(queries, max(1, len(index)))
+    text = json.dumps([index.names, index.about, neighbours])
     files = Counter(re.sub("[0-9]{6}", "NUMBER", name) for name in contents(Path(folder)))
-    return {"what it answers": hashlib.sha256(text.encode()).hexdigest(), "vectors": f"{len(index)}",
+    return {"what a search returns": hashlib.sha256(text.encode()).hexdigest(), "vectors": f"{len(index)}",
             **{name: f"{count} files" for name, count in files.items()}}
 
 
 def index_names(folder: str) -> list[str]:
-    """Names in an index. Runs in the server."""
+    """Names in an index. Runs in a child of attack_server."""
     from rmaclib.search.vector_index import VectorIndex
 
     return list(VectorIndex.load(folder).names)

@@ -1,4 +1,4 @@
-"""Asks attack_server: commands and functions, each in a process of its own that may be killed, hang or crash."""
+"""Requests to attack_server: commands and functions, each in a process of its own that may be killed, hang or crash."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class Outcome:
     megabytes: int = 0
 
     def problem(self, *codes: int) -> str:
-        """What is wrong about an ending that is expected to have one of some codes; "" when nothing is."""
+        """What is wrong about an ending with one of the given exit codes expected; "" when nothing is."""
         if self.code not in codes:
             return f"exit code {self.code}, expected {' or '.join(map(str, codes))}: {self.last_line()}"
         if "Traceback" in self.stderr:
@@ -40,11 +40,11 @@ class Outcome:
         return ""
 
     def error(self) -> str:
-        """The line that says why a command refused, "" without one."""
+        """The line in which a command gives its error, "" without one."""
         return next((line for line in self.stderr.splitlines() if line.startswith("error:")), "")
 
     def last_line(self) -> str:
-        lines = [line for line in self.stderr.splitlines() if line.strip()] or ["(nothing said)"]
+        lines = [line for line in self.stderr.splitlines() if line.strip()] or ["(no output)"]
         return lines[-1][:300]
 
 

@@ -1,4 +1,4 @@
-"""Every format that is read: how to make one, how it is read, and what a reading of the changed file may say.
+"""Every format that is read: how to make a file, how it is read, and what may be read of the changed file.
 
 All of this runs in children of attack_server, which may crash.
 """
@@ -13,11 +13,15 @@ import attack_texts as texts
 
 @dataclass(frozen=True)
 class Format:
-    """make(material, folder) writes it; kinds: pattern of the files that are damaged -> way of attack_mutations
+    """A format.
 
-    read(folder): what is in it, as JSON; expected(folder): what a reading of the files as they are now has to be equal
-      to, None when they have to be refused; without it only the old reading is right
-    cases: how many are tried in the whole form; cost: how much longer than others one takes
+    make(material, folder): writes a file
+    kinds: pattern of the files that are damaged -> way of attack_mutations
+    read(folder): the content, as JSON
+    expected(folder): what has to be read of the files as they are now, None when they have to be refused; without it
+      only the original content is right
+    cases: how many are tried in the whole form
+    cost: how much longer than others a case takes
     """
 
     make: Callable

@@ -1,6 +1,6 @@
 """Counts the operations by which a process changes a folder, and kills the process at one of them.
 
-Python announces every open, rename, removal and new folder to audit hooks before it happens, whoever asks for it; only
+Python announces every open, rename, removal and new folder to audit hooks before it happens, whoever calls it; only
 os.fsync has to be replaced. Files that C code writes are not announced, but they are temporary ones: their flush and
 their rename are.
 """

@@ -1,4 +1,4 @@
-"""What is attacked: a small collection, a small network, and the commands that write a folder."""
+"""The material: a small collection, a small network, and the commands that write a folder."""
 
 import shutil
 import sys
@@ -47,7 +47,7 @@ def picture(path: Path, landmark: int, number: int) -> None:
 
 
 def network(path: Path) -> None:
-    """Saves a network of 1.4 MB, and beside it proposing.safetensors."""
+    """Save a network of 1.4 MB, and beside it proposing.safetensors."""
     import torch
 
     from rmaclib.checkpoints import save_network
@@ -55,13 +55,13 @@ def network(path: Path) -> None:
     from rmaclib.whitening import fit_whitening
 
     torch.manual_seed(3)
-    made = create_network(NetworkSettings("timm:test_efficientnet", levels=1), pretrained=False)
-    channels = made.dim
+    small = create_network(NetworkSettings("timm:test_efficientnet", levels=1), pretrained=False)
+    channels = small.dim
     vectors = np.random.default_rng(3).standard_normal((4 * channels, channels)).astype(np.float32)
-    made.set_whitening(fit_whitening([vectors], 8, 0.1))
-    save_network(path, made)
-    made.add_proposer(((0.4, 0.4), (0.7, 0.5)), 8)
-    save_network(path.with_name("proposing.safetensors"), made)
+    small.set_whitening(fit_whitening([vectors], 8, 0.1))
+    save_network(path, small)
+    small.add_proposer(((0.4, 0.4), (0.7, 0.5)), 8)
+    save_network(path.with_name("proposing.safetensors"), small)
 
 
 def commands(root: Path, out: Path) -> dict[str, tuple]:
@@ -77,7 +77,7 @@ def commands(root: Path, out: Path) -> dict[str, tuple]:
 
 
 def begin(root: Path, name: str, out: Path) -> tuple:
-    """Prepares an output folder for a command; its arguments."""
+    """Prepare an output folder for a command; returns its arguments."""
     out.parent.mkdir(parents=True)
     if name == "add":
         shutil.copytree(root / "whole" / "index" / "out", out)

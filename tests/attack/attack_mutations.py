@@ -1,4 +1,4 @@
-"""Damages files: bytes, lines, numbers, values in JSON, arrays in .npz. The same random numbers do the same damage."""
+"""Damage to files: bytes, lines, numbers, values in JSON, arrays in .npz. A seed gives the same damage."""
 
 import io
 import json
@@ -103,7 +103,7 @@ def _number(data, random, numbers=_NUMBERS):
 
 
 def _word(data, random):
-    """Text that is no UTF-8, a line's end, a NUL or a blank where none was."""
+    """Insert bytes that are no UTF-8, the end of a line, a NUL or a blank."""
     start = _place(data, random)
     wrong = [b"\xff\xfe", b"\x00", b"\r\n", b"\n", b"\t", b" ", "é".encode("latin-1"), b"\xef\xbb\xbf", b"\xe2\x80\xa8"]
     return data[:start] + wrong[int(random.integers(len(wrong)))] + data[start:]
@@ -148,7 +148,7 @@ def _places(content, container=None, key=None):
 
 
 def _npz(data, random):
-    """An archive that is whole, of arrays that aren't what they were."""
+    """A whole archive with changed arrays."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     name = str(random.choice(sorted(arrays)))
@@ -182,7 +182,7 @@ def _array_changed(array: np.ndarray, way: int) -> np.ndarray:
 
 
 def _header(data, random):
-    """A .safetensors file whose header is whole and says other things."""
+    """A .safetensors file with a whole header that was changed."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     metadata = header.get("__metadata__", {})

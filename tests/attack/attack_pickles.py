@@ -1,4 +1,4 @@
-"""Pickles that run code, or take all memory or time, when something reads them without care.
+"""Pickles that run code, or take all memory or time, when plain pickle reads them.
 
 Those that run code leave a file behind; its name comes first in all of them.
 """
@@ -6,7 +6,7 @@ Those that run code leave a file behind; its name comes first in all of them.
 import struct
 from pathlib import Path
 
-MARK = "executed"  # the file that tells that code ran
+MARK = "executed"  # the file that shows that code ran
 
 
 def _text(value: str) -> bytes:
@@ -87,8 +87,11 @@ def payloads(folder: Path) -> dict[str, bytes]:
 
 
 def read_all(folder: str, start: int) -> list[str]:
-    """What is wrong about reading each from number `start`: it isn't refused by an error of ours that names the file,
-    or code ran. folder/number tells which was begun, should the process die. Runs in a child of attack_server."""
+    """What is wrong about reading each from number `start`.
+
+    It isn't refused by one of our errors that names the file, or code ran. folder/number contains the number of the
+    last one that was begun, should the process die. Runs in a child of attack_server.
+    """
     import time
 
     from rmaclib.datasets.layouts.revisited import read_revisited
@@ -122,8 +125,8 @@ def read_all(folder: str, start: int) -> list[str]:
     return problems
 
 
-def run_without_care(folder: str) -> list[str]:
-    """Those that leave their mark when plain pickle reads them; in a child of attack_server."""
+def read_with_plain_pickle(folder: str) -> list[str]:
+    """Names of those that leave their mark when plain pickle reads them; in a child of attack_server."""
     import pickle
 
     ran = []

@@ -1,4 +1,4 @@
-"""Thirty kinds of files that call themselves pictures, most of them bad."""
+"""Kinds of files whose names are those of pictures, most of them bad."""
 
 import io
 import os
@@ -66,7 +66,7 @@ def _cut_png(path, random):
 
 def _flipped_png(path, random):
     data = bytearray(_encoded(random, "PNG"))
-    data[len(data) // 2] ^= 0x55  # the checksum of a chunk tells it
+    data[len(data) // 2] ^= 0x55  # the checksum of a chunk doesn't fit then
     path.write_bytes(data)
 
 
@@ -158,7 +158,7 @@ KINDS: dict[str, Kind] = {
     "one bit": Kind("{}.bmp", _saved("BMP", "1"), GOOD),
     "animation": Kind("{}.gif", _animation, GOOD),
     "broken EXIF": Kind("{}.jpg", _broken_exif, GOOD),
-    "turned by EXIF": Kind("{}.JPG", _orientation, GOOD),
+    "rotated by EXIF": Kind("{}.JPG", _orientation, GOOD),
     "a name of two lines": Kind("two\nlines {}.jpg", _JPEG),
     "a name that is no UTF-8": Kind("latin \udce9 {}.jpg", _JPEG),
     "a very long name": Kind("{}" + 240 * "n" + ".jpg", _JPEG, GOOD),
@@ -178,20 +178,20 @@ KINDS: dict[str, Kind] = {
 
 
 def fill(folders: list[Path], count: int) -> dict[str, tuple[str, Path]]:
-    """Writes files of all kinds in turn, spread over folders: path -> (kind, path)."""
-    random, made = np.random.default_rng(5), {}
+    """Write files of all kinds in turn, spread over folders: path -> (kind, path)."""
+    random, files = np.random.default_rng(5), {}
     for number in range(count):
         name, kind = list(KINDS.items())[number % len(KINDS)]
         path = folders[number % len(folders)] / kind.name.format(f"x{number}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             kind.make(path, random)
-        made[str(path)] = name, path
-    return made
+        files[str(path)] = name, path
+    return files
 
 
-def told(path: Path, text: str) -> bool:
-    """Whether a report names a file, as it is or with what no line can hold written otherwise."""
+def is_named_in(text: str, path: Path) -> bool:
+    """Whether a report names a file, as it is or with escapes for what a line of text can't contain."""
     name = os.fsencode(path.name)
     part = max(name.replace(b"\n", b"\xff").decode("ascii", "replace").split("\ufffd"), key=len)
     return part in text

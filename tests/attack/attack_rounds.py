@@ -21,9 +21,9 @@ def vectors(name: str) -> np.ndarray:
 
 
 def add(folder: str, barrier: str, process: int, others: int, round_: int) -> dict:
-    """Loads an index, adds a vector, waits until the other processes have come as far, saves.
+    """Load an index, add a vector, wait until the other processes have done so, and save.
 
-    Returns {"name", "refused"}: an addition is refused with a message, or said to be saved
+    Returns {"name", "refused"}: the message by which the addition was refused, "" when it was saved.
     """
     from rmaclib.foundation.errors import RmacError
     from rmaclib.search.vector_index import VectorIndex
@@ -39,7 +39,7 @@ def add(folder: str, barrier: str, process: int, others: int, round_: int) -> di
 
 
 def meet(place: Path, process: int, others: int) -> None:
-    """Returns as soon as all processes have called it."""
+    """Return as soon as all processes have called it."""
     place.mkdir(parents=True, exist_ok=True)
     (place / str(process)).touch()
     end = time.monotonic() + SECONDS
@@ -48,8 +48,8 @@ def meet(place: Path, process: int, others: int) -> None:
             raise TimeoutError("the other process didn't come")
 
 
-def wrong(folder: str, names: list[str]) -> list[str]:
-    """Those of names that the index doesn't find by their vector."""
+def missing(folder: str, names: list[str]) -> list[str]:
+    """The names that the index doesn't return for their vector."""
     from rmaclib.search.vector_index import VectorIndex
 
     index = VectorIndex.load(folder)
@@ -57,20 +57,20 @@ def wrong(folder: str, names: list[str]) -> list[str]:
 
 
 def read(folder: str, seconds: float) -> int:
-    """Loads an index and asks it, again and again; how often."""
+    """Load an index and search it, again and again; returns how often."""
     from rmaclib.search.vector_index import VectorIndex
 
     end, times = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         index = VectorIndex.load(folder)
         if index.search(vectors("first"), 1)[0][0].name != "first":
-            raise AssertionError(f"load {times}: the first vector isn't found among {len(index)}")
+            raise AssertionError(f"load {times}: the first vector isn't the nearest of itself among {len(index)}")
         times += 1
     return times
 
 
 def write(folder: str, seconds: float) -> int:
-    """Adds, saves and now and then removes for some seconds; how often it saved."""
+    """Add, save and now and then remove for some seconds; returns how often it saved."""
     from rmaclib.search.vector_index import VectorIndex
 
     index, end, times = VectorIndex.load(folder), time.monotonic() + seconds, 0

@@ -8,7 +8,7 @@ import attack_material
 
 # make attack sets it; the small form belongs to the suite.
 WHOLE = os.environ.get("RMAC_ATTACK") == "whole"
-_done = {}  # (material, name) -> what whole_run gave
+_done = {}  # (material, name) -> result of whole_run
 
 
 def whole_run(forks, material, name):
@@ -28,7 +28,7 @@ def whole_run(forks, material, name):
 
 
 def state(forks, name, out):
-    """What a run left, as far as it doesn't depend on when it ran."""
+    """What a run wrote, as far as it doesn't depend on when it ran."""
     if name not in ("index", "add"):
         return attack_compare.contents(out)
     outcome = forks.call("attack_compare:index_contents", str(out))

@@ -1,7 +1,7 @@
-"""A process that has imported everything and forks a child for each thing to try: a start then costs milliseconds.
+"""A process that has imported everything and forks a child for each task: a start then costs milliseconds.
 
-Requests come as lines of JSON on standard input, answers go as lines of JSON to standard output. It computes nothing
-itself, so that its children inherit no threads. See attack_forks for what is asked and answered.
+Requests come as lines of JSON on standard input, replies go as lines of JSON to standard output. It computes nothing
+itself, so that its children inherit no threads. See attack_forks for requests and replies.
 """
 
 import json
@@ -31,15 +31,15 @@ def main() -> None:
         import_module(f"rmaclib.commands.{module.name}")
 
     batches.CHUNK = 4  # so that a dozen pictures are several chunks
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no answer
-    print(json.dumps("ready"), file=answers, flush=True)
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no reply
+    print(json.dumps("ready"), file=replies, flush=True)
     for line in sys.stdin:
-        print(json.dumps(_together(json.loads(line))), file=answers, flush=True)
+        print(json.dumps(_together(json.loads(line))), file=replies, flush=True)
 
 
 def _together(tasks: list[dict]) -> list[dict]:
-    """Runs tasks at the same time, begun at one moment; their outcomes."""
+    """Run tasks at the same time, begun at one moment; returns their outcomes."""
     gate, opener = os.pipe()
     with tempfile.TemporaryDirectory(prefix="attack-") as folder:
         children = []
@@ -49,7 +49,7 @@ def _together(tasks: list[dict]) -> list[dict]:
             process = os.fork()
             if process == 0:
                 os.close(opener)
-                os.read(gate, 1)  # returns when nobody holds the other end any more
+                os.read(gate, 1)  # returns when the other end is closed everywhere
                 os.close(gate)
                 _child(task, place)
             children.append((process, task, place))
@@ -68,13 +68,13 @@ def _outcome(process: int, task: dict, place: Path) -> dict:
     else:
         _kill_session(process)
         _, status, usage = os.wait4(process, 0)
-        return {"code": "hang", **_told(place)}
+        return {"code": "hang", **_outputs(place)}
     orphans = _orphans(process)
     code = os.waitstatus_to_exitcode(status)
-    return {"code": code, "orphans": orphans, "megabytes": usage.ru_maxrss // 1024, **_told(place)}
+    return {"code": code, "orphans": orphans, "megabytes": usage.ru_maxrss // 1024, **_outputs(place)}
 
 
-def _told(place: Path) -> dict:
+def _outputs(place: Path) -> dict:
     texts = {name: (place / name).read_text(encoding="utf-8", errors="replace") if (place / name).exists() else ""
              for name in ("stdout", "stderr")}
     notes = {name: json.loads((place / name).read_text()) if (place / name).exists() else None
@@ -97,11 +97,11 @@ def _session(session: int) -> list[int]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                # After the name, which may hold anything, in brackets: state, parent, group, session.
-                state, _, _, found = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[:4]
+                # After the name in brackets, which may contain anything: state, parent, group, session.
+                state, _, _, own_session = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[:4]
             except OSError:
                 continue
-            if int(found) == session and state != "Z":
+            if int(own_session) == session and state != "Z":
                 members.append(int(entry))
     return members
 
@@ -115,7 +115,7 @@ def _kill_session(session: int) -> None:
 
 
 def _child(task: dict, place: Path) -> None:
-    """Does a task and ends the process."""
+    """Do a task and end the process."""
     code = 70
     try:
         os.setsid()
@@ -137,7 +137,7 @@ def _child(task: dict, place: Path) -> None:
 
 
 def _limit_memory() -> None:
-    """Lets this process have a gigabyte more than it has."""
+    """Allow this process a gigabyte more than it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _GIGABYTE,) * 2)
 

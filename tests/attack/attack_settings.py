@@ -1,4 +1,7 @@
-"""Settings in YAML and result records: made, read, and what they say by a rule of its own, as in attack_texts."""
+"""Settings in YAML and result records: how to make them, how they are read, and their content by a rule of its own.
+
+See attack_texts.
+"""
 
 import json
 import math
@@ -49,7 +52,7 @@ def expected_settings(folder: Path):
         return None
 
 
-# Settings that follow from another where they are not given: which, and how.
+# Settings whose default depends on another setting: on which, and how.
 _FOLLOWING = {"lr": ("optimizer", {"sgd": 1e-3, "adamw": 1e-5}),
               "margin": ("loss", {"triplet": 0.1, "contrastive": 0.7})}
 

@@ -1,7 +1,7 @@
-"""Lists of images and ground truth: how to make each in a folder, how it is read, what it says by a rule of its own.
+"""Lists of images and ground truth: how to make each in a folder, how it is read, its content by a rule of its own.
 
-make_…(material, folder) writes it; read_…(folder) gives what is in it, as JSON; expected_…(folder) what has to be read
-in the files as they are now, None when they have to be refused. Runs in children of attack_server.
+make_…(material, folder) writes it; read_…(folder) returns its content, as JSON; expected_…(folder) what has to be read
+of the files as they are now, None when they have to be refused. Runs in children of attack_server.
 """
 
 import csv
@@ -54,7 +54,7 @@ def read_list(folder: Path):
 
 
 def expected_list(folder: Path):
-    """What each line says by itself; None when one says nothing."""
+    """The content of each line by itself; None when a line has none."""
     lines, names = _lines(folder / "list.txt"), _lines(folder / "labels.txt")
     if not lines or names is None:
         return None
@@ -120,7 +120,7 @@ def expected_csv(folder: Path):
     labels = [row["label"].strip() for row in rows] if "label" in (rows or [{}])[0] else None
     numbered = labels is None or all(re.fullmatch("[0-9]+", label) for label in labels)
     names = None if numbered else tuple(sorted(set(labels)))
-    found = set()
+    entries = set()
     for number, row in enumerate(rows):
         label = 0 if labels is None else int(labels[number]) if numbered else names.index(labels[number])
         box = [row.get(corner, "").strip() for corner in ("x1", "y1", "x2", "y2")]
@@ -131,8 +131,8 @@ def expected_csv(folder: Path):
             if not (math.isfinite(sum(box)) and x1 < x2 and y1 < y2):
                 return None
         if _is_file(folder / row["path"]):
-            found.add((row["path"], label, box if any(box) else None))
-    return [sorted(found, key=repr), names] if found else None
+            entries.add((row["path"], label, box if any(box) else None))
+    return [sorted(entries, key=repr), names] if entries else None
 
 
 _IMAGES = [f"{place}_{number}" for place in ("tower", "bridge") for number in range(5)]
@@ -191,10 +191,11 @@ def make_revisited(protocol: int, arrays: bool) -> Callable:
         def listed(numbers):
             return np.array(numbers, np.int64) if arrays else list(numbers)
 
-        truths = [{"bbx": np.array([10.0, 20, 300, 400]) if arrays else [10.0, 20.0, 300.0, 400.0],
-                   "easy": listed([1, 2]), "hard": listed([3]), "junk": listed([4])}, 
-                  {"bbx": [1.5, 2.0, 30.0, 40.0], "easy": listed([6]), "hard": listed([7, 8]), "junk": listed([])}]
-        content = {"imlist": _IMAGES, "qimlist": [_IMAGES[0], _IMAGES[5]], "gnd": truths}
+        ground_truth = [{"bbx": np.array([10.0, 20, 300, 400]) if arrays else [10.0, 20.0, 300.0, 400.0],
+                         "easy": listed([1, 2]), "hard": listed([3]), "junk": listed([4])},
+                        {"bbx": [1.5, 2.0, 30.0, 40.0],
+                         "easy": listed([6]), "hard": listed([7, 8]), "junk": listed([])}]
+        content = {"imlist": _IMAGES, "qimlist": [_IMAGES[0], _IMAGES[5]], "gnd": ground_truth}
         with (folder / "gnd_roxford5k.pkl").open("wb") as file:
             pickle.dump(content, file, protocol=protocol)
     return make
@@ -217,10 +218,10 @@ def expected_revisited(folder: Path):
     try:
         content = _Plain(io.BytesIO((folder / "gnd_roxford5k.pkl").read_bytes()), encoding="latin1").load()
         images, queries = content["imlist"], []
-        for image, truth in zip(content["qimlist"], content["gnd"], strict=True):
-            grades = {grade: sorted({images[number] for number in truth[grade]} & set(_IMAGES))
+        for image, grades_of in zip(content["qimlist"], content["gnd"], strict=True):
+            grades = {grade: sorted({images[number] for number in grades_of[grade]} & set(_IMAGES))
                       for grade in ("easy", "hard", "junk")}
-            queries.append([image, image, [float(value) for value in truth["bbx"]], grades])
+            queries.append([image, image, [float(value) for value in grades_of["bbx"]], grades])
         return sorted(query for query in queries if query[1] in _IMAGES)
     except Exception:
         return None

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from attack_material import SMALL, picture
-from attack_pictures import BAD, GOOD, KINDS, fill, told
+from attack_pictures import BAD, GOOD, KINDS, fill, is_named_in
 
 LINES = 25  # on the terminal, at most
 SECONDS = 200
@@ -27,7 +27,7 @@ def photos(forks, material, whole):
 
 
 def problems_of(photos, outcome, used, report):
-    """What is wrong. used: names, from the folder, of the pictures that were used; report: text that lists the bad."""
+    """What is wrong. used: names, from the folder, of pictures that were used; report: text that lists the others."""
     _, good, files = photos
     problems = [outcome.problem(0)] if outcome.problem(0) else []
     lines = outcome.stderr.count("\n") + outcome.stdout.count("\n")
@@ -37,10 +37,10 @@ def problems_of(photos, outcome, used, report):
         problems.append(f"good ones left out: {sorted(map(repr, good - used))[:5]}")
     if used - good:
         problems.append(f"bad ones used: {sorted(map(repr, used - good))[:5]}")
-    unsaid = [f"{name} ({path.name!r})" for name, path in files.values()
-              if KINDS[name].expected == BAD and not told(path, report)]
-    if unsaid:
-        problems.append(f"left out without a reason: {', '.join(unsaid[:6])}")
+    unreported = [f"{name} ({path.name!r})" for name, path in files.values()
+              if KINDS[name].expected == BAD and not is_named_in(report, path)]
+    if unreported:
+        problems.append(f"left out without a reason: {', '.join(unreported[:6])}")
     return problems
 
 
@@ -77,9 +77,9 @@ def test_index_and_search(forks, material, photos, whole, count):
     problems = problems_of(photos, outcome, relative(names, photos[0]), listed(out) + outcome.stderr)
     files = list(photos[2].values())
     for name, path in files if whole else files[::3]:
-        outcome = forks.rmac("search", out, path, "--out", material / "found.png", "--k", "3", limited=True,
+        outcome = forks.rmac("search", out, path, "--out", material / "neighbours.png", "--k", "3", limited=True,
                              timeout=20, cwd=str(material))
-        # A name that can't be listed may be asked with all the same.
+        # A file whose name can't be listed may be a query all the same.
         codes = {GOOD: (0,), BAD: (1, 0) if "name" in name else (1,)}.get(KINDS[name].expected, (1, 2))
         if problem := outcome.problem(*codes):
             problems.append(f"search with {name} ({path.name!r}): {problem}")
@@ -121,8 +121,8 @@ def test_propose(forks, material, photos, count):
     if table.exists():
         with table.open(newline="", encoding="utf-8") as file:
             used = relative((row["image"] for row in csv.DictReader(file)), photos[0])
-    # The table has no place for reasons: the terminal tells how many are left out, and some of them.
+    # The table has no column for reasons: the terminal shows how many are left out, and some of them.
     problems = problems_of((photos[0], photos[1], {}), outcome, used, "")
     if "left out" not in outcome.stderr:
-        problems.append("not told that pictures are left out")
+        problems.append("no message that pictures are left out")
     check(count, photos, problems, "propose")

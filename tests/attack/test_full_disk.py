@@ -1,5 +1,5 @@
-"""A disk that gets full in the middle: refused in a line that names a file or folder there, what was there before is
-whole, nothing is left over, and with more space the same command ends as if nothing had happened."""
+"""A disk that gets full in the middle of a command. The error is one line that names a file or folder there; what was
+there before is whole, nothing is left over, and with more space the same command ends as if nothing had happened."""
 
 import os
 import shutil

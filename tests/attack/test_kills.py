@@ -12,8 +12,11 @@ WAYS = {"before": {}, "after": {"after": True}, "interrupted at": {"interrupt": 
 
 
 def moments(total, count):
-    """(way, number) of changes 1 … total. count None: a kill before each and after the last, which is after each but
-    for what Python had not written out yet, and an interrupt at every third. Else so many of these, evenly spread."""
+    """(way, number) of changes 1 … total.
+
+    count None: a kill before each change and after the last, and an interrupt at every third. (A kill after a change is
+    one before the next, but for what Python has not written to the file yet.) Else so many of these, evenly spread.
+    """
     every = [("before", number) for number in range(1, total + 1)] + [("after", total)]
     every += [("interrupted at", number) for number in range(1, total + 1, 3)]
     if count is None or count >= len(every):

@@ -1,12 +1,15 @@
-"""Damaged files of every format that is read: refused by one of our errors that names the file, or read right; never
-another error, a crash, a hang, a gigabyte of memory, or something else taken for what it was."""
+"""Damaged files of every format that is read.
+
+Each is refused by one of our errors that names the file, or read right. There is never another error, a crash, a hang,
+a gigabyte of memory, or a wrong content that is accepted.
+"""
 
 import json
 
 import pytest
 from attack_formats import FORMATS
 
-SHARE = 7  # the small form tries one in so many
+SHARE = 7  # the small form tries one case in so many
 
 
 @pytest.mark.parametrize("name", FORMATS)

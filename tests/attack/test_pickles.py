@@ -19,7 +19,7 @@ def test_malicious_pickles(forks, count, tmp_path):
     assert not problems, "\n".join(problems)
 
 
-def test_some_of_them_do_run_code(tmp_path, forks):
-    """The test would see it: read without care, they leave their mark."""
-    outcome = forks.call("attack_pickles:run_without_care", str(tmp_path))
+def test_plain_pickle_runs_their_code(tmp_path, forks):
+    """So the test above would notice it: read by plain pickle, they leave their mark."""
+    outcome = forks.call("attack_pickles:read_with_plain_pickle", str(tmp_path))
     assert outcome.code == 0 and len(outcome.value) > 10, outcome

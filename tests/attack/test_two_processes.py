@@ -1,7 +1,9 @@
-"""Two processes that write to one folder at the same moment: one waits for the other, or is refused with --no-wait;
-nothing that was said to be saved is lost. A reader beside a writer never sees a state between two."""
+"""Two processes that write to one folder at the same moment.
 
-import json
+One waits for the other, or is refused with --no-wait; nothing that was reported as saved is lost. A reader beside a
+writer never reads a state between two.
+"""
+
 import shutil
 
 import attack_compare
@@ -61,7 +63,7 @@ def test_different_pictures_added_to_one_index_at_once(forks, material, whole, c
     assert not problems, "\n".join(problems)
 
 
-def test_every_addition_that_said_saved_is_there(forks, whole, count, tmp_path):
+def test_every_addition_that_was_reported_as_saved_is_there(forks, whole, count, tmp_path):
     """100 rounds in which two processes load an index, add to it, meet and save."""
     folder, rounds = str(tmp_path / "index"), 100 if whole else 10
     assert forks.call("attack_rounds:create", folder).problem(0) == ""
@@ -78,13 +80,14 @@ def test_every_addition_that_said_saved_is_there(forks, whole, count, tmp_path):
                 saved.append(outcome.value["name"])
         if len(problems) > 4:
             break
-    missing = forks.call("attack_rounds:wrong", folder, saved)
+    missing = forks.call("attack_rounds:missing", folder, saved)
     count("additions by two processes at a barrier", rounds=rounds, saved=len(saved) - 1, refused=refused,
           missing=len(missing.value or []))
     if missing.code != 0:
         problems.append(f"the index can't be read any more: {missing.last_line()}")
     elif missing.value:
-        problems.append(f"{len(missing.value)} of {len(saved)} that said saved are not there: {missing.value[:3]}")
+        problems.append(f"{len(missing.value)} of {len(saved)} that were reported as saved are not there: "
+                        f"{missing.value[:3]}")
     assert not problems, "\n".join(problems)
     assert len(saved) > rounds  # at least one of each pair
 
@@ -95,6 +98,6 @@ def test_a_reader_beside_a_writer(forks, whole, count, tmp_path):
     tasks = [{"function": f"attack_rounds:{what}", "arguments": [folder, seconds], "timeout": seconds + 60}
              for what in ("write", "read", "read")]
     outcomes = forks.together(*tasks)
-    assert [outcome.code for outcome in outcomes] == [0, 0, 0], json.dumps([one.last_line() for one in outcomes])
+    assert [outcome.code for outcome in outcomes] == [0, 0, 0], "\n".join(outcome.last_line() for outcome in outcomes)
     count("two readers beside a writer", written=outcomes[0].value, read=outcomes[1].value + outcomes[2].value)
     assert min(outcome.value for outcome in outcomes) > 3

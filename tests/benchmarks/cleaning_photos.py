@@ -1,10 +1,10 @@
-"""What cleaning does to real photographs: the numbers of book/cleaning.md.
+"""What cleaning does to real photographs: the results of book/cleaning.md.
 
     RMACLIB_DATA=FOLDER python tests/benchmarks/cleaning_photos.py STEP … --work FOLDER --record FOLDER
 
 Steps: `threshold` cleans landmarks48 and sweeps the threshold; `injected` adds ten images of oxford5k_subset to
-each class and counts the survivors; `marks` cleans a quarter of the classes without taking marks out;
-`shortlist` asks how many edges and kept images remain when only neighbours by global descriptor are matched;
+each class and counts how many are kept; `marks` cleans a quarter of the classes without removing overlays;
+`shortlist` measures how many edges and kept images remain when only neighbours by global descriptor are matched;
 `memory` cleans one class of 1,000 images and reads the peak of each process. The graphs stay in --work: a step
 that was interrupted goes on, and `marks` and `shortlist` reuse those of `threshold`.
 """
@@ -31,7 +31,8 @@ from rmaclib.cleaning import (
     load_graph,
     select,
 )
-from rmaclib.cleaning.jobs import graph_file, landmark_members, match_landmarks
+from rmaclib.cleaning.folder import graph_name
+from rmaclib.cleaning.pipeline import landmark_members, match_landmarks
 from rmaclib.cleaning.shortlists import DescriptorShortlists
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset
 from rmaclib.results import record
@@ -59,9 +60,8 @@ class Steps:
 
     def graphs(self, images: LabelledImages, settings: CleanSettings, name: str) -> dict[int, MatchGraph]:
         """Label -> graph, made where it is not there yet."""
-        folder, members = self.work / name / "graphs", landmark_members(images)
-        match_landmarks(images, members, settings, folder, None, None, True)
-        return {label: load_graph(graph_file(folder, label)) for label in members}
+        match_landmarks(images, settings, self.work / name)
+        return {label: load_graph(self.work / name / graph_name(label)) for label in landmark_members(images)}
 
     def threshold(self) -> None:
         graphs = self.graphs(self.photos, self.settings, "threshold").values()
@@ -87,7 +87,7 @@ class Steps:
                   self.settings)
 
     def injected(self, seed: int = 0) -> None:
-        """Ten images of another data set in each class: does any survive, and do they pull others along?"""
+        """Ten images of another data set in each class: are any kept, and do they change which others are kept?"""
         before = self.graphs(self.photos, self.settings, "threshold")
         others = open_dataset("oxford5k_subset")
         members = landmark_members(self.photos)
@@ -101,10 +101,11 @@ class Steps:
         after = self.graphs(both, self.settings, "injected")
         for threshold in sorted({LEAST, self.settings.graph.threshold, 12, 15}):
             settings = replace(self.settings, graph=GraphSettings(threshold=threshold))
-            names = [self._kept(found, settings) for found in (before, after)]
-            strangers = {name for name in names[1] if name.startswith("injected/")}
-            change = (len(names[1] - strangers) - len(names[0])) / len(self.photos.names)
-            self.keep(f"injected_survive_{threshold}", len(strangers) / len(drawn), "share", "injected", settings, seed)
+            names = [self._kept(graphs, settings) for graphs in (before, after)]
+            distractors = {name for name in names[1] if name.startswith("injected/")}
+            change = (len(names[1] - distractors) - len(names[0])) / len(self.photos.names)
+            share = len(distractors) / len(drawn)
+            self.keep(f"injected_survive_{threshold}", share, "share", "injected", settings, seed)
             self.keep(f"injected_change_{threshold}", change, "points", "injected", settings, seed)
 
     @staticmethod
@@ -114,7 +115,7 @@ class Steps:
                 if component >= 0}
 
     def marks(self) -> None:
-        """The same classes with and without taking marks out."""
+        """The same classes with and without removing overlays (watermarks, captions, borders)."""
         chosen = [index for index, label in enumerate(self.photos.labels) if label % 4 == 0]
         part = self.photos.part(chosen)
         off = replace(self.settings, verification=VerificationSettings(min_inliers=LEAST, marks=False, min_width=0.0,
@@ -131,14 +132,14 @@ class Steps:
 
     def shortlist(self) -> None:
         """Edges and kept images that remain on shortlists, computed from the graphs of all pairs."""
-        found = self.graphs(self.photos, self.settings, "threshold")
+        graphs = self.graphs(self.photos, self.settings, "threshold")
         lists, members = DescriptorShortlists("efficientnet_lite0"), landmark_members(self.photos)
         large = [label for label, indices in members.items() if len(indices) >= 90]
         nearest = [lists([self.photos.paths[index] for index in members[label]], max(SHORTLISTS)) for label in large]
         for count in SHORTLISTS:
             edges = listed_edges = compared = pairs = kept = kept_listed = 0
             for label, order in zip(large, nearest, strict=True):
-                graph, images = found[label], len(members[label])
+                graph, images = graphs[label], len(members[label])
                 near = np.zeros((images, images), bool)
                 near[np.arange(images)[:, None], order[:, :count]] = True
                 near |= near.T
@@ -160,8 +161,11 @@ class Steps:
                           network=lists.name, classes=len(large))
 
     def memory(self, count: int = 1000) -> None:
-        """Peak memory of each process of `rmac clean`, for one class matched on shortlists, which is what the default
-        settings do with so many images. Every task still carries all images of its two blocks. Linux only."""
+        """Peak memory of each process of `rmac clean`, for one class.
+
+        With so many images the default settings match on shortlists. Every task still gets all images of its two
+        blocks. Linux only.
+        """
         folder = self.work / "memory"
         (folder / "list").mkdir(parents=True, exist_ok=True)
         (folder / "list/images.txt").write_text("".join(f"{path.resolve()} 0\n" for path in self.photos.paths[:count]))
@@ -170,13 +174,14 @@ class Steps:
         peaks: dict[str, float] = {}
         while process.poll() is None:
             time.sleep(0.2)
-            for one in [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]:
+            children = psutil.Process(process.pid).children(recursive=True)
+            for number in [process.pid, *(child.pid for child in children)]:
                 try:
-                    status, maps = (Path(f"/proc/{one}/{name}").read_text() for name in ("status", "maps"))
+                    status, maps = (Path(f"/proc/{number}/{name}").read_text() for name in ("status", "maps"))
                 except OSError:
                     continue
                 peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-                who = "main" if one == process.pid else "shortlist" if "libtorch" in maps else "worker"
+                who = "main" if number == process.pid else "shortlist" if "libtorch" in maps else "worker"
                 if peak:
                     peaks[who] = max(peaks.get(who, 0), int(peak[1]) / 1024)
         if process.returncode:

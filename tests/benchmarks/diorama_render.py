@@ -1,9 +1,9 @@
-"""Pictures per minute of rendering Diorama, building the monuments included; records it for the datasheet.
+"""Pictures per minute in which Diorama is rendered, building the monuments included, for its datasheet.
 
     PYTHONPATH=data/diorama python -m tests.benchmarks.diorama_render [--images 60] [--record data/results/embedded]
 
-Takes whole subjects at random until there are so many pictures, so that the mix of building and rendering is that
-of the full set.
+Draws whole subjects at random until there are enough pictures, so that building and rendering have the same shares
+as in the full set.
 """
 
 import argparse

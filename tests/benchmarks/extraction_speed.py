@@ -1,10 +1,10 @@
 """How much faster extract() is than a plain loop, and how much memory it takes.
 
-    RMACLIB_DATA=FOLDER python tests/benchmarks/describe_speed.py --record _build/photos/results
+    RMACLIB_DATA=FOLDER python tests/benchmarks/extraction_speed.py --record _build/photos/results
 
 The peer is what one writes first: read an image, run the same network on it in float32, one after the other.
-Both sides see the same images, in turns within one run, and their descriptors are compared. Memory is the
-peak of a fresh process that describes some, or all, of the images.
+Both sides get the same images, in turns within one run, and their descriptors are compared. Memory is the
+peak of a new process that extracts descriptors of some, or all, of the images.
 """
 
 import argparse
@@ -50,6 +50,7 @@ class PlainBackbone(torch.nn.Module):
 
 @torch.inference_mode()
 def plain(network: RMAC, paths: list[Path], size: int) -> np.ndarray:
+    """(N, D) descriptors, one image after the other."""
     vectors = []
     for path in paths:
         pixels = torch.from_numpy(np.array(resize_longer(read_image(path), size))).permute(2, 0, 1)[None].float()
@@ -78,10 +79,10 @@ def main() -> int:
         begin = time.monotonic()
         expected = plain(peer, paths, options.size)
         middle = time.monotonic()
-        found = extract(network, paths, settings, progress=False).vectors
+        vectors = extract(network, paths, settings, progress=False).vectors
         seconds["plain"].append(middle - begin)
         seconds["ours"].append(time.monotonic() - middle)
-    cosine = float((expected * found).sum(1).min())
+    cosine = float((expected * vectors).sum(1).min())
     ratio = float(np.median(seconds["plain"]) / np.median(seconds["ours"]))
     print(f"plain {[f'{s:.1f}' for s in seconds['plain']]} s, ours {[f'{s:.1f}' for s in seconds['ours']]} s: "
           f"{ratio:.2f} times the images per second; least cosine {cosine:.6f}")

@@ -1,19 +1,19 @@
-"""What a GPU makes of the paper's size: ResNet-101 on images of 800 pixels, describing them and learning from them.
+"""Speed and memory of a GPU at the paper's size: ResNet-101 on images of 800 pixels, extraction and training.
 
     python tests/benchmarks/gpu_speed.py --record _build/gpu/results
 
-Speed and memory don't depend on the weights, so that these are random, with batch statistics taken from the images as
-training would leave them. The images are those of the embedded data set, enlarged and written as JPEG, in their many
-shapes. An update is one of training (deterministic kernels), with every image of its triplets different and none
-without a gradient: the worst case. Three arithmetics, float32 in its two kinds:
+Speed and memory don't depend on the weights. They are random, with batch statistics of the images, as after training.
+The images are those of the embedded data set, enlarged and written as JPEG, in their many shapes. An update is one of
+training (deterministic kernels) in the worst case: every image of its triplets is different, and each has a gradient.
+Three arithmetics, float32 in two kinds:
 
   float32   cuDNN may not round: TF32 off
-  tf32      what PyTorch calls float32 by default: convolutions round their input to ten bits
+  tf32      PyTorch's default for float32: convolutions round their input to ten bits
   bfloat16  the backbone under autocast
 
-The peer of an update is the plain three-stream step, one triplet after the other, in the same arithmetic; its batch,
-with all triplets in one graph, is what memory is compared with. Gradients are compared in float64. Whether a network
-learns as much in bfloat16 is tried on a small one with ImageNet weights, from the embedded data set.
+The peer of an update is the plain three-stream step, one triplet after the other, in the same arithmetic. Its memory is
+compared with that of the plain batch, with all triplets in one graph. Gradients are compared in float64. Whether a
+network learns as much in bfloat16 is measured with a small one with ImageNet weights, on the embedded data set.
 """
 
 import argparse
@@ -52,7 +52,7 @@ GIB = 2**30
 
 
 def enlarged(source: LabelledImages, folder: Path, count: int, size: int) -> LabelledImages:
-    """Pictures with a longer side of `size` pixels, as files; taken again when they are too few."""
+    """Image files with a longer side of `size` pixels; the source is repeated when it has too few."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:04d}.jpg" for number in range(count)]
 
@@ -72,7 +72,7 @@ def network_of(backbone: str, levels: int, dim: int, sample: Sequence[Tensor]) -
     network = create_network(NetworkSettings(backbone, levels=levels, dim=dim), pretrained=False).cuda().train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean over all that it sees
+            module.momentum = None  # the mean over all images
     with torch.no_grad():
         for image in sample:
             network.backbone(image[None].cuda())
@@ -86,15 +86,15 @@ def arithmetic(name: str) -> Iterator[None]:
 
 
 def plain(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, half: bool) -> None:
-    three_streams(lambda place: seen(network, images[place], half), triplets, MARGIN)
+    three_streams(lambda place: extract_one(network, images[place], half), triplets, MARGIN)
 
 
 def plain_batch(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, half: bool) -> None:
-    three_streams_at_once(lambda place: seen(network, images[place], half), triplets, MARGIN)
+    three_streams_at_once(lambda place: extract_one(network, images[place], half), triplets, MARGIN)
 
 
-def seen(network: RMAC, image: Tensor, half: bool) -> Tensor:
-    """(1, D), computed as an update does."""
+def extract_one(network: RMAC, image: Tensor, half: bool) -> Tensor:
+    """(1, D) of an image, computed as in an update."""
     with torch.autocast("cuda", torch.bfloat16, enabled=half):
         features = network.backbone(image[None].cuda())
     return network.aggregate(features.float() if half else features, image.shape[-2:])
@@ -106,14 +106,16 @@ def ours(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, half: bo
     assert used.tolist() == list(range(len(images)))
     other = ~torch.eye(len(used), dtype=torch.bool)
     tuples = Tuples(torch.from_numpy(local.reshape(-1, 3)).cuda(), other.cuda(), other.cuda())
-    found = accumulate(network, images, partial(triplet, tuples=tuples, margin=MARGIN), half=half,
-                       sizes=getattr(images, "sizes", None))
-    assert found.computed == len(used)
+    step = accumulate(network, images, partial(triplet, tuples=tuples, margin=MARGIN), half=half,
+                      sizes=getattr(images, "sizes", None))
+    assert step.computed == len(used)
 
 
 def measured(run: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds, and the GPU memory in GiB that a run takes at most beyond what was held before it. The first
-    run is not counted."""
+    """Median seconds of a run, and the peak of its GPU memory in GiB, minus the memory before it.
+
+    The first run is not counted.
+    """
     seconds = []
     for _ in range(rounds + 1):
         torch.cuda.synchronize()
@@ -127,16 +129,100 @@ def measured(run: Callable[[], object], rounds: int) -> tuple[float, float]:
 
 
 def learned(images: LabelledImages, settings: RankingSettings) -> tuple[float, float, float]:
-    """A small network trained on the embedded data set: its validation score in the end, what it gained, and the
-    seconds that it took with its validations."""
+    """Train a small network on the embedded data set.
+
+    Returns its validation score at the end, the gain since the start, and the seconds with the validations.
+    """
     network = create_network(NetworkSettings("efficientnet_lite0", levels=2))
-    describing = ExtractionSettings((settings.size,), device="cuda", precision="float32")
-    network.set_whitening(learn_whitening(network, images.paths, describing, dim=512, progress=False))
+    extraction = ExtractionSettings((settings.size,), device="cuda", precision="float32")
+    network.set_whitening(learn_whitening(network, images.paths, extraction, dim=512, progress=False))
     with TemporaryDirectory() as folder:
         log = train_ranking(network, images, settings, out=folder, validation=open_collection("diorama_val"),
-                    progress=False).history
+                            progress=False).history
     last = log[-1]["validation"]
     return last, last - log[0]["validation"], sum(row["seconds"] for row in log)
+
+
+class Steps:
+    """What is measured, and where it is recorded."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.started = options, time.monotonic()
+        self.source = open_collection("diorama_train")
+        self.collection = enlarged(self.source, options.work, max(options.images, 3 * max(OURS)), options.size)
+        views = Views(self.collection, range(3 * max(OURS)), options.size,
+                      backbone=create_backbone(options.backbone, pretrained=False))
+        with ThreadPoolExecutor() as pool:
+            self.loaded = list(pool.map(views.__getitem__, range(3 * max(OURS))))
+        self.network = network_of(options.backbone, options.levels, options.dim, self.loaded[:32])
+        self.backbone = options.backbone.replace(":", "_")
+
+    def keep(self, key: str, value: float, unit: str, **settings) -> None:
+        """settings: of a training, which has the whole data set; none for what is measured at the large size."""
+        print(f"{key}: {value:.4g} {unit}", flush=True)
+        options = self.options
+        counts = self.source.counts if settings else {"images": options.images}
+        settings = settings or {
+            "network": asdict(self.network.settings), "size": options.size, "triplets": options.triplets,
+            "rounds": options.rounds, "plain_batch": PLAIN_BATCH, "weights": "random"}
+        if options.record:
+            record(options.record, f"benchmarks/{self.source.name}/{key}", value, unit=unit, protocol="gpu_speed",
+                   dataset={"name": self.source.name, "counts": counts}, settings=settings,
+                   seed=0, seconds=time.monotonic() - self.started, notebook="benchmarks", profile="gpu")
+
+    def extraction(self) -> None:
+        paths, descriptors = self.collection.paths[:self.options.images], {}
+
+        def run(name: str, settings: ExtractionSettings) -> None:
+            descriptors[name] = extract(self.network, paths, settings, progress=False).vectors
+
+        for name in ARITHMETICS:
+            with arithmetic(name):
+                settings = ExtractionSettings((self.options.size,), device="cuda",
+                                              precision="bfloat16" if name == "bfloat16" else "float32")
+                seconds, memory = measured(partial(run, name, settings), self.options.rounds)
+            cosine = float((descriptors[name] * descriptors["float32"]).sum(1).min())
+            self.keep(f"{self.backbone}_describe_{name}_speed", len(paths) / seconds, "images/s")
+            self.keep(f"{self.backbone}_describe_{name}_memory", memory, "GiB")
+            self.keep(f"{self.backbone}_describe_{name}_cosine", cosine, "cosine")
+
+    def updates(self) -> None:
+        count, network, rounds = 3 * self.options.triplets, self.network, self.options.rounds
+        images, triplets = self.loaded[:count], np.arange(count).reshape(-1, 3)
+        for name in ARITHMETICS:
+            half = name == "bfloat16"
+            with arithmetic(name), repeatable():
+                seconds, memory = measured(partial(ours, network, images, triplets, half), rounds)
+                self.keep(f"{self.backbone}_update_{name}_speed", count / seconds, "images/s")
+                self.keep(f"{self.backbone}_update_{name}_memory", memory, "GiB")
+                views = Views(self.collection, range(count), self.options.size, backbone=network.backbone)
+                from_files, _ = measured(partial(ours, network, views, triplets, half), rounds)
+                self.keep(f"{self.backbone}_update_{name}_from_files_speed", count / from_files, "images/s")
+                peer, _ = measured(partial(plain, network, images, triplets, half), 1)
+                self.keep(f"{self.backbone}_update_{name}_ratio", peer / seconds, "times")
+
+    def memory(self) -> None:
+        with arithmetic("tf32"), repeatable():
+            for count in OURS:
+                triplets = np.arange(3 * count).reshape(-1, 3)
+                _, memory = measured(partial(ours, self.network, self.loaded[:3 * count], triplets, False), 1)
+                self.keep(f"{self.backbone}_update_of_{count}_memory", memory, "GiB")
+            few = np.arange(3 * PLAIN_BATCH).reshape(-1, 3)
+            _, memory = measured(partial(plain_batch, self.network, self.loaded, few, False), 1)
+            self.keep(f"{self.backbone}_plain_batch_of_{PLAIN_BATCH}_memory", memory, "GiB")
+        error = difference(self.network, plain, ours, self.loaded[:6], few[:2], False)
+        self.keep(f"{self.backbone}_gradient_error", error, "ratio")
+
+    def training(self) -> None:
+        updates = self.options.updates
+        for name in ("float32", "bfloat16") if updates else ():
+            settings = RankingSettings(size=320, triplets=24, pool=400, refresh=16, optimizer="adamw", lr=2e-5,
+                                       schedule="constant", updates=updates, evaluate_every=updates,
+                                       precision=name, device="cuda")
+            score, gain, seconds = learned(self.source, settings)
+            self.keep(f"learned_{name}_validation", score, "mAP", **asdict(settings))
+            self.keep(f"learned_{name}_gain", gain, "points", **asdict(settings))
+            self.keep(f"learned_{name}_seconds", seconds, "s", **asdict(settings))
 
 
 def main() -> int:
@@ -147,82 +233,20 @@ def main() -> int:
     parser.add_argument("--levels", type=int, default=3)
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--triplets", type=int, default=64)
-    parser.add_argument("--images", type=int, default=512, help="images described in a round")
+    parser.add_argument("--images", type=int, default=512, help="images of a round of extraction")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=64, help="of a small network that learns on the GPU; 0: none")
+    parser.add_argument("--updates", type=int, default=64, help="of a small network that is trained; 0: none")
     parser.add_argument("--work", type=Path, default=Path("_build/benchmarks/enlarged"), help="folder for the images")
     parser.add_argument("--record", type=Path, help="folder of result records to write to")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("error: needs a GPU that PyTorch can use", file=sys.stderr)
         return 2
-
-    started, source = time.monotonic(), open_collection("diorama_train")
-    collection = enlarged(source, options.work, max(options.images, 3 * max(OURS)), options.size)
-    every = Views(collection, range(3 * max(OURS)), options.size,
-                  backbone=create_backbone(options.backbone, pretrained=False))
-    with ThreadPoolExecutor() as pool:
-        loaded = list(pool.map(every.__getitem__, range(3 * max(OURS))))
-    network = network_of(options.backbone, options.levels, options.dim, loaded[:32])
-    images, triplets = loaded[:3 * options.triplets], np.arange(3 * options.triplets).reshape(-1, 3)
-    backbone = options.backbone.replace(":", "_")
-
-    def note(key: str, value: float, unit: str, **settings) -> None:
-        """settings: of a training, which has the whole data set; none for what is measured at the large size"""
-        print(f"{key}: {value:.4g} {unit}", flush=True)
-        counts = source.counts if settings else {"images": options.images}
-        settings = settings or {
-            "network": asdict(network.settings), "size": options.size, "triplets": options.triplets,
-            "rounds": options.rounds, "plain_batch": PLAIN_BATCH, "weights": "random"}
-        if options.record:
-            record(options.record, f"benchmarks/{source.name}/{key}", value, unit=unit, protocol="gpu_speed",
-                   dataset={"name": source.name, "counts": counts}, settings=settings,
-                   seed=0, seconds=time.monotonic() - started, notebook="benchmarks", profile="gpu")
-
-    vectors = {}
-    for name in ARITHMETICS:
-        with arithmetic(name):
-            settings = ExtractionSettings((options.size,), device="cuda",
-                                        precision="bfloat16" if name == "bfloat16" else "float32")
-
-            def described(settings=settings, name=name):
-                vectors[name] = extract(network, collection.paths[:options.images], settings, progress=False).vectors
-
-            seconds, memory = measured(described, options.rounds)
-        note(f"{backbone}_describe_{name}_speed", options.images / seconds, "images/s")
-        note(f"{backbone}_describe_{name}_memory", memory, "GiB")
-        note(f"{backbone}_describe_{name}_cosine", float((vectors[name] * vectors["float32"]).sum(1).min()), "cosine")
-
-    for name in ARITHMETICS:
-        half = name == "bfloat16"
-        with arithmetic(name), repeatable():
-            took, memory = measured(partial(ours, network, images, triplets, half), options.rounds)
-            note(f"{backbone}_update_{name}_speed", len(images) / took, "images/s")
-            note(f"{backbone}_update_{name}_memory", memory, "GiB")
-            views = Views(collection, range(len(images)), options.size, backbone=network.backbone)
-            seconds, _ = measured(partial(ours, network, views, triplets, half), options.rounds)
-            note(f"{backbone}_update_{name}_from_files_speed", len(images) / seconds, "images/s")
-            peer, _ = measured(partial(plain, network, images, triplets, half), 1)
-            note(f"{backbone}_update_{name}_ratio", peer / took, "times")
-
-    with arithmetic("tf32"), repeatable():
-        for count in OURS:
-            _, memory = measured(partial(ours, network, loaded[:3 * count], np.arange(3 * count).reshape(-1, 3), False),
-                                 1)
-            note(f"{backbone}_update_of_{count}_memory", memory, "GiB")
-        few = np.arange(3 * PLAIN_BATCH).reshape(-1, 3)
-        _, memory = measured(partial(plain_batch, network, loaded, few, False), 1)
-        note(f"{backbone}_plain_batch_of_{PLAIN_BATCH}_memory", memory, "GiB")
-    note(f"{backbone}_gradient_error", difference(network, plain, ours, loaded[:6], few[:2], False), "ratio")
-
-    for name in ("float32", "bfloat16") if options.updates else ():
-        settings = RankingSettings(size=320, triplets=24, pool=400, refresh=16, optimizer="adamw", lr=2e-5,
-                                 schedule="constant", updates=options.updates, evaluate_every=options.updates,
-                                 precision=name, device="cuda")
-        score, gain, seconds = learned(source, settings)
-        note(f"learned_{name}_validation", score, "mAP", **asdict(settings))
-        note(f"learned_{name}_gain", gain, "points", **asdict(settings))
-        note(f"learned_{name}_seconds", seconds, "s", **asdict(settings))
+    steps = Steps(options)
+    steps.extraction()
+    steps.updates()
+    steps.memory()
+    steps.training()
     return 0
 
 

@@ -1,10 +1,11 @@
-"""An index that grows by a little every day against one that is built at once: recall, and what an addition takes.
+"""An index that grows by small additions against one that is built at once: recall, and the time of an addition.
 
     python tests/benchmarks/index_growth.py --additions 300 --size 1000
 
-Vectors lie as descriptors do: some thousands around centres, made many by rmaclib.search.distractors; queries are
-further ones of the same kind. Recall is of the ten nearest, against exact search. Everything is saved after each
-addition, as `rmac index` does; the index that is built at once is saved as well. One thread does it all.
+The vectors are distributed like descriptors: thousands around centres, and synthetic distractors made of them
+(rmaclib.search.distractors); queries are further ones of the same kind. Recall is of the ten nearest, against exact
+search. The index is saved after each addition, as `rmac index` does; the one that is built at once is saved as well.
+Everything runs on one thread.
 """
 
 import argparse
@@ -40,9 +41,9 @@ def like_descriptors(count: int, dim: int, seed: int = SEED) -> np.ndarray:
 def recall(index: VectorIndex, vectors: np.ndarray, queries: np.ndarray) -> float:
     """Share of the K nearest that an index finds; names are the rows of `vectors`."""
     exact = faiss.knn(queries, vectors, K, faiss.METRIC_INNER_PRODUCT)[1]
-    answers = index.search(queries, K)
+    results = index.search(queries, K)
     return float(np.mean([len({int(neighbour.name) for neighbour in row} & set(rows.tolist())) / K
-                          for row, rows in zip(answers, exact, strict=True)]))
+                          for row, rows in zip(results, exact, strict=True)]))
 
 
 def grown(vectors: np.ndarray, additions: int, folder: Path) -> tuple[VectorIndex, list[float]]:

@@ -1,4 +1,4 @@
-"""Small collections of textures, warped by known affines: what is true is known exactly."""
+"""Small collections of textures, warped by known affines: the ground truth is exact."""
 
 import cv2
 import numpy as np

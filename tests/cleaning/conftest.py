@@ -4,7 +4,7 @@ from cleaning_pictures import VIEWS, save, texture, warped
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory):
-    """Folder with a list: label 0: four views of one texture and two strangers; 2: three views; 1 has no image;
+    """Folder with a list. Label 0: four views of one texture and two other textures; 1: no image; 2: three views;
     3: one image; 5: two identical images."""
     root = tmp_path_factory.mktemp("collection")
     lines = []

@@ -39,14 +39,14 @@ def test_medians_by_hand(points, median):
 @example([(0.0, 0.0, 0.0)] * 3 + [(1.0, 0.0, 0.0)] * 2 + [(4.0, 0.0, 1.0)])  # pulled away with 2.97 < 3: slow steps
 def test_nothing_is_nearer_than_the_median(points):
     points = np.array(points)
-    found = geometric_median(points)
-    assert np.isfinite(found).all()
+    median = geometric_median(points)
+    assert np.isfinite(median).all()
     spread = np.ptp(points, axis=0).max()
-    # From the mean and from every point: a median may be one of them.
+    # From the mean and from every point: a median may be a point.
     starts = [points.mean(0), *points]
     best = min([cost(start, points) for start in starts]
                + [minimize(cost, start, args=(points,), method="Nelder-Mead").fun for start in starts[:2]])
-    assert cost(found, points) <= best + 1e-3 * spread
+    assert cost(median, points) <= best + 1e-3 * spread
 
 
 @settings(max_examples=30)
@@ -64,9 +64,9 @@ def test_medians_move_and_grow_with_their_points(points, shift, scale):
 def test_groups_are_independent(groups):
     owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     together = geometric_medians(np.concatenate([np.array(group) for group in groups]), owners)
-    for found, group in zip(together, groups, strict=True):
+    for median, group in zip(together, groups, strict=True):
         alone = geometric_median(group)
-        assert cost(found, np.array(group)) == pytest.approx(cost(alone, np.array(group)), rel=1e-4, abs=1e-6)
+        assert cost(median, np.array(group)) == pytest.approx(cost(alone, np.array(group)), rel=1e-4, abs=1e-6)
 
 
 def test_no_points_have_no_median():
@@ -120,8 +120,8 @@ def test_extents_by_hand():
        st.floats(0, 1))
 def test_extents_equal_the_quantiles(groups, quantile):
     owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-    found = extents(np.array([box for group in groups for box in group]), owners, quantile)
-    for box, group in zip(found, groups, strict=True):
+    merged = extents(np.array([box for group in groups for box in group]), owners, quantile)
+    for box, group in zip(merged, groups, strict=True):
         expected = [np.quantile(np.array(group)[:, border], 1 - quantile if border < 2 else quantile)
                     for border in range(4)]
         assert box == pytest.approx(expected, abs=1e-9)
@@ -149,10 +149,10 @@ def test_first_boxes_are_medians_of_the_rectangles():
 def test_one_update_by_hand():
     """B_j <- 0.9 B_j + 0.1 A_ij B_i, both ways at once."""
     boxes = np.array([[10.0, 40, 30, 60], [60, 20, 90, 44]])
-    found = diffuse(boxes, np.array([[0, 1]]), SHIFT[None], np.full((2, 2), 200), BoxSettings(max_rounds=1))
-    assert found.boxes[1] == pytest.approx(0.9 * boxes[1] + 0.1 * np.array([40, 20, 60, 40]))
-    assert found.boxes[0] == pytest.approx(0.9 * boxes[0] + 0.1 * np.array([30, 40, 60, 64]))
-    assert (found.rounds, found.converged) == (1, False)
+    diffusion = diffuse(boxes, np.array([[0, 1]]), SHIFT[None], np.full((2, 2), 200), BoxSettings(max_rounds=1))
+    assert diffusion.boxes[1] == pytest.approx(0.9 * boxes[1] + 0.1 * np.array([40, 20, 60, 40]))
+    assert diffusion.boxes[0] == pytest.approx(0.9 * boxes[0] + 0.1 * np.array([30, 40, 60, 64]))
+    assert (diffusion.rounds, diffusion.converged) == (1, False)
 
 
 def by_loops(boxes, pairs, affines, sizes, alpha, rounds):
@@ -190,21 +190,21 @@ def random_graph(seed, count=6):
 def test_equals_the_loops(seed):
     sizes, pairs, affines, true = random_graph(seed)
     start = clip_boxes(true + np.random.default_rng(seed).normal(0, 20, true.shape), sizes)
-    found = diffuse(start, pairs, affines, sizes, BoxSettings("median", max_rounds=5, tolerance=1e-9))
-    assert found.boxes == pytest.approx(by_loops(start, pairs, affines, sizes, 0.1, 5), abs=0.05)
+    diffusion = diffuse(start, pairs, affines, sizes, BoxSettings("median", max_rounds=5, tolerance=1e-9))
+    assert diffusion.boxes == pytest.approx(by_loops(start, pairs, affines, sizes, 0.1, 5), abs=0.05)
 
 
 @pytest.mark.parametrize("merge", MERGES)
 @pytest.mark.parametrize("seed", range(4))
-def test_agreeing_boxes_rest_and_a_wrong_one_is_mended(seed, merge):
+def test_agreeing_boxes_stay_and_a_wrong_one_is_mended(seed, merge):
     sizes, pairs, affines, true = random_graph(seed)
-    rest = diffuse(true, pairs, affines, sizes)
-    assert rest.converged and np.abs(rest.boxes - true).max() < 3
+    stable = diffuse(true, pairs, affines, sizes)
+    assert stable.converged and np.abs(stable.boxes - true).max() < 3
     start = true.copy()
     start[2] = [0, 0, 60, 40]  # on a corner: one image's matches were all there
-    found = diffuse(start, pairs, affines, sizes, BoxSettings(merge))
-    assert found.converged
-    assert np.abs(found.boxes - true).max() < 0.4 * np.abs(start - true).max()
+    diffusion = diffuse(start, pairs, affines, sizes, BoxSettings(merge))
+    assert diffusion.converged
+    assert np.abs(diffusion.boxes - true).max() < 0.4 * np.abs(start - true).max()
 
 
 @settings(max_examples=25)
@@ -217,9 +217,10 @@ def test_boxes_are_never_empty_or_outside(seed, alpha, count, merge):
                         for _ in range(len(pairs))]) if len(pairs) else np.zeros((0, 2, 3))
     sizes = rng.integers(2, 900, (count, 2))
     corners = np.sort(rng.uniform(-300, 900, (count, 2, 2)), axis=1)
-    found = diffuse(corners.reshape(-1, 4), pairs, affines, sizes, BoxSettings(merge, alpha, max_rounds=30)).boxes
-    assert np.isfinite(found).all()
-    assert (found[:, :2] >= 0).all() and (found[:, 2:] <= sizes).all() and (found[:, 2:] - found[:, :2] > 0.99).all()
+    diffused = diffuse(corners.reshape(-1, 4), pairs, affines, sizes, BoxSettings(merge, alpha, max_rounds=30)).boxes
+    assert np.isfinite(diffused).all()
+    low, high = diffused[:, :2], diffused[:, 2:]
+    assert (low >= 0).all() and (high <= sizes).all() and (high - low > 0.99).all()
 
 
 @pytest.mark.parametrize("values", [

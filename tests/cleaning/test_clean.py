@@ -1,4 +1,4 @@
-"""The whole of it on a small collection: what is kept, what happens to bad input, resuming."""
+"""Cleaning a small collection: which images are kept, what happens to bad input, resuming."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +22,14 @@ from rmaclib.cleaning import (
     MatchSettings,
     clean,
     clean_settings,
-    jobs,
     load_graph,
     select,
 )
 from rmaclib.cleaning.boxes import map_boxes
+from rmaclib.cleaning.jobs import Job, run_jobs
+from rmaclib.cleaning.pipeline import landmark_graph
 from rmaclib.datasets import LabelledImages, open_collection
+from rmaclib.foundation.errors import OutputError
 
 SETTINGS = CleanSettings(keypoints=KeypointSettings(count=200))
 
@@ -42,11 +43,12 @@ def threads():
 @pytest.fixture(scope="module")
 def cleaned(collection, threads, tmp_path_factory):
     out = tmp_path_factory.mktemp("cleaned")
-    return clean(open_collection(collection / "list.txt"), SETTINGS, out=out, executor=threads, progress=False)
+    return clean(open_collection(collection / "list.txt"), SETTINGS, out=out, report=False, executor=threads,
+                 progress=False)
 
 
 def run(images, out, threads, settings=SETTINGS, **more):
-    return clean(images, settings, out=out, executor=threads, progress=False, **more)
+    return clean(images, settings, out=out, report=False, executor=threads, progress=False, **more)
 
 
 def files(folder):
@@ -58,7 +60,7 @@ def listed(folder, *names, labels=None):
                           tuple(labels or [0] * len(names)), (None,) * len(names))
 
 
-def test_views_are_kept_and_strangers_dropped(cleaned):
+def test_views_are_kept_and_other_textures_dropped(cleaned):
     assert [landmark.label for landmark in cleaned.landmarks] == [0, 2, 3, 5]  # gaps in the labels stay
     assert [landmark.name for landmark in cleaned.landmarks] == ["tower", "bridge", "single", "twins"]
     tower, bridge, single, twins = (landmark.selection for landmark in cleaned.landmarks)
@@ -91,7 +93,7 @@ def test_boxes_cover_what_the_views_share(cleaned):
 
 
 def test_larger_sub_classes_get_labels_of_their_own(cleaned, collection, tmp_path, threads):
-    """A second profile of the tower: two views of another texture."""
+    """A second viewpoint of the tower: two views of another texture."""
     folder = tmp_path / "two"
     shutil.copytree(collection, folder)
     for number in (6, 7):
@@ -99,11 +101,12 @@ def test_larger_sub_classes_get_labels_of_their_own(cleaned, collection, tmp_pat
     with (folder / "list.txt").open("a") as stream:
         stream.write("images/0/6.png 0\nimages/0/7.png 0\n")
     images = open_collection(folder / "list.txt")
-    one = run(images, tmp_path / "out", threads)
-    assert one.landmarks[0].selection.reasons[6:] == ("other part of the graph",) * 2
-    two = run(images, tmp_path / "out", threads, replace(SETTINGS, graph=GraphSettings(largest=2)))
-    assert two.clean.label_names == ("tower/0", "tower/1", "bridge/0", "twins/0")
-    assert two.clean.labels == (0, 0, 0, 0, 1, 1, 2, 2, 2, 3, 3)
+    largest = run(images, tmp_path / "out", threads)
+    assert largest.landmarks[0].selection.reasons[6:] == ("other part of the graph",) * 2
+    both = run(images, tmp_path / "out", threads, replace(SETTINGS, graph=GraphSettings(largest=2)))
+    assert both.clean.label_names == ("tower/0", "tower/1", "bridge/0", "twins/0")
+    assert both.clean.labels == (0, 0, 0, 0, 1, 1, 2, 2, 2, 3, 3)
+    assert len(both.clean.boxes) == len(both.clean.names) == 11
 
 
 def test_bad_images_are_left_out_with_their_reason(tmp_path, threads):
@@ -113,38 +116,48 @@ def test_bad_images_are_left_out_with_their_reason(tmp_path, threads):
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.png").touch()
     images = listed(tmp_path, "text.png", "a.png", "flat.png", "gone.png", "b.png", "empty.png")
-    found = run(images, tmp_path / "out", threads)
-    selection = found.landmarks[0].selection
+    cleaned = run(images, tmp_path / "out", threads)
+    selection = cleaned.landmarks[0].selection
     assert selection.component.tolist() == [-1, 0, -1, -1, 0, -1]
     assert [reason.split(" ")[0] for reason in selection.reasons] == ["expected", "", "no", "no", "", "expected"]
     assert selection.reasons[2] == "no keypoints" and selection.reasons[3] == "no such file"
-    assert found.landmarks[0].graph.compared == 1
-    assert np.isfinite(found.clean.boxes).all()
+    assert cleaned.landmarks[0].graph.compared == 1
+    assert np.isfinite(cleaned.clean.boxes).all()
 
 
 def test_classes_of_nothing_but_bad_images(tmp_path, threads):
     (tmp_path / "text.png").write_text("no picture")
     save(tmp_path / "flat.png", np.full((90, 120), 200, np.uint8))
-    found = run(listed(tmp_path, "text.png", "flat.png"), tmp_path / "out", threads)
-    assert found.clean.names == () and found.landmarks[0].selection.component.tolist() == [-1, -1]
+    cleaned = run(listed(tmp_path, "text.png", "flat.png"), tmp_path / "out", threads)
+    assert cleaned.clean.names == () and cleaned.landmarks[0].selection.component.tolist() == [-1, -1]
     nothing = LabelledImages("c", tmp_path, (), (), (), ())
     assert run(nothing, tmp_path / "out", threads).landmarks == ()
 
 
-def test_finished_landmarks_are_not_matched_again(collection, cleaned, tmp_path, threads, monkeypatch):
+def test_finished_landmarks_are_not_matched_again(collection, tmp_path, threads):
     images = open_collection(collection / "list.txt")
     run(images, tmp_path, threads)
     before = files(tmp_path)
     (tmp_path / "graphs" / "000002.npz").unlink()
-    looked = []
-    real = jobs.extract_keypoints
-    monkeypatch.setattr(jobs, "extract_keypoints", 
-                        lambda path, settings: (looked.append(path), real(path, settings))[1])
-    run(images, tmp_path, threads)
-    assert {path.parent.name for path in looked} == {"2"} and files(tmp_path) == before
+    tasks = Tasks()
+    run(images, tmp_path, tasks)
+    assert {path.parent.name for path in tasks.paths} == {"2"} and files(tmp_path) == before
 
 
-def test_changed_files_are_matched_again_and_changed_settings_refused(collection, tmp_path, threads):
+class Tasks(ThreadPoolExecutor):
+    """An executor that writes down which images its tasks read."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.paths = []
+
+    def submit(self, function, *arguments):
+        if isinstance(arguments[0][0], Path):
+            self.paths += arguments[0]
+        return super().submit(function, *arguments)
+
+
+def test_changed_files_are_matched_again_and_changed_settings_are_an_error(collection, tmp_path, threads):
     shutil.copytree(collection, tmp_path / "copy")
     images = open_collection(tmp_path / "copy" / "list.txt")
     run(images, tmp_path / "out", threads)
@@ -162,18 +175,17 @@ def test_changed_files_are_matched_again_and_changed_settings_refused(collection
 KILLED = """
 import os, signal, sys
 from concurrent.futures import ThreadPoolExecutor
-from rmaclib.cleaning import CleanSettings, KeypointSettings, clean, jobs
-from rmaclib.datasets import open_collection
-save, done = jobs.save_graph, []
-def save_two(path, graph):
-    save(path, graph)
-    done.append(path)
-    if len(done) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-jobs.save_graph = save_two
-with ThreadPoolExecutor(1) as pool:
-    clean(open_collection(sys.argv[1]), CleanSettings(keypoints=KeypointSettings(count=200)), out=sys.argv[2],
-          executor=pool, progress=False)
+from pathlib import Path
+from rmaclib.cleaning import CleanSettings, KeypointSettings, clean
+
+class Killed(ThreadPoolExecutor):
+    def submit(self, *task):
+        if len(list(Path(sys.argv[2]).glob("graphs/*.npz"))) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().submit(*task)
+
+clean(sys.argv[1], CleanSettings(keypoints=KeypointSettings(count=200)), out=sys.argv[2], executor=Killed(1), ahead=1,
+      progress=False)
 """
 
 
@@ -186,67 +198,76 @@ def test_a_killed_run_goes_on_with_the_same_bytes(collection, tmp_path, threads)
     assert files(tmp_path / "killed") == files(tmp_path / "whole") and len(files(tmp_path / "whole")) == 4
 
 
-def test_cutting_into_blocks_changes_nothing(collection, cleaned, tmp_path, threads, monkeypatch):
-    monkeypatch.setattr(jobs, "BLOCK", 2)
-    monkeypatch.setattr(jobs, "CHUNK", 1)
-    monkeypatch.setattr(jobs, "IN_FLIGHT", 1)
-    found = run(open_collection(collection / "list.txt"), tmp_path, threads, ahead=1)
-    for one, other in zip(found.landmarks, cleaned.landmarks, strict=True):
-        assert np.array_equal(one.graph.pairs, other.graph.pairs)
-        assert np.array_equal(one.graph.affines, other.graph.affines)
+@pytest.mark.parametrize("ahead, in_flight", [(1, 1), (64, 4096)])
+def test_cutting_into_tasks_changes_nothing(cleaned, tmp_path, threads, ahead, in_flight):
+    """Chunks of one image, blocks of two; one task and one landmark at a time, or all at once."""
+    jobs = []
+    for landmark in cleaned.landmarks:
+        paths = [cleaned.source.paths[index] for index in landmark.images]
+        stages = landmark_graph(landmark.graph.names, paths, SETTINGS, None, chunk=1, block=2)
+        jobs.append(Job(tmp_path / f"{landmark.label}.npz", paths, landmark.graph.compared, stages))
+    run_jobs(jobs, threads, ahead, in_flight, progress=False)
+    for landmark in cleaned.landmarks:
+        graph = load_graph(tmp_path / f"{landmark.label}.npz")
+        assert np.array_equal(graph.pairs, landmark.graph.pairs)
+        assert np.array_equal(graph.affines, landmark.graph.affines)
+        assert graph.compared == landmark.graph.compared and graph.settings == landmark.graph.settings
 
 
 @pytest.mark.slow
 def test_the_default_pool_of_processes(collection, tmp_path, threads):
     images = open_collection(collection / "list.txt")
     environment = dict(os.environ)
-    clean(images, SETTINGS, out=tmp_path / "processes", progress=False)
+    clean(images, SETTINGS, out=tmp_path / "processes", report=False, progress=False)
     run(images, tmp_path / "threads", threads)
     assert files(tmp_path / "processes") == files(tmp_path / "threads")
     assert dict(os.environ) == environment
 
 
-def test_an_error_in_a_task_reaches_the_caller(collection, tmp_path, threads, monkeypatch):
-    monkeypatch.setattr(jobs, "extract_keypoints", lambda *_: 1 / 0)
+def test_an_error_in_a_task_reaches_the_caller(collection, tmp_path):
+    class Failing(ThreadPoolExecutor):
+        def submit(self, *_):
+            return super().submit(lambda: 1 / 0)
+
     with pytest.raises(ZeroDivisionError):
-        run(open_collection(collection / "list.txt"), tmp_path, threads)
+        run(open_collection(collection / "list.txt"), tmp_path, Failing(1))
     assert not list(tmp_path.rglob("*.npz"))
 
 
-class Told:
-    """Shortlists that a test writes down; -1 for none."""
+class GivenShortlists:
+    """Shortlists that a test gives; -1 for none."""
 
-    identity = {"network": "told", "size": 320}
+    identity = {"network": "given", "size": 320}
 
     def __init__(self, rows):
-        self.rows, self.asked = np.array(rows), []
+        self.rows, self.requests = np.array(rows), []
 
     def __call__(self, paths, count):
-        self.asked.append((len(paths), count))
+        self.requests.append((len(paths), count))
         return self.rows
 
 
 def test_large_classes_are_matched_on_shortlists(collection, tmp_path, threads):
     images = open_collection(collection / "list.txt")
-    told = Told([[1], [0], [0], [-1], [-1], [-1]])
+    shortlists = GivenShortlists([[1], [0], [0], [-1], [-1], [-1]])
     settings = replace(SETTINGS, exhaustive=5, neighbours=1)
-    found = run(images, tmp_path, threads, settings, neighbours=told)
-    assert told.asked == [(6, 1)]  # only the class of six images
-    graph = found.landmarks[0].graph
+    cleaned = run(images, tmp_path, threads, settings, shortlists=shortlists)
+    assert shortlists.requests == [(6, 1)]  # only the class of six images
+    graph = cleaned.landmarks[0].graph
     assert graph.compared == 2 and graph.pairs.tolist() == [[0, 1], [0, 2]]  # either way counts
-    assert found.landmarks[0].selection.component.tolist() == [0, 0, 0, -1, -1, -1]
-    assert found.landmarks[1].graph.compared == 3
+    assert cleaned.landmarks[0].selection.component.tolist() == [0, 0, 0, -1, -1, -1]
+    assert cleaned.landmarks[1].graph.compared == 3
     with pytest.raises(CleanError, match="other settings: pairs"):
         run(images, tmp_path, threads)
 
 
-def test_select_needs_no_image(cleaned, tmp_path):
+def test_select_needs_no_image(cleaned):
     landmark = cleaned.landmarks[0]
     again = select(landmark.graph, SETTINGS)
     assert np.array_equal(again.boxes, landmark.selection.boxes, equal_nan=True)
 
 
-def test_graphs_tell_what_made_them(cleaned, collection, tmp_path, threads):
+def test_graphs_contain_what_made_them(collection, tmp_path, threads):
     run(open_collection(collection / "list.txt"), tmp_path, threads)
     settings = load_graph(tmp_path / "graphs" / "000000.npz").settings
     assert settings["keypoints"] == {"detector": "sift", "size": 512, "count": 200}
@@ -254,8 +275,8 @@ def test_graphs_tell_what_made_them(cleaned, collection, tmp_path, threads):
 
 
 def test_settings_from_plain_dictionaries():
-    found = clean_settings({"keypoints": {"count": 300}, "graph": {"threshold": 20}, "exhaustive": 50})
-    assert (found.keypoints.count, found.graph.threshold, found.exhaustive) == (300, 20, 50)
+    settings = clean_settings({"keypoints": {"count": 300}, "graph": {"threshold": 20}, "exhaustive": 50})
+    assert (settings.keypoints.count, settings.graph.threshold, settings.exhaustive) == (300, 20, 50)
     with pytest.raises(ValueError, match="f.yml: matching: unknown key 'rato'; did you mean 'ratio'"):
         clean_settings({"matching": {"rato": 0.7}}, "f.yml")
     with pytest.raises(ValueError, match="unknown key 'match'; did you mean 'matching'"):
@@ -264,17 +285,43 @@ def test_settings_from_plain_dictionaries():
         clean_settings({"graph": {"threshold": 5}})
 
 
-def test_a_pool_whose_worker_dies_says_so_and_can_go_on(collection, tmp_path, threads):
-    """A process pool gives up when a worker is killed; what was finished stays."""
+def test_a_killed_worker_is_an_error_and_what_is_finished_stays(collection, tmp_path, threads):
+    """A process pool gives up when a worker is killed."""
     images = open_collection(collection / "list.txt")
+    run(images, tmp_path / "a", threads)
+    (tmp_path / "a/graphs/000002.npz").unlink()
     with ProcessPoolExecutor(1) as pool:
-        pool.submit(os.getpid).result()
-        victim = next(iter(pool._processes))
-        threading.Timer(0.05, os.kill, (victim, signal.SIGKILL)).start()
-        try:
+        pool.submit(os._exit, 1).exception()
+        with pytest.raises(CleanError, match="a worker process was killed.* run it again to go on"):
             run(images, tmp_path / "a", pool)
-        except Exception as error:
-            assert "process" in str(error).lower()
+    assert len(files(tmp_path / "a")) == 3
     run(images, tmp_path / "a", threads)
     run(images, tmp_path / "b", threads)
     assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+# --- the face: a path in, a folder out -------------------------------------------------------------------------------
+
+
+def test_a_path_is_opened_and_the_report_is_written(collection, tmp_path, threads):
+    cleaned = clean(collection / "list.txt", SETTINGS, out=tmp_path, executor=threads, progress=False)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"annotation_clean.txt", "labels.txt", "images.csv", "landmarks.csv", "settings.json", "report.html"} < names
+    assert open_collection(tmp_path / "annotation_clean.txt").labels == cleaned.clean.labels
+    assert len(list((tmp_path / "thumbnails").rglob("*.jpg"))) == 12
+
+
+def test_what_is_left_out_of_a_path_is_noted(collection, tmp_path, threads, noted):
+    shutil.copytree(collection / "images/2", tmp_path / "photos/bridge")
+    (tmp_path / "photos/bridge/dead.png").symlink_to("gone.png")
+    with noted("1 files or rows are left out: bridge/dead.png: a link to a file that isn't there"):
+        cleaned = run(str(tmp_path / "photos"), tmp_path / "out", threads)
+    assert cleaned.clean.label_names == ("bridge",) and len(cleaned.clean.names) == 3
+
+
+def test_only_a_list_may_lie_beside_the_output(collection, tmp_path, threads):
+    shutil.copytree(collection / "images/2", tmp_path / "photos/bridge")
+    with pytest.raises(OutputError, match="outside of the images"):
+        run(tmp_path / "photos", tmp_path / "photos/out", threads)
+    (tmp_path / "list.txt").write_text("photos/bridge/0.png 0\n")
+    assert run(tmp_path / "list.txt", tmp_path / "out", threads).source.counts == {"images": 1, "landmarks": 1}

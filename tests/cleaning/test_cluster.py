@@ -13,7 +13,6 @@ distributed = pytest.importorskip("distributed")
 
 from rmaclib import cli  # noqa: E402
 from rmaclib.cleaning import CleanSettings, KeypointSettings, clean  # noqa: E402
-from rmaclib.datasets import open_collection  # noqa: E402
 
 SETTINGS = CleanSettings(keypoints=KeypointSettings(count=200))
 
@@ -28,50 +27,40 @@ def cluster():
 def expected(collection, tmp_path_factory):
     out = tmp_path_factory.mktemp("local")
     with ThreadPoolExecutor(2) as pool:
-        clean(open_collection(collection / "list.txt"), SETTINGS, out=out, executor=pool, progress=False)
+        run(collection, out, pool)
     return graphs(out)
+
+
+def run(collection, out, executor):
+    clean(collection / "list.txt", SETTINGS, out=out, report=False, executor=executor, progress=False)
 
 
 def graphs(folder):
     return {path.name: path.read_bytes() for path in (folder / "graphs").iterdir()}
 
 
-def test_the_same_bytes_also_when_a_worker_is_killed(cluster, collection, expected, tmp_path, monkeypatch):
-    from rmaclib.cleaning import jobs
-
-    monkeypatch.setattr(jobs, "CHUNK", 1)
-    monkeypatch.setattr(jobs, "BLOCK", 2)
-    images = open_collection(collection / "list.txt")
+def test_the_same_bytes_also_when_a_worker_is_killed(cluster, collection, expected, tmp_path):
     with distributed.Client(cluster, set_as_default=False) as client:
-        clean(images, SETTINGS, out=tmp_path / "whole", executor=client.get_executor(pure=False), progress=False)
+        run(collection, tmp_path / "whole", client.get_executor(pure=False))
         assert graphs(tmp_path / "whole") == expected
 
-        # Every task takes a while, so that the worker dies in the middle of one.
-        client.run(_slow_down)
-        victim = next(iter(client.run(os.getpid).values()))
-        killed = []
+        # A worker that is stopped keeps the tasks that it is given, so that it dies in the middle of one.
+        address, victim = next(iter(client.run(os.getpid).items()))
+        os.kill(victim, signal.SIGSTOP)
+        tasks = []
 
-        def kill_when_begun():
+        def kill_when_it_has_a_task():
             deadline = time.monotonic() + 20
-            while time.monotonic() < deadline and not any(client.processing().values()):
+            while not tasks and time.monotonic() < deadline:
+                tasks.extend(client.processing()[address])
                 time.sleep(0.01)
-            time.sleep(0.2)
             os.kill(victim, signal.SIGKILL)
-            killed.append(any(client.processing().values()))
 
-        killer = threading.Thread(target=kill_when_begun)
+        killer = threading.Thread(target=kill_when_it_has_a_task)
         killer.start()
-        clean(images, SETTINGS, out=tmp_path / "killed", executor=client.get_executor(pure=False), progress=False)
+        run(collection, tmp_path / "killed", client.get_executor(pure=False))
         killer.join()
-        assert killed == [True]
-        assert graphs(tmp_path / "killed") == expected
-
-
-def _slow_down():
-    from rmaclib.cleaning import jobs
-
-    real = jobs.extract_keypoints
-    jobs.extract_keypoints = lambda path, settings: (time.sleep(0.1), real(path, settings))[1]
+        assert tasks and graphs(tmp_path / "killed") == expected
 
 
 def test_the_command_line_runs_on_a_scheduler(cluster, collection, expected, tmp_path):

@@ -33,26 +33,27 @@ def graph(count, *edges, least=8):
 
 def by_search(count, pairs):
     """Components by walking: a set of frozensets."""
-    left, found = set(range(count)), set()
+    left, groups = set(range(count)), set()
     while left:
         group, front = set(), {left.pop()}
         while front:
             group |= front
             front = {b for a, b in [*pairs, *((b, a) for a, b in pairs)] if a in front} - group
-        found.add(frozenset(group))
+        groups.add(frozenset(group))
         left -= group
-    return found
+    return groups
 
 
 @given(st.integers(1, 12).flatmap(lambda count: st.tuples(
     st.just(count), st.lists(st.tuples(st.integers(0, count - 1), st.integers(0, count - 1)), max_size=14))))
 def test_components_equal_a_search(case):
     count, pairs = case
-    found = components(count, np.array(pairs, int).reshape(-1, 2))
-    assert {frozenset(np.flatnonzero(found == number).tolist()) for number in set(found)} == by_search(count, pairs)
-    sizes = np.bincount(found)
+    component = components(count, np.array(pairs, int).reshape(-1, 2))
+    groups = {frozenset(np.flatnonzero(component == number).tolist()) for number in set(component)}
+    assert groups == by_search(count, pairs)
+    sizes = np.bincount(component)
     assert (np.diff(sizes) <= 0).all()
-    first = [np.flatnonzero(found == number)[0] for number in range(len(sizes))]
+    first = [np.flatnonzero(component == number)[0] for number in range(len(sizes))]
     assert all(a < b for a, b, x, y in zip(first, first[1:], sizes, sizes[1:], strict=False) if x == y)
 
 
@@ -78,7 +79,7 @@ def test_several_components_are_kept():
     assert kept_components(made, GraphSettings(largest=2, min_images=3)).tolist() == [-1, -1, 0, 0, 0, -1, -1]
 
 
-def test_a_threshold_under_what_the_graph_holds_is_refused():
+def test_a_threshold_under_that_of_the_graph_is_an_error():
     with pytest.raises(ValueError, match="at least 12, the min_inliers of this graph, got 10"):
         kept_components(graph(2, (0, 1, 20), least=12), GraphSettings(threshold=10))
 
@@ -88,11 +89,11 @@ def test_saved_and_loaded(tmp_path):
     save_graph(tmp_path / "a.npz", made)
     save_graph(tmp_path / "b.npz", made)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    found = load_graph(tmp_path / "a.npz")
+    loaded = load_graph(tmp_path / "a.npz")
     for name, value in vars(made).items():
-        assert np.array_equal(getattr(found, name), value), name
-    assert (found.names, found.rejected) == (made.names, made.rejected)
-    assert found.affines.dtype == np.float64 and found.pairs.dtype == np.int32
+        assert np.array_equal(getattr(loaded, name), value), name
+    assert (loaded.names, loaded.rejected) == (made.names, made.rejected)
+    assert loaded.affines.dtype == np.float64 and loaded.pairs.dtype == np.int32
 
 
 def test_other_files_are_named(tmp_path):
@@ -172,7 +173,7 @@ def test_parts_by_hand():
     assert parts(8, edges[:, :2], edges[:, 2], 0.039).tolist() == [0] * 8
     assert parts(8, edges[:, :2], edges[:, 2], 0.041).tolist() == [0, 1] * 4
     assert parts(8, edges[:, :2], edges[:, 2], 0).tolist() == [0] * 8
-    # A third group, held by two weak pairs, falls off too; a pair and a single node stay what they are.
+    # A third group, joined by two weak pairs, is cut off too; a pair and a single node stay as they are.
     edges = np.array([*edges, *clique(8, 9, 10, 11, 12), (7, 8, 3), (6, 9, 3), (13, 14, 5)])
     assert parts(16, edges[:, :2], edges[:, 2], 0.05).tolist() == [1, 2] * 4 + [0] * 5 + [3, 3, 4]
 
@@ -180,10 +181,10 @@ def test_parts_by_hand():
 @given(connected(), st.floats(0.01, 0.9))
 def test_no_part_has_a_cut_as_thin(case, limit):
     count, pairs, weights = case
-    found = parts(count, pairs, weights, limit)
-    for number in set(found):
-        nodes = np.flatnonzero(found == number)
-        inner = (found[pairs] == number).all(1)
+    part = parts(count, pairs, weights, limit)
+    for number in set(part):
+        nodes = np.flatnonzero(part == number)
+        inner = (part[pairs] == number).all(1)
         local = np.searchsorted(nodes, pairs[inner])
         assert len(set(components(len(nodes), local))) == 1
         if len(nodes) > 1:
@@ -210,6 +211,6 @@ def test_images_with_too_few_matches_are_dropped():
     assert kept_components(chain, GraphSettings(min_matches=2, largest=2)).tolist() == [-1] * 5 + [0] * 3
     star = graph(4, (0, 1, 20), (0, 2, 20), (0, 3, 20))
     assert kept_components(star, GraphSettings(min_matches=2)).tolist() == [-1] * 4
-    found = select(made, CleanSettings(graph=GraphSettings(min_matches=2)))
-    assert found.reasons == ("", "", "", "too few matches", "other part of the graph", "other part of the graph")
-    assert np.isnan(found.boxes[3:]).all() and np.isfinite(found.boxes[:3]).all()
+    selection = select(made, CleanSettings(graph=GraphSettings(min_matches=2)))
+    assert selection.reasons == ("", "", "", "too few matches", "other part of the graph", "other part of the graph")
+    assert np.isnan(selection.boxes[3:]).all() and np.isfinite(selection.boxes[:3]).all()

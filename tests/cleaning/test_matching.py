@@ -57,8 +57,8 @@ def test_ratio_by_hand():
     """Of three keypoints one has a clear neighbour, one two equal ones, one nothing near."""
     left = np.stack([histogram((0, 100)), histogram((1, 100)), histogram((9, 100))])
     right = np.stack([histogram((0, 100)), histogram((1, 90), (2, 10)), histogram((1, 90), (3, 10))])
-    found = matcher([features(left), features(right)], FULL)(0, 1)
-    assert found.tolist() == [[0, 0]]
+    matches = matcher([features(left), features(right)], FULL)(0, 1)
+    assert matches.tolist() == [[0, 0]]
 
 
 def test_of_several_that_match_one_the_nearest_is_kept():
@@ -73,32 +73,32 @@ def test_equals_the_loops(views, ratio):
     for i in range(len(views)):
         for j in range(len(views)):
             if i != j:
-                found = sorted(map(tuple, match(i, j).tolist()))
-                assert found == by_loops(views[i].descriptors, views[j].descriptors, ratio)
+                matches = sorted(map(tuple, match(i, j).tolist()))
+                assert matches == by_loops(views[i].descriptors, views[j].descriptors, ratio)
 
 
 def test_the_rough_comparison_loses_next_to_nothing(views):
     rough, full = matcher(views, MatchSettings()), matcher(views, FULL)
     pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
     exact = {(i, j, *match) for i, j in pairs for match in full(i, j).tolist()}
-    found = {(i, j, *match) for i, j in pairs for match in rough(i, j).tolist()}
-    assert len(exact) > 300 and len(exact - found) <= 0.02 * len(exact) and not found - exact
+    matches = {(i, j, *match) for i, j in pairs for match in rough(i, j).tolist()}
+    assert len(exact) > 300 and len(exact - matches) <= 0.02 * len(exact) and not matches - exact
 
 
 def test_few_matches_are_none(views):
-    some = len(matcher(views, FULL)(0, 1))
-    assert len(matcher(views, FULL, least=some)(0, 1)) == some
-    assert matcher(views, FULL, least=some + 1)(0, 1).shape == (0, 2)
+    count = len(matcher(views, FULL)(0, 1))
+    assert len(matcher(views, FULL, least=count)(0, 1)) == count
+    assert matcher(views, FULL, least=count + 1)(0, 1).shape == (0, 2)
 
 
 def test_images_without_or_with_one_keypoint():
-    one, none = features(histogram((0, 9))[None]), features(np.zeros((0, 128), np.uint8))
-    match = matcher([one, none, one], MatchSettings())
+    single, none = features(histogram((0, 9))[None]), features(np.zeros((0, 128), np.uint8))
+    match = matcher([single, none, single], MatchSettings())
     for i, j in ((0, 1), (1, 0), (0, 2)):  # a second neighbour is needed to tell
         assert match(i, j).shape == (0, 2)
 
 
-def test_main_directions_hold_the_energy(views):
+def test_main_directions_contain_the_energy(views):
     vectors = root_sift(np.concatenate([image.descriptors for image in views]))
     directions = main_directions(vectors)
     assert directions.T @ directions == pytest.approx(np.eye(128), abs=1e-5)

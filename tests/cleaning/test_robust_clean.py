@@ -1,4 +1,4 @@
-"""What a user may run into: doubles, odd names, damaged graphs, foreign folders, a kill; options that can't be."""
+"""What a user may run into: doubles, odd names, damaged graphs, other folders, a kill; options that can't be."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from cleaning_pictures import VIEWS, save, texture, warped
 from typer.testing import CliRunner
 
 from rmaclib import cli
-from rmaclib.cleaning import CleanError, CleanSettings, KeypointSettings, clean, jobs, load_graph, save_graph
+from rmaclib.cleaning import CleanError, CleanSettings, KeypointSettings, clean, load_graph, save_graph
 from rmaclib.cleaning.report import write_report
+from rmaclib.commands.clean import dask_executor
 from rmaclib.datasets import LabelledImages, open_collection, open_images
 from rmaclib.datasets.types import DatasetError
 from rmaclib.foundation.errors import InputError, OutputError
@@ -36,11 +37,11 @@ def threads():
         yield pool
 
 
-@pytest.fixture
-def pool_of_threads(threads, monkeypatch):
-    """The command works in this process: a pool of processes takes seconds to start."""
-    monkeypatch.setattr(jobs, "worker_pool", lambda _: ThreadPoolExecutor(1))
-    monkeypatch.setattr(jobs, "end_workers", ThreadPoolExecutor.shutdown)
+class NoWorkers(Executor):
+    """For runs that have nothing to compute."""
+
+    def submit(self, function, *arguments):
+        raise AssertionError(f"{function.__name__} is called")
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def command(*arguments):
     return CliRunner().invoke(cli.app, ["clean", *map(str, arguments)])
 
 
-def run(images, out, threads, settings=SETTINGS, **more):
-    return clean(images, settings, out=out, executor=threads, progress=False, **more)
+def run(images, out, threads, settings=SETTINGS, report=False, **more):
+    return clean(images, settings, out=out, report=report, executor=threads, progress=False, **more)
 
 
 def tree(folder):
@@ -86,13 +87,13 @@ def test_two_copies_verify_each_other(tmp_path, threads):
     assert run(open_images(tmp_path), tmp_path / "out", threads).clean.names == ("a.png", "copy.png")
 
 
-def test_names_that_no_list_can_hold_are_left_out_and_told(photos, tmp_path, pool_of_threads):
+def test_names_that_no_list_can_contain_are_left_out_and_noted(photos, tmp_path, threads, noted):
     for name in (b"caf\xe9.png", b"two\nlines.png"):
         shutil.copy(photos / "castle/0.png", os.fsencode(photos / "castle") + b"/" + name)
     (photos / "castle/dead.png").symlink_to("gone.png")
-    result = command(photos, "--out", tmp_path / "out", *COUNT)
-    assert result.exit_code == 0, result.output
-    assert "5 of 5 images of 2 landmarks kept" in result.stderr and "3 files or rows are left out" in result.stderr
+    with noted("3 files or rows are left out"):
+        cleaned = run(photos, tmp_path / "out", threads, report=True)
+    assert len(cleaned.clean.names) == len(cleaned.source.names) == 5
     table = (tmp_path / "out/images.csv").read_text(encoding="utf-8")
     assert table.count("its name is no line of UTF-8 text") == 2 and "a link to a file that isn't there" in table
     assert "its name is no line of UTF-8 text" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
@@ -105,18 +106,18 @@ def test_images_given_by_such_names_are_left_out_too(photos, tmp_path, threads):
     paths = (photos / "castle/0.png", photos / "castle/1.png", Path(odd))
     images = LabelledImages("c", photos, tuple(path.name for path in paths), paths, (0,) * 3, (None,) * 3,
                             publishable=True)
-    cleaned = run(images, tmp_path / "out", threads)
-    write_report(cleaned, SETTINGS, tmp_path / "out", 0, progress=False)
+    cleaned = run(images, tmp_path / "out", threads, report=True)
     assert len(cleaned.clean.names) == 2 and len(cleaned.source.skipped) == 1
     assert cleaned.clean.publishable  # the clean list is as public as its source
 
 
-def test_bad_rows_are_refused_or_skipped(photos, tmp_path, pool_of_threads):
+def test_bad_rows_are_errors_or_skipped(photos, tmp_path, threads):
     rows = "".join(f"photos/castle/{number}.png 0\n" for number in range(3))
     (tmp_path / "list.txt").write_text(rows + "photos/castle/0.png\n")
     result = command(tmp_path / "list.txt", "--out", tmp_path / "out", *COUNT)
     assert "list.txt:4" in str(result.exception) and not (tmp_path / "out").exists()
-    result = command(tmp_path / "list.txt", "--out", tmp_path / "out", "--skip-bad", *COUNT)
+    run(open_collection(tmp_path / "list.txt", skip_bad=True), tmp_path / "out", threads)
+    result = command(tmp_path / "list.txt", "--out", tmp_path / "out", "--skip-bad", *COUNT)  # from the graphs
     assert result.exit_code == 0, result.output
     assert "3 of 3 images" in result.stderr and "list.txt:4" in result.stderr
 
@@ -125,7 +126,7 @@ def test_bad_rows_are_refused_or_skipped(photos, tmp_path, pool_of_threads):
 
 
 @pytest.mark.parametrize("damage", [b"", b"no graph", None])
-def test_a_damaged_graph_is_matched_again_and_told(photos, tmp_path, threads, damage, noted):
+def test_a_damaged_graph_is_matched_again_and_noted(photos, tmp_path, threads, damage, noted):
     images = open_collection(photos)
     run(images, tmp_path / "out", threads)
     before, graph = tree(tmp_path / "out"), tmp_path / "out/graphs/000001.npz"
@@ -145,27 +146,26 @@ class Shortlists:
 
 def test_shortlists_of_another_network_are_not_taken(photos, tmp_path, threads):
     images, settings = open_collection(photos), replace(SETTINGS, exhaustive=2, neighbours=1)
-    run(images, tmp_path / "out", threads, settings, neighbours=Shortlists("a"))
-    run(images, tmp_path / "out", threads, settings, neighbours=Shortlists("a"))
+    run(images, tmp_path / "out", threads, settings, shortlists=Shortlists("a"))
+    run(images, tmp_path / "out", NoWorkers(), settings, shortlists=Shortlists("a"))
     with pytest.raises(CleanError, match="000000.npz was made with other settings: pairs.shortlists"):
-        run(images, tmp_path / "out", threads, settings, neighbours=Shortlists("b"))
+        run(images, tmp_path / "out", threads, settings, shortlists=Shortlists("b"))
     # A graph of the version that wrote a sentence there.
     graph = load_graph(tmp_path / "out/graphs/000000.npz")
     older = graph.settings | {"pairs": "1 neighbours (efficientnet_lite0, R-MAC L=3, sizes [320])"}
     save_graph(tmp_path / "out/graphs/000000.npz", replace(graph, settings=older))
     with pytest.raises(CleanError, match="older version on shortlists .* choose another folder, or remove this one"):
-        run(images, tmp_path / "out", threads, settings, neighbours=Shortlists("a"))
+        run(images, tmp_path / "out", threads, settings, shortlists=Shortlists("a"))
 
 
-def test_a_folder_of_the_older_version_is_taken_over(photos, tmp_path, threads, monkeypatch):
+def test_a_folder_of_the_older_version_is_taken_over(photos, tmp_path, threads):
     images, out = open_collection(photos), tmp_path / "out"
-    write_report(run(images, out, threads), SETTINGS, out, 2, progress=False)
+    run(images, out, threads, report=True)
     before = tree(out)
     for name in (MARKER, ".rmac.lock"):
         (out / name).unlink(missing_ok=True)
     (out / "graphs/notes.npz").write_text("mine")
-    monkeypatch.setattr(jobs, "extract_keypoints", lambda *_: 1 / 0)  # the graphs are there
-    write_report(run(images, out, threads), SETTINGS, out, 2, progress=False)
+    run(images, out, NoWorkers(), report=True)
     after = tree(out)
     assert after.pop("graphs/notes.npz") == b"mine"
     assert after == before
@@ -181,7 +181,7 @@ def test_files_of_the_user_in_an_older_folder_are_not_taken_over(photos, tmp_pat
     for name in users:
         (out / name).write_text("mine\n")
     with pytest.raises(OutputError, match="would be replaced, and was not written by this library"):
-        write_report(run(images, out, threads), SETTINGS, out, 2, progress=False)
+        run(images, out, threads, report=True)
     assert all((out / name).read_text() == "mine\n" for name in users)
 
 
@@ -190,7 +190,7 @@ def test_files_of_the_user_in_an_older_folder_are_not_taken_over(photos, tmp_pat
 
 @pytest.mark.parametrize("name", ["settings.json", "images.csv", "labels.txt", "report.html", "graphs/000000.npz",
                                   "thumbnails/000000/000000.jpg"])
-def test_foreign_files_are_never_replaced(photos, tmp_path, pool_of_threads, name):
+def test_files_of_others_are_never_replaced(photos, tmp_path, name):
     out = tmp_path / "out"
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("mine")
@@ -201,23 +201,24 @@ def test_foreign_files_are_never_replaced(photos, tmp_path, pool_of_threads, nam
 
 
 @pytest.mark.parametrize("out", [".", "cleaned"])
-def test_output_among_the_images_is_refused(photos, pool_of_threads, out):
+def test_output_among_the_images_is_an_error(photos, out):
     before = tree(photos)
     result = command(photos, "--out", photos / out, *COUNT)
     assert isinstance(result.exception, OutputError) and "outside of the images" in str(result.exception)
     assert tree(photos) == before
 
 
-def test_a_list_may_lie_beside_its_output(photos, tmp_path, pool_of_threads):
+def test_a_list_may_lie_beside_its_output(photos, tmp_path, threads):
     rows = "".join(f"photos/castle/{number}.png 0\n" for number in range(3))
     (tmp_path / "list.txt").write_text(rows)
+    run(tmp_path / "list.txt", tmp_path / "out", threads, report=True)
     assert command(tmp_path / "list.txt", "--out", tmp_path / "out", *COUNT).exit_code == 0
-    assert is_output(tmp_path / "out") and "castle" not in tree(tmp_path / "out")
+    assert is_output(tmp_path / "out") and list((tmp_path / "out/thumbnails").rglob("*.jpg"))
     # Another collection around the folder doesn't take its thumbnails for photographs.
     assert len(open_images(tmp_path).names) == 5
 
 
-def test_thumbnails_that_are_not_shown_any_more_go(photos, tmp_path, threads):
+def test_thumbnails_that_are_not_on_the_page_any_more_are_removed(photos, tmp_path, threads):
     cleaned = run(open_collection(photos), tmp_path / "out", threads)
     write_report(cleaned, SETTINGS, tmp_path / "out", 12, progress=False)
     assert len(list((tmp_path / "out/thumbnails").rglob("*.jpg"))) == 5
@@ -240,61 +241,16 @@ def test_left_overs_of_a_killed_run_are_removed(photos, tmp_path, threads):
     assert tree(out) == before
 
 
-# --- processes -------------------------------------------------------------------------------------------------------
-
-_KILLED = """
-import sys
-from rmaclib.cleaning import clean, jobs
-from rmaclib.datasets import open_collection
-def tell_workers(todo, pool, ahead, bar):
-    pool.submit(len, "").result()
-    print(*pool._processes, flush=True)
-    sys.stdin.read()
-jobs._run = tell_workers
-if __name__ == "__main__":
-    clean(open_collection(sys.argv[1]), out=sys.argv[2], progress=False)
-"""
-
-
-def test_workers_end_with_their_parent(photos, tmp_path):
-    (tmp_path / "killed.py").write_text(_KILLED)
-    process = subprocess.Popen([sys.executable, tmp_path / "killed.py", photos, tmp_path / "out"], text=True,
-                               stdout=subprocess.PIPE, stdin=subprocess.PIPE)
-    workers = [int(number) for number in process.stdout.readline().split()]
-    assert workers and all(map(_alive, workers))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 60
-    while any(map(_alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    left = [worker for worker in workers if _alive(worker)]
-    for worker in left:
-        os.kill(worker, signal.SIGKILL)
-    assert not left
-
-
-def _alive(process):
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def test_a_killed_worker_is_told(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "_run", lambda todo, pool, *_: pool.submit(os._exit, 1).result())
-    with pytest.raises(CleanError, match="a worker process was killed.* run it again to go on"):
-        clean(open_collection(photos), SETTINGS, out=tmp_path / "out", progress=False)
-
-
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_it_is_told_before_what_there_is_to_do(photos, tmp_path, pool_of_threads):
-    told = command(photos, "--out", tmp_path / "out", *COUNT).stderr
-    assert "5 images of 2 landmarks to match, 4 pairs; 0 landmarks are matched already" in told
-    assert re.search("about [0-9]+ s", told)
-    again = command(photos, "--out", tmp_path / "out", *COUNT).stderr
-    assert "0 images of 0 landmarks to match, 0 pairs; 2 landmarks are matched already" in again
+def test_what_there_is_to_do_is_told_before(photos, tmp_path, threads, caplog):
+    caplog.set_level("INFO", "rmaclib")
+    run(photos, tmp_path / "out", threads)
+    assert "5 images of 2 landmarks to match, 4 pairs; 0 landmarks are matched already" in caplog.text
+    assert re.search("a few seconds|about [0-9]+ s", caplog.text)
+    result = command(photos, "--out", tmp_path / "out", *COUNT)
+    assert "0 images of 0 landmarks to match, 0 pairs; 2 landmarks are matched already" in result.stderr
 
 
 @pytest.mark.parametrize("option, value, message", [
@@ -327,7 +283,7 @@ def test_settings_are_checked_before_anything_else(tmp_path, text, message):
     assert str(result.exception).startswith(f"{file}: ") and message in str(result.exception)
 
 
-def test_a_file_is_no_output_folder(photos, tmp_path, pool_of_threads):
+def test_a_file_is_no_output_folder(photos, tmp_path):
     (tmp_path / "file").write_text("mine")
     result = command(photos, "--out", tmp_path / "file", *COUNT)
     assert result.exit_code == 2 and "expected a folder" in result.stderr
@@ -336,40 +292,40 @@ def test_a_file_is_no_output_folder(photos, tmp_path, pool_of_threads):
 
 def test_the_library_checks_too(photos, tmp_path, threads):
     with pytest.raises(InputError, match="ahead: expected a whole number of at least 1"):
-        run(open_collection(photos), tmp_path / "out", threads, ahead=0)
+        run(photos, tmp_path / "out", threads, ahead=0)
     with pytest.raises(InputError, match="thumbnails: expected a whole number of at least 0"):
-        write_report(run(open_collection(photos), tmp_path / "out", threads), SETTINGS, tmp_path / "out", -1)
+        write_report(run(photos, tmp_path / "out", threads), SETTINGS, tmp_path / "out", -1)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:{port}", "nonsense:://x", "127.0.0.1:notaport"])
-def test_a_scheduler_that_does_not_answer_is_told(photos, tmp_path, monkeypatch, address):
+def test_a_scheduler_that_does_not_answer_is_an_error(address):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("rmaclib.commands.clean._PATIENCE", 1)
     with socket.socket() as unused:  # bound and not listening: nobody answers
         unused.bind(("127.0.0.1", 0))
         address, started = address.format(port=unused.getsockname()[1]), time.monotonic()
-        result = command(photos, "--out", tmp_path / "out", "--scheduler", address, *COUNT)
-    assert isinstance(result.exception, InputError), result.output
-    assert "--scheduler" in str(result.exception) and address in str(result.exception)
+        with pytest.raises(InputError) as raised, dask_executor(address, patience=1):
+            pass
+    assert "--scheduler" in str(raised.value) and address in str(raised.value)
     assert time.monotonic() - started < 8
 
 
-def test_settings_json_is_what_was_used(photos, tmp_path, pool_of_threads):
+def test_settings_json_contains_what_was_used(photos, tmp_path, threads):
     out = tmp_path / "out"
-    assert command(photos, "--out", out, *COUNT).exit_code == 0
+    run(photos, out, threads, report=True)
     assert json.loads((out / "settings.json").read_text())["keypoints"]["count"] == 150
+    before = tree(out / "graphs")
     assert command(photos, "--out", out, "--settings", out / "settings.json").exit_code == 0
+    assert tree(out / "graphs") == before
 
 
 # --- names that a list can't have ------------------------------------------------------------------------------------
 
 
-def test_a_root_that_a_list_cannot_name_is_refused_before_the_work(photos, tmp_path, threads, monkeypatch):
+def test_a_root_that_a_list_cannot_name_is_an_error_before_the_work(photos, tmp_path):
     root = tmp_path / "r\udcff"
     photos.rename(root)
-    monkeypatch.setattr(jobs, "extract_keypoints", lambda *_: 1 / 0)
     with pytest.raises(DatasetError, match=r"r.+udcff': expected images whose paths a list can name.*rename") as raised:
-        run(open_collection(root), tmp_path / "out", threads)
+        run(root, tmp_path / "out", NoWorkers())
     assert str(raised.value).isprintable() and not (tmp_path / "out").exists()
 
 
@@ -379,30 +335,69 @@ def test_images_that_a_list_cannot_name_are_left_out(photos, tmp_path, threads):
     paths = [photos / name for name in names]
     paths[2] = paths[2].rename(tmp_path / "r\udcff" / "2.png")
     images = LabelledImages("c", tmp_path, tuple(names), tuple(paths), (0,) * 3, (None,) * 3)
-    cleaned = run(images, tmp_path / "out", threads)
-    write_report(cleaned, SETTINGS, tmp_path / "out", progress=False)
+    cleaned = run(images, tmp_path / "out", threads, report=True)
     assert cleaned.clean.names == tuple(names[:2]) and [entry.name for entry in cleaned.source.skipped] == names[2:]
 
 
-# --- Ctrl-C ----------------------------------------------------------------------------------------------------------
+# --- processes -------------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupt_ends_the_workers_at_once_and_quietly(tmp_path):
-    """A terminal sends it to the workers too."""
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A folder of one landmark with 150 images: work for some ten seconds."""
+    root = tmp_path_factory.mktemp("many")
     for number in range(150):
-        save(tmp_path / "photos" / "castle" / f"{number}.png", texture(number, 400, 400))
-    command = [sys.executable, "-m", "rmaclib", "clean", tmp_path / "photos", "--out", tmp_path / "out"]
+        save(root / "castle" / f"{number}.png", texture(number))
+    return root
+
+
+@pytest.fixture
+def working(many, tmp_path):
+    """A command that has begun its work, and its worker processes."""
+    command = [sys.executable, "-m", "rmaclib", "clean", many, "--out", tmp_path / "out"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                start_new_session=True)
     try:
-        told = ""
-        while "about" not in told:
-            told = process.stdout.readline()
-            assert told, "ended before the work began"
-        os.killpg(process.pid, signal.SIGINT)
-        started = time.monotonic()
-        rest = process.communicate(timeout=60)[0]
-        assert time.monotonic() - started < 10
-        assert process.returncode == 130 and "Traceback" not in rest and "Error" not in rest, rest
+        line = ""
+        while "about" not in line and "a few seconds" not in line:
+            line = process.stdout.readline()
+            assert line, "ended before the work began"
+        yield process, _children(process.pid)
     finally:
         process.kill()
+
+
+def test_an_interrupt_ends_the_workers_at_once_and_quietly(working):
+    """A terminal sends it to the workers too."""
+    process, _ = working
+    os.killpg(process.pid, signal.SIGINT)
+    started = time.monotonic()
+    rest = process.communicate(timeout=60)[0]
+    assert time.monotonic() - started < 10
+    assert process.returncode == 130 and "Traceback" not in rest and "Error" not in rest, rest
+
+
+def test_workers_end_with_a_killed_parent(working):
+    process, workers = working
+    assert workers and all(map(_is_alive, workers))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(map(_is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    alive = [worker for worker in workers if _is_alive(worker)]
+    for worker in alive:
+        os.kill(worker, signal.SIGKILL)
+    assert not alive
+
+
+def _children(process):
+    return [int(number) for file in Path(f"/proc/{process}/task").glob("*/children")
+            for number in file.read_text().split()]
+
+
+def _is_alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

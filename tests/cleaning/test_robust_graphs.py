@@ -1,4 +1,4 @@
-"""Graph files that are damaged, or whose parts don't fit together, are named; settings that can't be are refused."""
+"""Graph files that are damaged, or whose parts don't fit together, are named; settings that can't be are errors."""
 
 import json
 import random
@@ -64,7 +64,7 @@ def parts(graph, tmp_path):
 
 
 @pytest.mark.parametrize("name, number", [(name, number) for name, odd in ODD.items() for number in range(len(odd))])
-def test_arrays_that_do_not_fit_are_refused(parts, tmp_path, name, number):
+def test_arrays_that_do_not_fit_are_errors(parts, tmp_path, name, number):
     meta, arrays = parts
     write(tmp_path / "000001.npz", meta, arrays | {name: ODD[name][number]})
     with pytest.raises(GraphError, match=rf"000001.npz: expected a match graph .*({name}|inliers)"):
@@ -72,14 +72,14 @@ def test_arrays_that_do_not_fit_are_refused(parts, tmp_path, name, number):
 
 
 @pytest.mark.parametrize("key, value", ODD_META)
-def test_descriptions_that_do_not_fit_are_refused(parts, tmp_path, key, value):
+def test_metadata_that_does_not_fit_is_an_error(parts, tmp_path, key, value):
     meta, arrays = parts
     write(tmp_path / "000001.npz", meta | {key: value}, arrays)
     with pytest.raises(GraphError, match=r"000001.npz: expected a match graph"):
         load_graph(tmp_path / "000001.npz")
 
 
-def test_packed_files_are_not_unpacked(parts, tmp_path):
+def test_compressed_files_are_not_unpacked(parts, tmp_path):
     meta, arrays = parts
     write(tmp_path / "a.npz", meta, arrays)
     with zipfile.ZipFile(tmp_path / "a.npz") as file, zipfile.ZipFile(tmp_path / "b.npz", "w") as packed:
@@ -92,7 +92,7 @@ def test_packed_files_are_not_unpacked(parts, tmp_path):
         load_graph(tmp_path / "folder.npz")
 
 
-def test_every_mutation_is_refused_or_the_same(graph, tmp_path):
+def test_every_mutation_is_an_error_or_the_same(graph, tmp_path):
     save_graph(tmp_path / "000000.npz", graph)
     whole, draw = (tmp_path / "000000.npz").read_bytes(), random.Random(0)
     expected = select(graph, CleanSettings()).boxes
@@ -128,7 +128,7 @@ NAN, INF = float("nan"), float("inf")
     ("graph", "min_images", 0), ("boxes", "merge", "mean"), ("boxes", "alpha", NAN), ("boxes", "max_rounds", -1),
     ("boxes", "tolerance", -INF),
 ])
-def test_settings_that_cannot_be_are_refused_by_file_and_field(part, field, value):
+def test_settings_that_cannot_be_are_errors_of_file_and_field(part, field, value):
     with pytest.raises(InputError, match=f"s.yml: {part}: {field}: expected "):
         clean_settings({part: {field: value}}, "s.yml")
 
@@ -138,6 +138,6 @@ def test_settings_that_cannot_be_are_refused_by_file_and_field(part, field, valu
     ({"graph": 3}, "graph: expected `name: value`, got 3"), ({"graph": None}, "graph: expected"),
     ({"matching": {"ratio": 0.9}}, "rough_ratio: expected at least ratio"), ({3: 4}, "unknown key 3"),
 ])
-def test_other_settings_are_refused(mapping, message):
+def test_other_settings_are_errors(mapping, message):
     with pytest.raises(InputError, match=message):
         clean_settings(mapping, "s.yml")

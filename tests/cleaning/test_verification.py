@@ -30,10 +30,10 @@ def test_a_known_affine_and_its_outliers():
     left = points(60)
     right = mapped(view(), left)
     right[40:] = points(20, seed=5)
-    found = check(left, right)
-    assert found.reason == ""
-    assert found.affine == pytest.approx(view(), abs=1e-3)
-    assert found.inliers[:40].all() and found.inliers[40:].sum() <= 1
+    verified = check(left, right)
+    assert verified.reason == ""
+    assert verified.affine == pytest.approx(view(), abs=1e-3)
+    assert verified.inliers[:40].all() and verified.inliers[40:].sum() <= 1
 
 
 @settings(max_examples=40)
@@ -44,10 +44,10 @@ def test_affines_are_recovered_from_half_outliers(degrees, scale, stretch, shift
     left = points(60, seed)
     right = mapped(affine, left)
     right[30:] = points(30, seed + 1)
-    assume(np.abs(right[:30] - left[:30]).max(1).min() > 5)  # no mark by chance
-    found = check(left, right)
-    assert found.reason == "" and found.inliers[:30].all()
-    assert mapped(found.affine, left[:30]) == pytest.approx(right[:30], abs=2.5)
+    assume(np.abs(right[:30] - left[:30]).max(1).min() > 5)  # no overlay by chance
+    verified = check(left, right)
+    assert verified.reason == "" and verified.inliers[:30].all()
+    assert mapped(verified.affine, left[:30]) == pytest.approx(right[:30], abs=2.5)
 
 
 def test_pure_chance_is_no_edge():
@@ -70,9 +70,9 @@ def test_too_few_matches_and_none_at_all():
 def test_degenerate_models(matrix, reason):
     affine = np.column_stack([matrix, [30, 12]])
     left = points(50)
-    found = check(left, mapped(affine, left))
-    assert found.reason == reason
-    assert (found.affine is None) == bool(reason) and found.inliers.sum() == (0 if reason else 50)
+    verified = check(left, mapped(affine, left))
+    assert verified.reason == reason
+    assert (verified.affine is None) == bool(reason) and verified.inliers.sum() == (0 if reason else 50)
 
 
 def test_scale_is_relative_to_the_size_of_the_image():
@@ -98,14 +98,14 @@ def test_a_caption_does_not_link_two_photographs(bottom):
     right = left * [1.1, 0.9] + [4, 50 if bottom else 3]
     size = (440, 320) if bottom else (440, 280)
 
-    def found(**values):
+    def reason(**values):
         return verify(left, right, SIZE, size, VerificationSettings(**values)).reason
 
-    assert found() == "caption"
-    assert found(caption=0) == found(min_inliers=8) == ""  # four elsewhere are half of eight
+    assert reason() == "caption"
+    assert reason(caption=0) == reason(min_inliers=8) == ""  # four elsewhere are half of eight
     left[:, 1] = 0.8 * left[:, 1] + 20  # a low wall in the middle of the pictures
     right = left * [1.1, 0.9] + [4, 50]
-    assert found() == ""
+    assert reason() == ""
 
 
 def test_places_along_a_border_by_hand():
@@ -118,37 +118,37 @@ def test_places_along_a_border_by_hand():
 @pytest.mark.parametrize("right_size, offset", [
     (SIZE, (0, 0)), ((400, 260), (0, 0)), ((400, 260), (0, -40)), ((360, 300), (-40, 0)), ((380, 320), (-20, 20)),
 ])
-def test_marks_are_found_from_any_corner(right_size, offset):
+def test_overlays_are_recognised_from_any_corner(right_size, offset):
     left = points(30)
     right = left + offset
     assert same_place(left, right, SIZE, right_size, 0.001).all()
     assert not same_place(left, right + [1.5, 0], SIZE, right_size, 0.001).any()
 
 
-def test_marks_are_found_when_they_grow_with_the_image():
+def test_overlays_are_recognised_when_they_grow_with_the_image():
     left = points(30)
     assert same_place(left, (left + 0.5) * 2.5 - 0.5, SIZE, (1000, 750), 0.001).all()
 
 
-def test_a_mark_does_not_link_two_photographs():
+def test_an_overlay_does_not_link_two_photographs():
     left = points(30)
-    found = verify(left, left + 0.1, SIZE, SIZE, keypoints=700)
-    assert found.reason == "mark" and found.affine is None
+    verified = verify(left, left + 0.1, SIZE, SIZE, keypoints=700)
+    assert verified.reason == "mark" and verified.affine is None
     assert verify(left, left + 0.1, SIZE, SIZE, VerificationSettings(marks=False), 700).reason == ""
 
 
-def test_what_matches_beside_a_mark_still_links():
+def test_what_matches_beside_an_overlay_still_links():
     mark, left = points(30), points(40, seed=2)
     right = np.concatenate([mark, mapped(view(), left)])
-    found = verify(np.concatenate([mark, left]), right, SIZE, SIZE, keypoints=700)
-    assert found.reason == "" and found.affine == pytest.approx(view(), abs=1e-3)
-    assert not found.inliers[:30].any() and found.inliers[30:].all()
+    verified = verify(np.concatenate([mark, left]), right, SIZE, SIZE, keypoints=700)
+    assert verified.reason == "" and verified.affine == pytest.approx(view(), abs=1e-3)
+    assert not verified.inliers[:30].any() and verified.inliers[30:].all()
 
 
-def test_one_photograph_twice_is_no_mark():
+def test_one_photograph_twice_is_no_overlay():
     left = points(300)
-    found = verify(left, left, SIZE, SIZE, keypoints=700)
-    assert found.reason == "" and found.inliers.all() and found.affine == pytest.approx(np.eye(2, 3), abs=1e-6)
+    verified = verify(left, left, SIZE, SIZE, keypoints=700)
+    assert verified.reason == "" and verified.inliers.all() and verified.affine == pytest.approx(np.eye(2, 3), abs=1e-6)
 
 
 def test_fits_of_nothing():

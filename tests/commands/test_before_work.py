@@ -1,4 +1,4 @@
-"""What is refused before anything is computed, and what the user's files are worth."""
+"""Mistakes are errors before anything is computed, and the user's files stay."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -14,13 +15,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rmaclib import checkpoints, cli
-from rmaclib.commands import common
 from rmaclib.commands.common import tell_bad, telling
-from rmaclib.extraction import folder as descriptor_folder
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.folder import load_descriptors
 from rmaclib.foundation import files
 from rmaclib.foundation.errors import InputError, OutputError
+from rmaclib.foundation.messages import duration
 from rmaclib.images import ImageError
 from rmaclib.network import NetworkSettings, create_network
 from rmaclib.search.index import Index
@@ -46,12 +46,7 @@ def photos(little, tmp_path):
     return folder
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """Opening a network is work: it fails."""
-    def opened(*arguments, **options):
-        raise AssertionError("a network was opened")
-    monkeypatch.setattr(checkpoints, "open_network", opened)
+NO_NETWORK = ("--network", "no_such_network")  # opening it would be another error
 
 
 def tree(folder):
@@ -70,73 +65,76 @@ def test_the_protocol_follows_the_data_set(little):
     assert json.loads(result.stdout)["protocol"] == "holidays"
 
 
-def test_a_protocol_of_another_layout_is_refused_first(no_network):
-    refused(run("evaluate", "diorama", "--protocol", "revisited"), ValueError, "revisited", "diorama")
+def test_a_protocol_of_another_layout_is_refused_first():
+    refused(run("evaluate", "diorama", "--protocol", "revisited", *NO_NETWORK), ValueError, "revisited", "diorama")
 
 
-def test_a_box_outside_of_its_query_is_refused_first(little, tmp_path, no_network):
+def test_a_box_outside_of_its_query_is_refused_first(little, tmp_path):
     data = shutil.copytree(little, tmp_path / "data")
     query = min((data / "gt").glob("*_query.txt"))
     image = query.read_text().split()[0]
     query.write_text(f"{image} 5000 5000 5100 5100\n")
-    refused(run("evaluate", data), InputError, query.name.removesuffix("_query.txt"), "5000", image)
+    refused(run("evaluate", data, *NO_NETWORK), InputError, query.name.removesuffix("_query.txt"), "5000", image)
     (data / "jpg" / f"{image}.jpg").write_text("no picture")
-    refused(run("evaluate", data), ImageError, image)
+    refused(run("evaluate", data, *NO_NETWORK), ImageError, image)
 
 
-def test_codes_that_do_not_fit_are_refused_before_describing(little, monkeypatch):
-    from rmaclib.extraction import descriptors
+def nothing_was_computed(result):
+    return "extracting" not in result.stderr and "learned on" not in result.stderr
 
-    monkeypatch.setattr(descriptors, "extract", None)
-    refused(run("evaluate", little, "--pq", 7), InputError, "--pq", "1280", "7")
-    refused(run("evaluate", little, "--pq", 8, "--whiten-on", little / "jpg"), InputError, "--pq", "256")
+
+def test_codes_that_do_not_fit_are_refused_before_extracting(little):
+    result = run("evaluate", little, "--pq", 7)
+    refused(result, InputError, "--pq", "1280", "7")
+    few = run("evaluate", little, "--pq", 8, "--whiten-on", little / "jpg")
+    refused(few, InputError, "--pq", "256")
+    assert nothing_was_computed(result) and nothing_was_computed(few)
 
 
 @pytest.mark.parametrize("command", ["extract", "index"])
-def test_too_many_dimensions_are_refused_before_describing(photos, tmp_path, monkeypatch, command):
-    from rmaclib.extraction import whitening
-
-    monkeypatch.setattr(whitening, "learn_whitening", None)
-    refused(run(command, photos, "--out", tmp_path / "x", "--dim", 1281), InputError, "--dim", "1280", "1281")
+def test_too_many_dimensions_are_refused_before_extracting(photos, tmp_path, command):
+    result = run(command, photos, "--out", tmp_path / "x", "--dim", 1281)
+    refused(result, InputError, "--dim", "1280", "1281")
     network = create_network(NetworkSettings("timm:test_efficientnet", dim=4), pretrained=False)
     checkpoints.save_network(tmp_path / "n.safetensors", network)
-    refused(run(command, photos, "--out", tmp_path / "x", "--dim", 8, "--network", tmp_path / "n.safetensors"),
-            InputError, "--dim", "expected 4", "got 8")
+    other = run(command, photos, "--out", tmp_path / "x", "--dim", 8, "--network", tmp_path / "n.safetensors")
+    refused(other, InputError, "--dim", "expected 4", "got 8")
+    assert nothing_was_computed(result) and nothing_was_computed(other)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["extract", "index", "evaluate"])
-def test_outputs_are_never_among_the_images(little, tmp_path, no_network, command):
+def test_outputs_are_never_among_the_images(little, tmp_path, command):
     images = shutil.copytree(little, tmp_path / "images")
     (images / "000001.txt").write_text("a label")
     (images / "partial").mkdir()
     shutil.copy(min((little / "jpg").iterdir()), images / "partial")
     before = tree(images)
     for out in (images, images / "partial", images / "new"):
-        refused(run(command, images, "--out", out), OutputError, str(out))
+        refused(run(command, images, "--out", out, *NO_NETWORK), OutputError, str(out))
     assert tree(images) == before
 
 
 @pytest.mark.parametrize("command", ["extract", "index", "evaluate"])
-def test_a_folder_of_others_is_refused_first(little, tmp_path, no_network, command):
+def test_a_folder_of_others_is_refused_first(little, tmp_path, command):
     (tmp_path / "mine").mkdir()
     for name in ("names.txt", "bad.txt", "notes.md"):
         (tmp_path / "mine" / name).write_text("mine")
     before = tree(tmp_path / "mine")
-    refused(run(command, little, "--out", tmp_path / "mine"), OutputError, "bad.txt", "nothing was changed")
+    refused(run(command, little, "--out", tmp_path / "mine", *NO_NETWORK), OutputError, "bad.txt",
+            "nothing was changed")
     assert tree(tmp_path / "mine") == before
 
 
 @pytest.mark.parametrize("command", ["extract", "index", "evaluate"])
 def test_a_full_disk_is_told_before_the_work(little, tmp_path, monkeypatch, command):
-    from rmaclib.extraction import descriptors
-
-    monkeypatch.setattr(descriptors, "extract", None)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
     images = little if command == "evaluate" else little / "jpg"
-    refused(run(command, images, "--out", tmp_path / "x"), OutputError, "need", "0.1 MB free")
+    result = run(command, images, "--out", tmp_path / "x")
+    refused(result, OutputError, "need", "0.1 MB free")
+    assert nothing_was_computed(result)
 
 
 def test_what_is_on_the_disk_already_needs_no_room(photos, tmp_path, monkeypatch):
@@ -152,15 +150,15 @@ def test_what_is_on_the_disk_already_needs_no_room(photos, tmp_path, monkeypatch
     for command in commands:
         result = run(*command)
         assert result.exit_code == 0, (command, result.exception)
-    whole, finish = tree(tmp_path / "d"), descriptor_folder.Run.finish
+    whole = tree(tmp_path / "d")
     shutil.rmtree(tmp_path / "d")
     free = 10**9
 
     def killed(*arguments):
         raise KeyboardInterrupt
-    monkeypatch.setattr(descriptor_folder.Run, "finish", killed)
-    assert run(*commands[0]).exit_code == 130
-    monkeypatch.setattr(descriptor_folder.Run, "finish", finish)
+    with monkeypatch.context() as joining:  # the parts are there, the whole isn't
+        joining.setattr(np.lib.format, "write_array_header_1_0", killed)
+        assert run(*commands[0]).exit_code == 130
     assert (tmp_path / "d" / "partial" / "000000.npz").exists()
     free = len(whole[tmp_path / "d" / "network.safetensors"]) + 6 * 1280 * 4  # what is still to be written
     assert run(*commands[0]).exit_code == 0
@@ -168,22 +166,23 @@ def test_what_is_on_the_disk_already_needs_no_room(photos, tmp_path, monkeypatch
     assert all((tmp_path / "d" / name).read_bytes() == whole[tmp_path / "d" / name] for name in same)
 
 
-_HOLD = """
+_LOCK = """
 import sys, time
 from rmaclib.foundation.folders import output_folder
 with output_folder(sys.argv[1], sys.argv[2]):
-    print("held", flush=True)
+    print("locked", flush=True)
     time.sleep(60)
 """
 
 
 @pytest.mark.parametrize("command, kind", [("extract", "descriptors"), ("index", "index"),
                                            ("evaluate", "descriptors")])
-def test_no_wait(little, tmp_path, no_network, command, kind):
-    holder = subprocess.Popen([sys.executable, "-c", _HOLD, tmp_path / "x", kind], stdout=subprocess.PIPE, text=True)
+def test_no_wait(little, tmp_path, command, kind):
+    holder = subprocess.Popen([sys.executable, "-c", _LOCK, tmp_path / "x", kind], stdout=subprocess.PIPE, text=True)
     try:
-        assert holder.stdout.readline() == "held\n"
-        refused(run(command, little, "--out", tmp_path / "x", "--no-wait"), OutputError, "another process")
+        assert holder.stdout.readline() == "locked\n"
+        refused(run(command, little, "--out", tmp_path / "x", "--no-wait", *NO_NETWORK), OutputError,
+                "another process")
     finally:
         holder.kill()
         holder.wait()
@@ -240,70 +239,64 @@ def test_few_bad_files_are_told_whole(capsys):
     assert capsys.readouterr().err == ""
 
 
+def timers(monkeypatch, seconds):
+    """Steps are announced after so many seconds instead of a moment."""
+    class Timer(threading.Timer):
+        def __init__(self, interval, function, args=None, kwargs=None):
+            super().__init__(seconds, function, args, kwargs)
+
+        def start(self):
+            return super().start() if seconds else self.function(*self.args)
+    monkeypatch.setattr(threading, "Timer", Timer)
+
+
 def test_what_takes_long_is_told(capsys, monkeypatch):
-    monkeypatch.setattr(common, "_PATIENCE", 0.05)
+    timers(monkeypatch, 0.05)
     with telling("opening x"):
-        common.threading.Event().wait(0.5)
+        threading.Event().wait(0.5)
     with telling("opening y"):
         pass
-    common.threading.Event().wait(0.2)
+    threading.Event().wait(0.2)
     assert capsys.readouterr().err == "opening x …\n"
 
 
-def slow(function):
-    def later(*arguments, **options):
-        common.threading.Event().wait(0.3)
-        return function(*arguments, **options)
-    return later
-
-
 def test_opening_is_told(photos, little, tmp_path, lite0, monkeypatch):
-    from rmaclib.commands import clean
-
     Index.build(sorted(photos.rglob("*.jpg")), lite0, ExtractionSettings((32,)), out=tmp_path / "i")
-    told = []
-    monkeypatch.setattr(common, "_PATIENCE", 0.05)
-    monkeypatch.setattr(common, "say", told.append)
-    monkeypatch.setattr(clean, "open_collection", slow(clean.open_collection))
-    assert run("clean", photos, "--out", tmp_path / "i").exit_code == 1  # it is an index
-    monkeypatch.setattr(Index, "load", slow(Index.load))
-    assert run("index", photos, "--out", tmp_path / "i").exit_code == 0
-    assert f"looking for images in {photos} …" in told and f"opening {tmp_path / 'i'} …" in told
+    timers(monkeypatch, 0)
+    result = run("clean", photos, "--out", tmp_path / "i")
+    assert result.exit_code == 1 and f"looking for images in {photos} …\n" in result.stderr  # it is an index
+    result = run("index", photos, "--out", tmp_path / "i")
+    assert result.exit_code == 0 and f"opening {tmp_path / 'i'} …\n" in result.stderr
 
 
-def test_the_time_is_told_before(photos, little, tmp_path, monkeypatch):
-    from rmaclib.commands import network
-
-    told = []
-    monkeypatch.setattr(network, "say", told.append)
+def test_the_time_is_told_before(photos, little, tmp_path):
+    messages = []
     for _ in range(2):
-        assert run("extract", little / "jpg", "--out", tmp_path / "x", "--size", 64, "--dim", 8, "--whiten-on",
-                   "diorama_val", "--whiten-images", 40).exit_code == 0
+        result = run("extract", little / "jpg", "--out", tmp_path / "x", "--size", 64, "--dim", 8, "--whiten-on",
+                     "diorama_val", "--whiten-images", 40)
+        assert result.exit_code == 0
+        messages += [re.sub(": (a few seconds|about [0-9]+ s)", ": SOON", line) for line in result.stderr.splitlines()
+                     if line.startswith(("whitening learned", "extracting"))]
     count = len(os.listdir(little / "jpg"))
-    told = [re.sub(": (a few seconds|about [0-9]+ s)", ": SOON", line) for line in told]
     whitening = "whitening learned on 40 images of diorama_val: SOON"
-    describing = f"describing {count} images at 64 px: SOON"
-    assert told == [whitening, describing, whitening, f"{describing}, less what is done already"]
-    assert [common.duration(seconds) for seconds in (1, 62, 100, 1500, 9000)] == [
+    extracting = f"extracting the descriptors of {count} images at 64 px: SOON"
+    assert messages == [whitening, extracting, whitening, f"{extracting}, less what is done already"]
+    assert [duration(seconds) for seconds in (1, 62, 100, 1500, 9000)] == [
         "a few seconds", "about 60 s", "about 2 min", "about 25 min", "about 2.5 h"]
 
 
 def test_the_images_that_codes_are_learned_on_are_opened_once_and_timed(little, tmp_path, monkeypatch):
-    from rmaclib.commands import evaluate, network
-
-    told, opened = [], []
     monkeypatch.setenv("RMACLIB_DATA", str(tmp_path))
-    for module in (evaluate, network):
-        monkeypatch.setattr(module, "say", told.append)
-    monkeypatch.setattr(network, "note", told.append)
-    whole = network.open_collection
-    monkeypatch.setattr(network, "open_collection", lambda name: (opened.append(name), whole(name))[1])
+    timers(monkeypatch, 0)
     result = run("evaluate", little, "--pq", 8, "--size", 32, "--levels", 1)
     assert result.exit_code == 0, result.output
-    assert opened == ["landmarks48", "diorama_train"]
-    codes = [line for line in told if line.startswith("codes learned on 875 images of diorama_train")]
+    messages = result.stderr.splitlines()
+    opened = [line for line in messages if line.startswith("looking for images in")]
+    assert opened == ["looking for images in landmarks48 …", "looking for images in diorama_train …"]
+    codes = [line for line in messages if line.startswith("codes learned on 875 images of diorama_train")]
     assert len(codes) == 1 and re.search(": (a few seconds|about )", codes[0])
-    assert not any("whitening" in line for line in told) and sum("landmarks48" in line for line in told) == 1
+    assert not any("whitening" in line for line in messages)
+    assert sum(line.startswith("note: no landmarks48") for line in messages) == 1
 
 
 # --- an index that is there ------------------------------------------------------------------------------------------
@@ -353,7 +346,7 @@ def test_a_search_that_fails_keeps_the_old_picture(photos, tmp_path, lite0, monk
     assert (tmp_path / "n.png").read_bytes() == before and not list(tmp_path.glob(".rmac-*"))
 
 
-def test_a_search_never_replaces_what_it_reads(photos, tmp_path, lite0, no_network):
+def test_a_search_never_replaces_what_it_reads(photos, tmp_path, lite0):
     paths = sorted(photos.rglob("*.jpg"))
     Index.build(paths, lite0, ExtractionSettings((32,)), out=tmp_path / "i")
     query = shutil.copy(paths[0], tmp_path / "q.jpg")
@@ -366,10 +359,11 @@ def test_a_search_never_replaces_what_it_reads(photos, tmp_path, lite0, no_netwo
     assert tree(tmp_path) == before
 
 
-def test_proposals_never_replace_what_is_read(photos, tmp_path, no_network):
+def test_proposals_never_replace_what_is_read(photos, tmp_path):
     paths, listed = sorted(photos.rglob("*.jpg")), tmp_path / "my.csv"
     listed.write_text("path\n" + "".join(f"{path}\n" for path in paths))
-    network = proposing(tmp_path)
+    network = tmp_path / "p.safetensors"
+    network.write_text("no network")  # opening it would be another error
     before = tree(tmp_path)
     for images in (listed, photos):
         command = ("propose", images, "--network", network)

@@ -7,13 +7,13 @@ import pytest
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from rmaclib import backbones, cli
+from rmaclib import backbones, cli, presets
 from rmaclib import network as rmac
 from rmaclib.commands import evaluate, options
 from rmaclib.evaluation import PROTOCOLS
 from rmaclib.images import CROP_ORDERS, RESIZE_THEN_CROP
 
-DESCRIBE = ("extract", "{here}", "--out", "{here}/new")
+EXTRACT = ("extract", "{here}", "--out", "{here}/new")
 INDEX = ("index", "{here}", "--out", "{here}/new")
 EVALUATE = ("evaluate", "{here}")
 SEARCH = ("search", "{here}", "{here}/file.txt")
@@ -21,9 +21,9 @@ PROPOSE = ("propose", "{here}", "--network", "x.safetensors")
 LONG = 300 * "n"  # letters: more than a file system takes
 
 REFUSED = [
-    *(((*command, "--size", value), "--size", value) for command in (DESCRIBE, INDEX, EVALUATE, PROPOSE)
+    *(((*command, "--size", value), "--size", value) for command in (EXTRACT, INDEX, EVALUATE, PROPOSE)
       for value in ("0", "-3")),
-    *(((*command, *option), option[0], option[1]) for command in (DESCRIBE, INDEX, EVALUATE) for option in (
+    *(((*command, *option), option[0], option[1]) for command in (EXTRACT, INDEX, EVALUATE) for option in (
         ("--levels", "0"), ("--levels", "1000000000"), ("--dim", "0"), ("--shrinkage", "nan"), ("--shrinkage", "1.5"),
         ("--whiten-images", "-5"), ("--proposals", "0"), ("--seed", "-1"), ("--device", "meta"), ("--grid", "round"))),
     (SEARCH + ("--k", "0"), "--k", "0"),
@@ -51,7 +51,7 @@ REFUSED = [
     (EVALUATE + ("--multires", "--size", "64", "--size", "96"), "--multires", "64, 96"),
     (("extract", "", "--out", "{here}/new"), "images", "''"),
     (("evaluate", ""), "dataset", "''"),
-    (DESCRIBE + ("--network", " "), "--network", "' '"),
+    (EXTRACT + ("--network", " "), "--network", "' '"),
 ]
 
 
@@ -91,6 +91,18 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
 def test_a_picture_without_a_format_is_a_png():
     assert str(options.output_picture("out/n")) == str(options.output_sheet("out/n")) == "out/n.png"
     assert str(options.output_sheet("n.JPG")) == "n.JPG"
+
+
+def test_the_defaults_in_the_help_are_those_of_the_presets():
+    assert options.defaults("extraction", "sizes") == "  [default: 512; paper: 550, 800, 1050]"
+    assert options.defaults("network", "dim", "no whitening", "x") == "  [default: no whitening; paper: 2048; x]"
+    assert options.defaults("network", "grid") == "  [default: exact; authors_release: pixel]"
+    assert options.defaults("search", "qe") == "  [default: 0; paper: 1]"
+    assert options.defaults("network", "pooling") == "  [default: max]"
+    assert get_args(get_args(options.Preset)[0]) == tuple(presets.PRESETS)
+    # These two have no such text: rmac train has them too.
+    assert {preset.values("network")["regions"] for preset in presets.PRESETS.values()} == {"grid"}
+    assert presets.laptop.values("network")["proposals"] == 32
 
 
 def test_the_words_are_the_librarys():

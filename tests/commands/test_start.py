@@ -15,6 +15,7 @@ from rmaclib.datasets import DatasetError
 from rmaclib.foundation.errors import MissingPackageError
 
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "faiss", "cv2", "scipy", "rmaclib.network")
+_VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 _SHOW = "import atexit, sys; atexit.register(lambda: print('loaded:', *sys.modules)); import rmaclib.__main__ as m; "
 
 
@@ -69,8 +70,8 @@ for module in pkgutil.walk_packages(rmaclib.__path__, "rmaclib."):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_command_prepares_its_process(monkeypatch):
-    names = ("CUBLAS_WORKSPACE_CONFIG", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+def test_a_command_prepares_its_process():
+    names = _VARIABLES
     environment = {name: value for name, value in os.environ.items() if name not in names}
     code = "import os, sys; sys.argv[1:] = ['--version']; from rmaclib import cli\ntry: cli.main()\n" \
            f"finally: print(*(os.environ.get(name) for name in {names}))"
@@ -97,8 +98,8 @@ def ending(monkeypatch, capsys):
             cli.main()
         return ended.value.code, capsys.readouterr().err
 
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **options: None, raising=False)
-    monkeypatch.setattr(cli, "prepare_process", lambda: None)
+    for name in _VARIABLES:  # the command sets those that are not set; put back after the test
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
     return run
 
 
@@ -126,11 +127,11 @@ def test_debug_shows_every_traceback(ending):
     assert ending(raising(DatasetError("x")))[0] == 1  # it belongs to one run
 
 
-@pytest.mark.parametrize("command, told", [
+@pytest.mark.parametrize("command, message", [
     ("extract", "stopped; the same command goes on where it was\n"), ("search", "stopped\n"),
     ("evaluate", "stopped; with --out, the same command goes on where it was\n")])
-def test_an_interrupt_is_one_line(ending, command, told):
-    assert ending(raising(KeyboardInterrupt()), command=command) == (130, told)
+def test_an_interrupt_is_one_line(ending, command, message):
+    assert ending(raising(KeyboardInterrupt()), command=command) == (130, message)
 
 
 def test_a_warning_is_a_note(ending):

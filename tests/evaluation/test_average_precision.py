@@ -11,11 +11,11 @@ from rmaclib.evaluation import average_precision, positive_ranks
 
 def loop_average_precision(ranking, positives, junk):
     """The benchmark's definition, item by item (paper, Section 5.1: Oxford 5k)."""
-    old_recall, old_precision, area, hits, rank, seen = 0.0, 1.0, 0.0, 0, 0, set()
+    old_recall, old_precision, area, hits, rank, counted = 0.0, 1.0, 0.0, 0, 0, set()
     for item in ranking:
-        if item in seen or item in junk:
+        if item in counted or item in junk:
             continue
-        seen.add(item)
+        counted.add(item)
         hits += item in positives
         recall, precision = hits / len(positives), hits / (rank + 1)
         area += (recall - old_recall) * (old_precision + precision) / 2
@@ -29,7 +29,7 @@ def loop_average_precision(ranking, positives, junk):
     ("xa", "a", "", 0.25),             # precision 0 then 1/2, recall 0 then 1: (0 + 1/2) / 2
     ("axb", "ab", "", 0.5 + 0.5 * (1 / 2 + 2 / 3) / 2),
     ("jaxjb", "ab", "j", 0.5 + 0.5 * (1 / 2 + 2 / 3) / 2),  # junk doesn't advance the rank
-    ("a", "ab", "", 0.5),              # b is never found
+    ("a", "ab", "", 0.5),              # b is never retrieved
     ("xy", "ab", "", 0.0),
     ("", "ab", "", 0.0),
     ("aaaxab", "ab", "", 0.5 + 0.5 * (1 / 2 + 2 / 3) / 2),  # only the first a counts
@@ -93,10 +93,10 @@ def test_ranks_count_from_one_without_junk():
 
 
 def test_positive_and_junk_exclude_each_other():
-    with pytest.raises(ValueError, match="positive or junk, found both: 3"):
+    with pytest.raises(ValueError, match="positive or junk, got both: 3"):
         average_precision([1, 2, 3], [1, 3], [3])
 
 
-def test_a_matrix_is_refused():
+def test_a_matrix_is_an_error():
     with pytest.raises(ValueError, match=r"one-dimensional array, got shape \(1, 2\)"):
         average_precision(np.array([[1, 2]]), [1])

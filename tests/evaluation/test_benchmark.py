@@ -1,5 +1,8 @@
 import copy
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.descriptors import extract
 from rmaclib.extraction.folder import Descriptors
 from rmaclib.extraction.whitening import training_sample
+from rmaclib.foundation.errors import InputError
 from rmaclib.images import ImageError, fit, read_image
 from rmaclib.network import RMAC, NetworkSettings, SharedFeatures
 from rmaclib.ranking import normalise_rows, rank
@@ -29,7 +33,7 @@ def data(little):
     return open_dataset(little)
 
 
-def test_measure_equals_a_plain_loop(data, lite0):
+def test_scores_equal_a_plain_loop(data, lite0):
     def alone(path, box=None):
         pixels = torch.from_numpy(np.array(fit(read_image(path), 160, box))).permute(2, 0, 1)
         with torch.inference_mode():
@@ -41,7 +45,7 @@ def test_measure_equals_a_plain_loop(data, lite0):
         order = np.argsort(-(database @ alone(query.path, query.box)), kind="stable")
         names = [data.names[index] for index in order]
         aps.append(average_precision(names, query.relevance["good"] | query.relevance["ok"], query.relevance["junk"]))
-    evaluation, _ = evaluate(lite0, data, "oxford", FAST)
+    evaluation = evaluate(lite0, data, settings=FAST)
     assert evaluation.scores["mAP"] == pytest.approx(np.mean(aps), abs=1e-6)
 
 
@@ -56,23 +60,34 @@ def test_shared_features_equal_networks_apart(data, lite0):
         SharedFeatures({"one": lite0, "two": other})
 
 
-def test_bad_database_images_are_never_found_and_bad_queries_end_the_run(data, lite0, tmp_path):
-    from dataclasses import replace
-
+def test_bad_database_images_are_never_retrieved_and_a_bad_query_is_an_error(data, lite0, tmp_path):
     victim = next(name for name in data.names if name in data.queries[0].relevance["ok"])
     (tmp_path / "broken.jpg").write_bytes(b"")
     paths = tuple(tmp_path / "broken.jpg" if name == victim else path
                   for name, path in zip(data.names, data.paths, strict=True))
-    evaluation, database = evaluate(lite0, replace(data, paths=paths), "oxford", FAST)
-    assert [name for name, _ in database.bad] == [victim]
-    assert evaluation.scores["mAP"] < evaluate(lite0, data, "oxford", FAST)[0].scores["mAP"]
+    evaluation = evaluate(lite0, replace(data, paths=paths), "oxford", FAST)
+    assert [name for name, _ in evaluation.bad] == [victim]
+    assert evaluation.scores["mAP"] < evaluate(lite0, data, "oxford", FAST).scores["mAP"]
     query = replace(data.queries[0], path=tmp_path / "broken.jpg")
     with pytest.raises(ImageError, match=f"broken.jpg.*{query.name}"):
         extract_queries(lite0, replace(data, queries=(query,)), FAST)
 
 
+def test_a_data_set_may_be_a_folder(little, data, lite0, tmp_path):
+    evaluation = evaluate(lite0, little, settings=FAST, out=tmp_path)
+    assert evaluation == evaluate(lite0, data, "oxford", FAST)
+    assert evaluation.protocol == "oxford" and (tmp_path / "descriptors.npy").is_file()
+    with pytest.raises(InputError, match="'revisited' needs the grades"):
+        evaluate(lite0, little, "revisited", FAST)
+
+
+def test_evaluation_does_not_load_torch():
+    code = "import sys, rmaclib.evaluation, rmaclib.evaluation.cleaning; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_score_by_hand(data):
-    """A database in which every image is its own direction: a query finds itself first, the rest in list order."""
+    """Descriptors of database images are orthogonal: a query retrieves itself first, the others in list order."""
     database = Descriptors(np.eye(len(data.names), dtype=np.float32), data.names, ())
     index = [data.names.index(query.image) for query in data.queries]
     queries = Descriptors(database.vectors[index], tuple(query.name for query in data.queries), ())
@@ -113,8 +128,8 @@ def test_oxford_subset_as_measured_independently(photos, lite0, monkeypatch):
     """Longer side 512, L = 3, no whitening, classic protocol: mAP 0.617, measured by other code."""
     monkeypatch.setenv("RMACLIB_DATA", str(photos))
     dataset = open_dataset("oxford5k_subset")
-    evaluation, database = evaluate(lite0, dataset, "oxford", ExtractionSettings(sizes=(512,)))
-    assert database.bad == () and len(database.names) == 1053
+    evaluation = evaluate(lite0, dataset, "oxford", ExtractionSettings(sizes=(512,)))
+    assert evaluation.bad == () and len(dataset.names) == 1053
     assert evaluation.scores["mAP"] == pytest.approx(0.617, abs=0.015)
     recorded = json.loads(RECORDED.read_text())["value"]
     assert evaluation.scores["mAP"] == pytest.approx(recorded, abs=0.002)  # processors round differently

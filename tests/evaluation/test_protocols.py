@@ -71,7 +71,7 @@ def test_precision_at_k_stops_at_the_last_positive():
 
 
 def test_a_truncated_ranking_gains_nothing_by_its_end():
-    # b isn't found, so that its rank is unknown and past the end: k stays 5 and 10.
+    # b isn't retrieved, so that its rank is unknown and past the end: k stays 5 and 10.
     result = score_rankings(REVISITED, {"q": indices("a"), "r": []}, "revisited")
     assert [result.scores[f"easy/mP@{k}"] for k in (1, 5, 10)] == [1, 1 / 5, 1 / 10]
     assert result.scores["hard/mAP"] == 0
@@ -87,9 +87,9 @@ def test_precision_agrees_with_a_loop_on_random_rankings():
         for k in (1, 5, 10):
             depth = min(k, last)
             expected = sum(name in "abc" for name in kept[:depth]) / depth
-            found = next(entry for entry in result.per_query
+            precision = next(entry for entry in result.per_query
                          if entry["query"] == "q" and entry["level"] == "medium")[f"P@{k}"]
-            assert found == pytest.approx(expected)
+            assert precision == pytest.approx(expected)
 
 
 def test_a_query_without_positives_is_skipped_and_counted():
@@ -116,21 +116,21 @@ def test_tables():
     (OXFORD, "holidays", r"'holidays' needs the grades relevant"),
     (OXFORD, "classic", r"protocol: expected one of oxford, oxford-removed, .* got 'classic'"),
 ])
-def test_wrong_protocols_are_refused(data, protocol, message):
+def test_wrong_protocols_are_errors(data, protocol, message):
     with pytest.raises(ValueError, match=message):
         score_rankings(data, {query.name: [0] for query in data.queries}, protocol)
 
 
 @pytest.mark.parametrize("rankings, message", [
-    ({}, "found 1 queries without a ranking: q"),
-    ({"q": [0], "x": [0]}, "found 1 rankings of unknown queries: x"),
-    ({"q": [0, 10]}, r"ranking of 'q': expected indices 0..9, found 0..10"),
-    ({"q": [-1]}, r"ranking of 'q': expected indices 0..9, found -1..-1"),
+    ({}, "got 1 queries without a ranking: q"),
+    ({"q": [0], "x": [0]}, "got 1 rankings of unknown queries: x"),
+    ({"q": [0, 10]}, r"ranking of 'q': expected indices 0..9, got 0..10"),
+    ({"q": [-1]}, r"ranking of 'q': expected indices 0..9, got -1..-1"),
     ({"q": [0.5]}, r"ranking of 'q': expected a sequence of whole numbers, got float64 of shape \(1,\)"),
     ({"q": [[0]]}, r"ranking of 'q': expected a sequence of whole numbers, got int64 of shape \(1, 1\)"),
     ({"q": ["a"]}, r"ranking of 'q': expected a sequence of whole numbers"),
 ])
-def test_wrong_rankings_are_refused(rankings, message):
+def test_wrong_rankings_are_errors(rankings, message):
     with pytest.raises(ValueError, match=message):
         score_rankings(OXFORD, rankings)
 

@@ -11,14 +11,14 @@ def test_the_papers_resolutions():
     assert resolutions(512) == (352, 512, 672)
 
 
-def test_the_sum_is_what_describe_does_with_several_sizes(little, lite0):
+def test_the_sum_is_what_extract_does_with_several_sizes(little, lite0):
     paths = sorted((little / "jpg").iterdir())[:4]
 
-    def described(*sizes):
+    def extracted(*sizes):
         return extract(lite0, paths, ExtractionSettings(sizes, precision="float32", device="cpu")).vectors
 
-    together = described(96, 128, 160)
-    np.testing.assert_allclose(combine([described(size) for size in (96, 128, 160)]), together, atol=1e-5)
+    together = extracted(96, 128, 160)
+    np.testing.assert_allclose(combine([extracted(size) for size in (96, 128, 160)]), together, atol=1e-5)
 
 
 def test_power_mean_by_hand():
@@ -30,12 +30,12 @@ def test_power_mean_by_hand():
 
 
 def test_bad_arguments():
-    one = np.eye(3)
+    vectors = np.eye(3)
     with pytest.raises(ValueError, match="arrays of one shape"):
-        combine([one, one[:2]])
+        combine([vectors, vectors[:2]])
     with pytest.raises(ValueError, match="arrays of one shape"):
         combine([])
     with pytest.raises(ValueError, match="power: expected more than 0"):
-        combine([one], 0)
-    with pytest.raises(ValueError, match="no negative numbers with power 3"):
-        combine([one, -one], 3)
+        combine([vectors], 0)
+    with pytest.raises(ValueError, match="no negative values with power 3"):
+        combine([vectors, -vectors], 3)

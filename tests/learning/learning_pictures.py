@@ -11,13 +11,13 @@ from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.whitening import learn_whitening
 from rmaclib.network import RMAC, NetworkSettings, create_network
 
-SHAPES = [(64, 64), (64, 96), (96, 70), (96, 96)]
+SHAPES = ((64, 64), (64, 96), (96, 70), (96, 96))
 SIZE = 96
 # Of a training run.
 FILES = [".rmac.json", ".rmac.lock", "bad.txt", "best.safetensors", "log.csv", "run.json", "state.safetensors"]
 
 
-def pictures(folder, landmarks=5, each=5, seed=0) -> LabelledImages:
+def pictures(folder, landmarks=5, each=5, seed=0, shapes=SHAPES) -> LabelledImages:
     """Smooth random pictures: those of one landmark are one picture under noise, in several shapes."""
     random = np.random.default_rng(seed)
     names, labels = [], []
@@ -28,7 +28,7 @@ def pictures(folder, landmarks=5, each=5, seed=0) -> LabelledImages:
             names.append(f"{label}/{number}.png")
             labels.append(label)
             (folder / str(label)).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(noisy).resize(SHAPES[number % len(SHAPES)], Image.Resampling.BICUBIC).save(
+            Image.fromarray(noisy).resize(shapes[number % len(shapes)], Image.Resampling.BICUBIC).save(
                 folder / names[-1])
     paths = tuple(folder / name for name in names)
     return LabelledImages("pictures", folder, tuple(names), paths, tuple(labels), (None,) * len(names))
@@ -48,25 +48,25 @@ def tiny(images: LabelledImages | None = None, **options) -> RMAC:
     return network
 
 
-def stopped_equals_whole(run, step, update: int, folder, monkeypatch):
-    """run(out) trains; stopped in an update of `step` (a class) and started again it ends as it does in one go.
+def stopping_after(update: int):
+    """A `watch` of a training that stops it after an update, as Ctrl-C does."""
+    def watch(history):
+        if history[-1]["update"] == update:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def stopped_equals_whole(run, update: int, folder):
+    """run(out, watch=...) trains; stopped after an update and started again it ends as it does in one go.
 
     Returns what the whole run gave; its files are in folder / "whole".
     """
-    plain = step.__call__
-
-    def stops(self, number):
-        if number == update:
-            raise KeyboardInterrupt
-        return plain(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(step, "__call__", stops)
-        with pytest.raises(KeyboardInterrupt):
-            run(folder / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        run(folder / "stopped", watch=stopping_after(update))
     stopped, whole = run(folder / "stopped"), run(folder / "whole")
-    for one, other in zip(stopped.history, whole.history, strict=True):
-        assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    one, other = (load_file(folder / name / "state.safetensors") for name in ("stopped", "whole"))
-    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    for again, straight in zip(stopped.history, whole.history, strict=True):
+        assert {**again, "seconds": 0} == {**straight, "seconds": 0}
+    again, straight = (load_file(folder / name / "state.safetensors") for name in ("stopped", "whole"))
+    assert again.keys() == straight.keys() and all(torch.equal(again[key], straight[key]) for key in again)
     return whole

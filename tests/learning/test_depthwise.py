@@ -13,9 +13,9 @@ from rmaclib.learning.depthwise import split_depthwise
 def gradients(layer, maps):
     """Of a sum of the output with different weights: of the map, the filter and the bias."""
     maps = maps.clone().requires_grad_()
-    made = layer(maps)
-    value = (made * torch.linspace(-1, 2, made.numel(), dtype=made.dtype).view_as(made)).sum()
-    return made, torch.autograd.grad(value, [maps, *layer.parameters()])
+    output = layer(maps)
+    value = (output * torch.linspace(-1, 2, output.numel(), dtype=output.dtype).view_as(output)).sum()
+    return output, torch.autograd.grad(value, [maps, *layer.parameters()])
 
 
 def was_split(layer):
@@ -31,11 +31,11 @@ def test_outputs_and_gradients_of_the_plain_layer(kernel, stride, padding, bias,
     split = deepcopy(plain)
     split_depthwise(split)
     maps = torch.rand(count, 3, *(taps + more for taps, more in zip(kernel, sides, strict=True)), dtype=torch.float64)
-    (expected, wanted), (made, found) = gradients(plain, maps), gradients(split, maps)
-    assert torch.equal(made, expected)
-    assert len(found) == len(wanted) == 2 + bias
-    for one, other in zip(found, wanted, strict=True):
-        assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+    (expected, plain_gradients), (output, split_gradients) = gradients(plain, maps), gradients(split, maps)
+    assert torch.equal(output, expected)
+    assert len(split_gradients) == len(plain_gradients) == 2 + bias
+    for gradient, expected in zip(split_gradients, plain_gradients, strict=True):
+        assert torch.allclose(gradient, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_gradcheck():
@@ -60,7 +60,7 @@ def test_which_layers(layer, expected):
     assert was_split(layer) is expected
 
 
-def test_gradients_that_nobody_wants_are_not_computed():
+def test_gradients_that_nothing_requires_are_not_computed():
     layer = nn.Conv2d(4, 4, 5, groups=4)
     split_depthwise(layer)
     layer.weight.requires_grad_(False)
@@ -74,9 +74,9 @@ def test_half_precision_is_left_alone():
     layer = nn.Conv2d(4, 4, 5, groups=4)
     split_depthwise(layer)
     with torch.autocast("cpu", torch.bfloat16):
-        made = layer(torch.rand(1, 4, 9, 9))
-    assert made.dtype == torch.bfloat16 and "Depthwise" not in type(made.grad_fn).__name__
-    made.sum().backward()
+        output = layer(torch.rand(1, 4, 9, 9))
+    assert output.dtype == torch.bfloat16 and "Depthwise" not in type(output.grad_fn).__name__
+    output.sum().backward()
     assert layer.weight.grad.dtype == torch.float32
 
 
@@ -98,7 +98,7 @@ def test_whole_network():
     images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     for network in (plain, split):
         network(images).square().sum().backward()
-    found, expected = ([parameter.grad for parameter in network.parameters()] for network in (split, plain))
     assert list(split.state_dict()) == list(plain.state_dict())
-    for one, other in zip(found, expected, strict=True):
-        assert torch.allclose(one, other, rtol=1e-8, atol=1e-12 * float(other.abs().max()) + 1e-30)
+    for parameter, other in zip(split.parameters(), plain.parameters(), strict=True):
+        smallest = 1e-12 * float(other.grad.abs().max()) + 1e-30
+        assert torch.allclose(parameter.grad, other.grad, rtol=1e-8, atol=smallest)

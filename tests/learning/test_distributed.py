@@ -31,20 +31,20 @@ def test_two_processes_equal_one(images, tmp_path):
     single = accumulate(network, some_images(), partial(triplet, tuples=update(), margin=0.3))
     expected = gradient(network)
     for rank in range(2):
-        found = load_file(tmp_path / f"{rank}.safetensors")
-        assert float((found["gradient"] - expected).norm() / expected.norm()) < 1e-5
-        assert torch.allclose(found["descriptors"], single.descriptors)
-        assert found["loss"].item() == pytest.approx(single.loss.item())
-        assert found["places"].tolist() == [2, 5]  # one in each process's share, known to both
+        part = load_file(tmp_path / f"{rank}.safetensors")
+        assert float((part["gradient"] - expected).norm() / expected.norm()) < 1e-5
+        assert torch.allclose(part["descriptors"], single.descriptors)
+        assert part["loss"].item() == pytest.approx(single.loss.item())
+        assert part["places"].tolist() == [2, 5]  # one in each process's share, known to both
 
-    trains(images, tmp_path / "one")
+    trains(images, tmp_path / "single")
     for stage in ("ranking", "classification"):
-        several, one = (read_log(folder / stage / "log.csv") for folder in (tmp_path, tmp_path / "one"))
-        assert len(several) == len(one) == 4
+        several, alone = (read_log(folder / stage / "log.csv") for folder in (tmp_path, tmp_path / "single"))
+        assert len(several) == len(alone) == 4
         for name, rows, near in (("loss", (1, 2, 3), 1e-2), ("validation", (0, 3), 5e-2)):
             for row in rows:
-                assert several[row][name] == pytest.approx(one[row][name], abs=near)
-        assert several[1]["gradient_norm"] == pytest.approx(one[1]["gradient_norm"], rel=1e-4)
+                assert several[row][name] == pytest.approx(alone[row][name], abs=near)
+        assert several[1]["gradient_norm"] == pytest.approx(alone[1]["gradient_norm"], rel=1e-4)
         names = sorted(path.name for path in (tmp_path / stage).iterdir())
         assert names == FILES
 

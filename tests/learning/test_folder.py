@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from learning_pictures import FILES, pictures, tiny
+from learning_pictures import FILES, pictures, stopping_after, tiny
 from safetensors.torch import load_file, save_file
 from test_ranking_stage import SETTINGS, rows, run
 
@@ -20,7 +21,7 @@ from rmaclib.checkpoints import load_network
 from rmaclib.datasets import open_collection
 from rmaclib.foundation.errors import OutputError, RmacError
 from rmaclib.foundation.folders import waiting
-from rmaclib.learning import LearningError, ranking, read_log
+from rmaclib.learning import LearningError, read_log, train_ranking
 
 SHORT = replace(SETTINGS, updates=3, refresh=2, triplets=2, pool=8, evaluate_every=3, save_every=2)
 
@@ -33,29 +34,21 @@ def whole(images, tmp_path_factory):
 
 
 @pytest.fixture
-def stopped(images, tmp_path, monkeypatch):
-    """The folder of a run that was stopped in update 3, after the state of update 2."""
-    step = ranking._Ranking.__call__
-
-    def stops(self, update):
-        if update == 3:
-            raise KeyboardInterrupt
-        return step(self, update)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ranking._Ranking, "__call__", stops)
-        with pytest.raises(KeyboardInterrupt):
-            run(images, tmp_path / "run", SHORT)
+def stopped(images, tmp_path):
+    """The folder of a run that was stopped after the state of update 2."""
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "run", SHORT, watch=stopping_after(2))
     return tmp_path / "run"
 
 
-def same(found, whole):
-    return rows(found.history) == rows(whole[1].history) and all(
-        torch.equal(tensor, whole[1].network.state_dict()[name]) for name, tensor in found.network.state_dict().items())
+def same(trained, whole):
+    return rows(trained.history) == rows(whole[1].history) and all(
+        torch.equal(tensor, whole[1].network.state_dict()[name])
+        for name, tensor in trained.network.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["log.csv", "bad.txt", "best.safetensors", "holiday.jpg"])
-def test_a_folder_with_other_things_is_refused_and_untouched(images, tmp_path, name):
+def test_a_folder_with_other_things_is_rejected_and_untouched(images, tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(OutputError, match=name):
         run(images, tmp_path, SHORT)
@@ -64,13 +57,13 @@ def test_a_folder_with_other_things_is_refused_and_untouched(images, tmp_path, n
 
 @pytest.mark.parametrize("name, damage", [
     ("log.csv", b""), ("log.csv", b"\xff"), ("log.csv", None), ("run.json", b"{"), ("run.json", None)])
-def test_what_follows_from_the_state_is_made_again_and_told(images, stopped, whole, name, damage, capfd):
+def test_what_follows_from_the_state_is_made_again_and_noted(images, stopped, whole, name, damage, noted):
     if damage is None:
         (stopped / name).unlink()
     else:
         (stopped / name).write_bytes(damage)
-    assert same(run(images, stopped, SHORT), whole)
-    assert damage is None or f"{name}: was damaged" in capfd.readouterr().err
+    with nullcontext() if damage is None else noted(f"{name}: was damaged"):
+        assert same(run(images, stopped, SHORT), whole)
     assert (stopped / "run.json").read_bytes() == (whole[0] / "run.json").read_bytes()
 
 
@@ -92,7 +85,7 @@ def test_a_changed_state_is_told(images, stopped):
         run(images, stopped, SHORT)
 
 
-def test_a_damaged_best_network_is_made_again_where_the_state_has_it(images, tmp_path, capfd):
+def test_a_damaged_best_network_is_made_again_where_the_state_has_it(images, tmp_path, noted):
     out, settings = tmp_path / "first", replace(SHORT, updates=1, lr=0.0)
     assert run(images, out, settings).best_update == 0
     (out / "best.safetensors").write_bytes(b"half")
@@ -100,15 +93,15 @@ def test_a_damaged_best_network_is_made_again_where_the_state_has_it(images, tmp
         run(images, out, settings)
     out = tmp_path / "last"
     network = tiny(images)
-    last = ranking.train_ranking(network, images, SHORT, out=out, progress=False)  # without validation the last is kept
+    last = train_ranking(network, images, SHORT, out=out, progress=False)  # without validation the last is kept
     (out / "best.safetensors").write_bytes(b"half")
-    again = ranking.train_ranking(tiny(images), images, SHORT, out=out, progress=False)
-    assert "best.safetensors: was damaged" in capfd.readouterr().err
+    with noted("best.safetensors: was damaged"):
+        again = train_ranking(tiny(images), images, SHORT, out=out, progress=False)
     assert all(torch.equal(tensor, again.network.state_dict()[name])
                for name, tensor in last.network.state_dict().items())
 
 
-def older(out):
+def make_older(out):
     """Make the folder one that the version before has written."""
     for name in (".rmac.json", ".rmac.lock"):
         (out / name).unlink()
@@ -129,20 +122,20 @@ def older(out):
 
 
 def test_a_run_of_the_version_before_goes_on(images, stopped, whole):
-    older(stopped)
+    make_older(stopped)
     assert same(run(images, stopped, SHORT), whole)
     assert sorted(os.listdir(stopped)) == FILES
 
 
-def test_a_run_of_the_version_before_with_other_settings_is_refused(images, stopped):
-    older(stopped)
+def test_a_run_of_the_version_before_with_other_settings_is_rejected(images, stopped):
+    make_older(stopped)
     with pytest.raises(LearningError, match=r"settings.margin \(0.1, now 0.2\)"):
         run(images, stopped, replace(SHORT, margin=0.2))
 
 
 def test_the_device_is_no_part_of_a_run(images, stopped, whole):
     """Runs of the version before have it among their settings."""
-    older(stopped)
+    make_older(stopped)
     identity = json.loads((stopped / "run.json").read_text())
     assert "device" not in identity["settings"]
     identity["settings"]["device"] = "auto"
@@ -158,14 +151,13 @@ def test_bad_images_of_a_folder_whose_name_is_no_text(tmp_path):
     except OSError:
         pytest.skip("this file system has names of UTF-8 only")
     (root / "0/0.png").write_bytes(b"no picture")
-    found = ranking.train_ranking(tiny(), images, replace(SHORT, updates=1, pool=25), out=tmp_path / "out",
-                                  progress=False)
+    trained = train_ranking(tiny(), images, replace(SHORT, updates=1, pool=25), out=tmp_path / "out", progress=False)
     (line,) = (tmp_path / "out/bad.txt").read_text(encoding="utf-8").splitlines()
-    assert list(found.bad) == ["0/0.png"] and line.startswith("0/0.png\t") and "r\\udcff" in line
+    assert list(trained.bad) == ["0/0.png"] and line.startswith("0/0.png\t") and "r\\udcff" in line
 
 
 def test_damaged_notes_of_a_state_of_the_version_before(images, stopped):
-    older(stopped)
+    make_older(stopped)
     for notes in (None, "", "[]", "{}", '{"update": "2", "best": {}, "bad": {}}',
                   '{"update": 2, "best": {"update": 1, "score": "x"}, "bad": []}'):
         save_file(load_file(stopped / "state.safetensors"), stopped / "state.safetensors",
@@ -195,9 +187,9 @@ def test_left_overs_of_killed_processes_go(images, stopped):
 
 def test_too_little_room_is_told_before_any_work(images, tmp_path, monkeypatch):
     monkeypatch.setattr("rmaclib.foundation.files.shutil.disk_usage", lambda place: type("Usage", (), {"free": 10_000}))
-    monkeypatch.setattr(ranking, "mine", None)
     with pytest.raises(OutputError, match="the network and the state of its training need"):
         run(images, tmp_path, SHORT)
+    assert "best.safetensors" not in os.listdir(tmp_path)  # of the first validation
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a disk that is always full")
@@ -239,9 +231,9 @@ def test_two_processes_on_one_folder(images, tmp_path):
     command = [sys.executable, "-c", TRAINS, os.path.dirname(__file__), images.root, tmp_path / "out"]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                   env={**os.environ, "OMP_NUM_THREADS": "1"}) for _ in range(2)]
-    said = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    updates = [text.split("\n")[1:-1] for text, _ in said]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    updates = [text.split("\n")[1:-1] for text, _ in outputs]
     assert sorted(map(len, updates)) == [0, 4]  # one trained, the other loaded
 
 
@@ -254,7 +246,7 @@ with output_folder(sys.argv[1], "training"):
 """
 
 
-def test_a_folder_in_use_is_refused_where_nobody_waits(images, tmp_path):
+def test_a_folder_in_use_is_an_error_where_nobody_waits(images, tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLDS, tmp_path / "out"], stdout=subprocess.PIPE)
     try:
         holder.stdout.readline()
@@ -285,8 +277,8 @@ def test_stopped_at_every_write(images, tmp_path, whole, monkeypatch):
                 run(collection, out, SHORT)
             except KeyboardInterrupt:
                 pass
-        found = run(collection, out, SHORT)
-        assert rows(found.history) == rows(whole[1].history)
+        trained = run(collection, out, SHORT)
+        assert rows(trained.history) == rows(whole[1].history)
         assert sorted(os.listdir(out)) == FILES
         assert (out / "best.safetensors").read_bytes() == (whole[0] / "best.safetensors").read_bytes()
         if count <= stop:

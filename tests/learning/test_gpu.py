@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from learning_pictures import SIZE, stopped_equals_whole, tiny
-from test_gradients import exactly, gradient, some_images, three_streams, update
+from test_gradients import gradient, relative_error, some_images, three_streams, update
 
 from rmaclib.backbones.folding import Folded
 from rmaclib.extraction.batches import ExtractionSettings
@@ -18,15 +18,12 @@ from rmaclib.learning import (
     ProposalSettings,
     RankingSettings,
     accumulate,
-    classification,
-    proposals,
-    ranking,
     train_classification,
     train_proposals,
     train_ranking,
     triplet,
 )
-from rmaclib.learning.loop import repeatable
+from rmaclib.learning.repeatable import repeatable
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DEVICE = "cuda"
@@ -47,9 +44,9 @@ def test_gradient_equals_three_streams(pixels):
     loss = partial(triplet, margin=0.3)
     value, expected = three_streams(network, [image.cuda() for image in images], loss, tuples)
     network.zero_grad()
-    found = accumulate(network, images, partial(loss, tuples=tuples), pixels=pixels)
-    assert found.loss.item() == pytest.approx(value.item(), rel=1e-9)
-    assert exactly(gradient(network), expected) < 1e-9
+    accumulated = accumulate(network, images, partial(loss, tuples=tuples), pixels=pixels)
+    assert accumulated.loss.item() == pytest.approx(value.item(), rel=1e-9)
+    assert relative_error(gradient(network), expected) < 1e-9
 
 
 def test_trains_repeatably_and_with_cudnn():
@@ -68,11 +65,11 @@ def on_both(network, images):
 
 
 @pytest.mark.parametrize("pooling", ["max", "gem"])
-def test_describes_as_on_a_processor(images, pooling):
+def test_descriptors_are_those_of_a_processor(images, pooling):
     assert np.allclose(*on_both(tiny(images, pooling=pooling), images), atol=1e-4)
 
 
-def test_describing_leaves_the_network_as_and_where_it_is(images):
+def test_extraction_leaves_the_network_as_and_where_it_is(images):
     for device in ("cpu", DEVICE):
         network = tiny(images).to(device)
         before = {name: (tensor.device, tensor.stride()) for name, tensor in network.state_dict().items()}
@@ -87,51 +84,51 @@ def test_a_convolution_and_its_normalisation_are_one_in_tf32_too(images):
 
 def test_half_precision_is_taken_where_it_keeps_the_descriptors(images):
     network = tiny(images)
-    one, other = (extract(network, images.paths, ExtractionSettings((SIZE,), device=DEVICE, precision=precision),
-                           progress=False).vectors for precision in ("float32", "auto"))
-    assert ((one * other).sum(1) > 0.999).all()
+    single, auto = (extract(network, images.paths, ExtractionSettings((SIZE,), device=DEVICE, precision=precision),
+                            progress=False).vectors for precision in ("float32", "auto"))
+    assert ((single * auto).sum(1) > 0.999).all()
 
 
 @pytest.mark.parametrize("settings", [
     RANK, replace(RANK, optimizer="adamw", precision="bfloat16", loss="average_precision", margin=None)])
-def test_ranking_stopped_and_started_again(images, tmp_path, monkeypatch, settings):
-    def run(out):
-        return train_ranking(tiny(images), images, settings, out=out, validation=images, progress=False)
+def test_ranking_stopped_and_started_again(images, tmp_path, settings):
+    def run(out, **more):
+        return train_ranking(tiny(images), images, settings, out=out, validation=images, progress=False, **more)
 
-    found = stopped_equals_whole(run, ranking._Ranking, 5, tmp_path, monkeypatch)
-    assert found.network.fc.weight.device.type == "cpu" and found.history[1]["computed"] > 0
+    trained = stopped_equals_whole(run, 4, tmp_path)
+    assert trained.network.fc.weight.device.type == "cpu" and trained.history[1]["computed"] > 0
 
 
-def test_classifying_stopped_and_started_again(images, tmp_path, monkeypatch):
+def test_classification_stopped_and_started_again(images, tmp_path):
     settings = ClassificationSettings(batch=10, shorter=(40, 60), side=32, optimizer="adamw", **COMMON)
 
-    def run(out):
-        return train_classification(tiny(images), images, settings, out=out, validation=images, progress=False)
+    def run(out, **more):
+        return train_classification(tiny(images), images, settings, out=out, validation=images, progress=False, **more)
 
-    stopped_equals_whole(run, classification._Classification, 5, tmp_path, monkeypatch)
+    stopped_equals_whole(run, 4, tmp_path)
 
 
 @pytest.mark.parametrize("backbone", [False, True])
-def test_proposing_stopped_and_started_again(images, boxed, tmp_path, monkeypatch, backbone):
+def test_proposals_stopped_and_started_again(images, boxed, tmp_path, backbone):
     settings = ProposalSettings(images=6, samples=32, anchors=3, hidden=16, optimizer="adamw", backbone=backbone,
-                               **COMMON)
+                                **COMMON)
 
-    def run(out):
-        return train_proposals(tiny(), boxed, settings, out=out, validation=boxed, progress=False)
+    def run(out, **more):
+        return train_proposals(tiny(), boxed, settings, out=out, validation=boxed, progress=False, **more)
 
-    found = stopped_equals_whole(run, proposals.Proposing, 5, tmp_path, monkeypatch)
-    assert found.network.proposer is not None
-    found.network.change(regions="both", proposals=4)
+    network = stopped_equals_whole(run, 4, tmp_path).network
+    assert network.proposer is not None
+    network.change(regions="both", proposals=4)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        boxes = [np.concatenate([one.boxes for one in propose_regions(found.network, images.paths, ExtractionSettings(
+        boxes = [np.concatenate([image.boxes for image in propose_regions(network, images.paths, ExtractionSettings(
             (SIZE,), device=device, precision="float32"), 4, progress=False)]) for device in ("cpu", DEVICE)]
-    assert np.allclose(*boxes, atol=0.1) and np.allclose(*on_both(found.network, images), atol=1e-3)
+    assert np.allclose(*boxes, atol=0.1) and np.allclose(*on_both(network, images), atol=1e-3)
 
 
-def test_joint_learning_stopped_and_started_again(images, boxed, tmp_path, monkeypatch):
+def test_joint_learning_stopped_and_started_again(images, boxed, tmp_path):
     settings = replace(RANK, propose=4)
 
-    def run(out):
-        return train_ranking(tiny(images), boxed, settings, out=out, progress=False)
+    def run(out, **more):
+        return train_ranking(tiny(images), boxed, settings, out=out, progress=False, **more)
 
-    stopped_equals_whole(run, ranking._Joint, 5, tmp_path, monkeypatch)
+    stopped_equals_whole(run, 4, tmp_path)

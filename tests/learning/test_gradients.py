@@ -46,8 +46,8 @@ def in_one_graph(network, images, loss):
     return value.detach(), gradient(network)
 
 
-def exactly(found, expected):
-    return float((found - expected).norm() / expected.norm())
+def relative_error(gradient, expected):
+    return float((gradient - expected).norm() / expected.norm())
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,10 @@ def test_equals_three_streams(network, name):
     loss = partial(LOSSES[name], margin=0.3)
     expected_value, expected = three_streams(network, images, loss, tuples)
     network.zero_grad()
-    found = accumulate(network, images, partial(loss, tuples=tuples), pixels=2 * 64 * 48)
-    assert found.loss == pytest.approx(expected_value.item(), rel=1e-9) and found.descriptors.shape == (7, 6)
-    assert exactly(gradient(network), expected) < 1e-9
+    accumulated = accumulate(network, images, partial(loss, tuples=tuples), pixels=2 * 64 * 48)
+    assert accumulated.loss == pytest.approx(expected_value.item(), rel=1e-9)
+    assert accumulated.descriptors.shape == (7, 6)
+    assert relative_error(gradient(network), expected) < 1e-9
 
 
 @pytest.mark.parametrize("pixels", [1, 3 * 64 * 48, 10**9])
@@ -73,9 +74,9 @@ def test_equals_one_graph_for_any_loss(network, loss, pixels):
     images = some_images()
     expected_value, expected = in_one_graph(network, images, loss)
     network.zero_grad()
-    found = accumulate(network, images, loss, pixels=pixels)
-    assert found.loss == pytest.approx(expected_value.item(), rel=1e-9)
-    assert exactly(gradient(network), expected) < 1e-9
+    accumulated = accumulate(network, images, loss, pixels=pixels)
+    assert accumulated.loss == pytest.approx(expected_value.item(), rel=1e-9)
+    assert relative_error(gradient(network), expected) < 1e-9
 
 
 def test_adds_to_the_gradient_there_is(network):
@@ -84,33 +85,33 @@ def test_adds_to_the_gradient_there_is(network):
     accumulate(network, images, loss)
     once = gradient(network).clone()
     accumulate(network, images, loss)
-    assert exactly(gradient(network), 2 * once) < 1e-12
+    assert relative_error(gradient(network), 2 * once) < 1e-12
 
 
 def test_the_number_of_threads_changes_nothing(network):
-    images, loss, found = some_images(), partial(triplet, tuples=update(), margin=0.3), []
+    images, loss, gradients = some_images(), partial(triplet, tuples=update(), margin=0.3), []
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             network.zero_grad()
             accumulate(network, images, loss, pixels=2 * 64 * 48)
-            found.append(gradient(network))
+            gradients.append(gradient(network))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(*found)
+    assert torch.equal(*gradients)
 
 
 class Counted(list):
-    """Images that note how often each is asked for."""
+    """Images that count how often each is read."""
 
     def __init__(self, images):
         super().__init__(images)
-        self.asked = [0] * len(images)
+        self.reads = [0] * len(images)
 
     def __getitem__(self, index):
-        self.asked[index] += 1
+        self.reads[index] += 1
         return super().__getitem__(index)
 
 
@@ -127,12 +128,12 @@ def test_images_without_gradient_are_not_run_again(network):
         query, positive, negative = descriptors[tuples.triplets].unbind(1)
         return (margins + (query - positive).square().sum(1) - (query - negative).square().sum(1)).clamp(min=0).sum()
 
-    images.asked = [0] * 7
-    found = accumulate(network, images, loss, sizes=[image.shape[-2:] for image in some_images()])
-    assert found.computed == 3 and images.asked == [2, 2, 1, 2, 1, 1, 1]
+    images.reads = [0] * 7
+    accumulated = accumulate(network, images, loss, sizes=[image.shape[-2:] for image in some_images()])
+    assert accumulated.computed == 3 and images.reads == [2, 2, 1, 2, 1, 1, 1]
 
 
-def test_training_mode_is_refused(network):
+def test_training_mode_is_an_error(network):
     images, loss = some_images(), lambda d: d.sum()
     network.backbone.body.train()
     try:
@@ -188,23 +189,23 @@ def test_zero_maps_stay_finite():
     assert torch.isfinite(gradient(network)).all()
 
 
-def test_no_gradient_is_held_while_the_next_one_is_computed():
+def test_no_gradient_is_in_memory_while_the_next_one_is_computed():
     """Each is as large as the network."""
-    class Found:
+    class Result:
         pass
 
     def compute(group, batch):
-        held.append(len(alive))
-        found = Found()
-        alive.add(found)
-        return found
+        in_memory.append(len(alive))
+        result = Result()
+        alive.add(result)
+        return result
 
-    alive, held, threads = weakref.WeakSet(), [], torch.get_num_threads()
+    alive, in_memory, threads = weakref.WeakSet(), [], torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with _Runner(some_images(), torch.device("cpu")) as run:
-            for _, found, _ in run([[index] for index in range(7)], compute):
-                del found
+            for _, result, _ in run([[index] for index in range(7)], compute):
+                del result
     finally:
         torch.set_num_threads(threads)
-    assert held == [0] * 7
+    assert in_memory == [0] * 7

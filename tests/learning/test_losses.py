@@ -85,7 +85,7 @@ def in_loops(name, vectors, given):
 
 @st.composite
 def updates(draw):
-    """Unit vectors and tuples among them: labels decide, and some pairs are not judged."""
+    """Unit vectors and tuples among them: labels decide, and some pairs are neither relevant nor irrelevant."""
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     count = draw(st.integers(4, 9))
     labels = np.append([0, 0, 1, 1], random.integers(0, 3, count - 4))

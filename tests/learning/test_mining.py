@@ -16,8 +16,8 @@ def test_hardest_by_hand():
     relevant = np.array([False, True, True, False, False])
     irrelevant = np.array([False, False, False, True, True])
     # Losses less the margin: (1, 3) 0.3, (1, 4) −0.5, (2, 3) 1.3, (2, 4) 0.5.
-    found = hardest_triplets(distances, relevant, irrelevant, 25)
-    assert found.tolist() == [[2, 3], [2, 4], [1, 3], [1, 4]]
+    pairs = hardest_triplets(distances, relevant, irrelevant, 25)
+    assert pairs.tolist() == [[2, 3], [2, 4], [1, 3], [1, 4]]
     assert hardest_triplets(distances, relevant, irrelevant, 2).tolist() == [[2, 3], [2, 4]]
     assert hardest_triplets(distances, relevant & False, irrelevant, 2).shape == (0, 2)
 
@@ -31,11 +31,11 @@ def test_hardest_equals_all_of_them_sorted(seed, count, rounded):
     if rounded:
         distances = distances.round()
     kinds = random.integers(0, 3, size)
-    found = hardest_triplets(distances, kinds == 1, kinds == 2, count)
+    pairs = hardest_triplets(distances, kinds == 1, kinds == 2, count)
     every = sorted((distances[n] - distances[p], p, n) for p in np.flatnonzero(kinds == 1)
                    for n in np.flatnonzero(kinds == 2))
-    assert len(found) == min(count, len(every)) == len(set(map(tuple, found.tolist())))
-    assert np.allclose([distances[n] - distances[p] for p, n in found], [loss for loss, *_ in every[:count]])
+    assert len(pairs) == min(count, len(every)) == len(set(map(tuple, pairs.tolist())))
+    assert np.allclose([distances[n] - distances[p] for p, n in pairs], [loss for loss, *_ in every[:count]])
 
 
 @settings(max_examples=25)

@@ -56,8 +56,8 @@ def test_verified_pairs(tmp_path):
     assert pairs_of(verified_pairs(images, tmp_path)) == {(0, 1), (6, 7), (5, 6)}
     assert pairs_of(verified_pairs(images, tmp_path, GraphSettings(threshold=16))) == {(6, 7)}
     assert pairs_of(verified_pairs(images, tmp_path, GraphSettings(largest=2))) == {(0, 1), (6, 7), (5, 6), (2, 3)}
-    found = verified_pairs(images, tmp_path).toarray()
-    assert (found == found.T).all() and not found.diagonal().any()
+    matrix = verified_pairs(images, tmp_path).toarray()
+    assert (matrix == matrix.T).all() and not matrix.diagonal().any()
 
 
 def test_a_graph_that_is_a_link_to_nothing_is_named(tmp_path):
@@ -87,7 +87,7 @@ def test_the_names_of_a_clean_list_are_paths_from_its_folder(tmp_path):
     assert pairs_of(verified_pairs(images, tmp_path / "clean")) == {(0, 1), (1, 2)}
 
 
-def test_images_are_found_by_name_and_label(tmp_path):
+def test_images_are_looked_up_by_name_and_label(tmp_path):
     graph(tmp_path, 0, "abc", {(0, 1): 20, (1, 2): 20})
     # c is not in the list, b is there twice, once under another label.
     assert pairs_of(verified_pairs(listed("bab", [0, 0, 1]), tmp_path)) == {(0, 1)}

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 
-import learning_pictures
 import numpy as np
 import pytest
 import torch
@@ -15,12 +14,11 @@ from scipy.sparse import csr_array
 
 from rmaclib.checkpoints import load_network
 from rmaclib.datasets import open_collection
-from rmaclib.learning import LOSSES, LearningError, RankingSettings, hold_out, loop, ranking, train_ranking
-from rmaclib.learning.folder import read_state
+from rmaclib.learning import LOSSES, LearningError, Positives, RankingSettings, hold_out, train_ranking
+from rmaclib.learning.state import read_state
 
 SETTINGS = RankingSettings(lr=1e-3, triplets=6, pool=20, hardest=5, refresh=3, updates=8, size=SIZE, flip=True,
-                           crop=0.6,
-                         evaluate_every=2, save_every=2, device="cpu")
+                           crop=0.6, evaluate_every=2, save_every=2, device="cpu")
 
 
 def run(images, out, settings=SETTINGS, network=None, **more):
@@ -40,59 +38,60 @@ def trained(images, tmp_path_factory):
 
 
 def test_log_and_best(trained):
-    out, found = trained
-    assert [row["update"] for row in found.history] == list(range(9))
-    scores = {row["update"]: row["validation"] for row in found.history if row["validation"] is not None}
+    out, result = trained
+    assert [row["update"] for row in result.history] == list(range(9))
+    scores = {row["update"]: row["validation"] for row in result.history if row["validation"] is not None}
     assert list(scores) == [0, 2, 4, 6, 8]
-    assert found.score == pytest.approx(max(scores.values())) == scores[found.best_update]
-    row = found.history[5]
+    assert result.score == pytest.approx(max(scores.values())) == scores[result.best_update]
+    row = result.history[5]
     assert 0 < row["loss"] and 0 < row["active"] <= 1 and 7 <= row["images"] <= 18 and row["computed"] <= row["images"]
-    assert [row["lr"] for row in found.history[1:]] == [1e-3] * 4 + [1e-4] * 4
-    assert found.bad == {} and found.network.dim == 8
+    assert [row["lr"] for row in result.history[1:]] == [1e-3] * 4 + [1e-4] * 4
+    assert result.bad == {} and result.network.dim == 8
     assert sorted(path.name for path in out.iterdir()) == FILES
 
 
 def test_a_run_is_watched_as_it_goes_also_when_it_goes_on(images, tmp_path):
-    seen = []
+    histories = []
 
     def watch(history):
-        seen.append(list(history))
-        if len(seen) == 6:
+        histories.append(list(history))
+        if len(histories) == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(images, tmp_path, watch=watch)
-    assert [history[-1]["update"] for history in seen] == list(range(6))
-    found = run(images, tmp_path, watch=watch)  # from update 4, the last state
-    assert [[row["update"] for row in history] for history in seen[6:]] == [list(range(n + 1)) for n in (5, 6, 7, 8)]
-    assert seen[-1] == found.history
+    assert [history[-1]["update"] for history in histories] == list(range(6))
+    trained = run(images, tmp_path, watch=watch)  # from update 4, the last state
+    assert [[row["update"] for row in history] for history in histories[6:]] == [
+        list(range(last + 1)) for last in (5, 6, 7, 8)]
+    assert histories[-1] == trained.history
 
 
-def test_the_first_update_of_a_period_is_not_stale(tmp_path, monkeypatch):
-    # Of whole strides: others are described as they are, and cut or padded to learn from.
-    monkeypatch.setattr(learning_pictures, "SHAPES", [(64, 64), (64, 96), (96, 64), (96, 96)])
-    found = run(pictures(tmp_path / "pictures"), tmp_path / "out", replace(SETTINGS, flip=False, crop=1.0, updates=4))
-    row = found.history[1]
-    assert row["active"] == row["stale_active"] and row["cosine"] == found.history[2]["cosine"]
-    assert row["cosine"] != found.history[4]["cosine"]  # described anew
+def test_the_first_update_of_a_period_is_not_stale(tmp_path):
+    # Of whole strides: others are whole in the pool, and cut or padded in the update.
+    images = pictures(tmp_path / "pictures", shapes=[(64, 64), (64, 96), (96, 64), (96, 96)])
+    history = run(images, tmp_path / "out", replace(SETTINGS, flip=False, crop=1.0, updates=4)).history
+    assert history[1]["active"] == history[1]["stale_active"] and history[1]["cosine"] == history[2]["cosine"]
+    assert history[1]["cosine"] != history[4]["cosine"]  # of the next pool
 
 
 def test_learns_what_it_is_shown(images, tmp_path):
     settings = replace(SETTINGS, optimizer="adamw", lr=3e-4, schedule="constant", updates=30,
                        flip=False, crop=1.0, evaluate_every=30)
-    found = train_ranking(tiny(images), images, settings, out=tmp_path, validation=images, progress=False)
-    losses = [row["loss"] for row in found.history[1:]]
+    trained = train_ranking(tiny(images), images, settings, out=tmp_path, validation=images, progress=False)
+    losses = [row["loss"] for row in trained.history[1:]]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
-    assert found.score > found.history[0]["validation"] + 0.2
+    assert trained.score > trained.history[0]["validation"] + 0.2
 
 
-def test_a_finished_run_is_only_loaded(images, trained, monkeypatch):
-    out, found = trained
-    monkeypatch.setattr(ranking, "accumulate", None)
-    again = run(images, out)
-    assert again.history == found.history and again.score == found.score
-    for one, other in zip(again.network.parameters(), found.network.parameters(), strict=True):
-        assert torch.equal(one, other)
+def test_a_finished_run_is_only_loaded(images, trained):
+    out, result = trained
+    written = [(out / name).stat().st_mtime_ns for name in ("best.safetensors", "state.safetensors")]
+    again = run(images, out, watch=lambda history: pytest.fail("an update was computed"))
+    assert again.history == result.history and again.score == result.score
+    assert written == [(out / name).stat().st_mtime_ns for name in ("best.safetensors", "state.safetensors")]
+    for loaded, kept in zip(again.network.parameters(), result.network.parameters(), strict=True):
+        assert torch.equal(loaded, kept)
 
 
 @pytest.mark.parametrize("options", [
@@ -100,64 +99,68 @@ def test_a_finished_run_is_only_loaded(images, trained, monkeypatch):
     {"optimizer": "adamw", "clip": 0.1}, {"precision": "bfloat16", "pixels": 1, "triplets": 3}])
 def test_other_settings_train_too(images, tmp_path, options):
     settings = replace(SETTINGS, margin=None, lr=None, updates=4, refresh=2)
-    found = run(images, tmp_path, RankingSettings(**{**asdict(settings), "margin": None, "lr": None, **options}))
-    assert len(found.history) == 5 and all(row["gradient_norm"] > 0 for row in found.history[1:])
+    history = run(images, tmp_path, RankingSettings(**{**asdict(settings), "margin": None, "lr": None,
+                                                       **options})).history
+    assert len(history) == 5 and all(row["gradient_norm"] > 0 for row in history[1:])
 
 
 def test_without_validation_the_last_network_is_kept(images, tmp_path):
     network = tiny(images)
-    found = train_ranking(network, images, replace(SETTINGS, updates=2), out=tmp_path, progress=False)
-    assert (found.best_update, found.score, len(found.history)) == (2, None, 2)
-    for one, other in zip(network.parameters(), found.network.parameters(), strict=True):
-        assert torch.equal(one, other)
+    trained = train_ranking(network, images, replace(SETTINGS, updates=2), out=tmp_path, progress=False)
+    assert (trained.best_update, trained.score, len(trained.history)) == (2, None, 2)
+    for last, kept in zip(network.parameters(), trained.network.parameters(), strict=True):
+        assert torch.equal(last, kept)
 
 
-def test_positives_are_verified_pairs_where_given(images, tmp_path, monkeypatch):
+def triplets(out):
+    """(U, T, 3), those of the last pool."""
+    return load_file(out / "state.safetensors")["step.triplets"]
+
+
+def test_positives_are_verified_pairs_where_given(images, tmp_path):
     pairs = csr_array((np.ones(4, bool), ([0, 1, 5, 6], [1, 0, 6, 5])), shape=(25, 25))
-    seen, mined = [], ranking.mine
-    monkeypatch.setattr(ranking, "mine", lambda *arguments: seen.append(mined(*arguments)) or seen[-1])
-    train_ranking(tiny(images), images, replace(SETTINGS, updates=3, pool=25), out=tmp_path, positives=pairs,
-          validation=images, validation_positives=pairs, progress=False)
-    assert {tuple(sorted(pair)) for pair in seen[0].triplets[..., :2].reshape(-1, 2).tolist()} == {(0, 1), (5, 6)}
+    train_ranking(tiny(images), images, replace(SETTINGS, updates=3, pool=25), out=tmp_path,
+                  positives=Positives(pairs, pairs), validation=images, progress=False)
+    assert {tuple(sorted(pair)) for pair in triplets(tmp_path)[..., :2].reshape(-1, 2).tolist()} == {(0, 1), (5, 6)}
     with pytest.raises(LearningError, match=r"other images\.positives, validation\.positives;"):
         train_ranking(tiny(images), images, replace(SETTINGS, updates=3, pool=25), out=tmp_path, validation=images)
 
 
-def test_bad_images_are_left_out_and_listed(tmp_path, monkeypatch):
+def test_bad_images_are_left_out_and_listed(tmp_path):
+    """Two that can't be read when the pool is mined, and one that is lost before the second update."""
     images = pictures(tmp_path / "pictures", landmarks=4, each=4)
     network = tiny(images)
     images.paths[0].write_bytes(b"")
     images.paths[5].write_bytes(images.paths[5].read_bytes()[:200])
-    mined, lost = ranking.mine, []
+    lost = []
 
-    def loses_one_more(*arguments):
-        found = mined(*arguments)
-        assert not {0, 5} & set(found.triplets.ravel())
-        lost.append(int(found.triplets[1, 0, 1]))
-        images.paths[lost[0]].unlink()
-        return found
+    def loses_an_image(history):
+        if history[-1]["update"] == 1:
+            mined = triplets(tmp_path / "out")
+            assert not {0, 5} & set(mined.flatten().tolist())
+            lost.append(int(mined[1, 0, 1]))
+            images.paths[lost[0]].unlink()
 
-    monkeypatch.setattr(ranking, "mine", loses_one_more)
-    found = train_ranking(network, images, replace(SETTINGS, updates=3, pool=16), out=tmp_path / "out", progress=False)
-    assert list(found.bad) == [images.names[index] for index in (0, 5, *lost)]
+    trained = train_ranking(network, images, replace(SETTINGS, updates=3, pool=16, save_every=1), out=tmp_path / "out",
+                            progress=False, watch=loses_an_image)
+    assert list(trained.bad) == [images.names[index] for index in (0, 5, *lost)]
     lines = (tmp_path / "out/bad.txt").read_text().splitlines()
-    assert [line.split("\t")[0] for line in lines] == sorted(found.bad)
+    assert [line.split("\t")[0] for line in lines] == sorted(trained.bad)
     assert sum("no such file" in line for line in lines) == 1
 
 
-def test_all_triplets_of_an_update_lost(tmp_path, monkeypatch):
+def test_all_triplets_of_an_update_lost(tmp_path):
     images = pictures(tmp_path / "pictures", landmarks=2, each=2)
-    network, mined = tiny(images), ranking.mine
-    monkeypatch.setattr(ranking, "mine", lambda *a: (mined(*a), [path.unlink() for path in images.paths])[0])
-    with pytest.raises(LearningError, match="update 1: each of its triplets has an image that can't be read"):
-        train_ranking(network, images, replace(SETTINGS, pool=4), out=tmp_path / "out", progress=False)
+    with pytest.raises(LearningError, match="update 2: each of its triplets has an image that can't be read"):
+        train_ranking(tiny(images), images, replace(SETTINGS, pool=4), out=tmp_path / "out", progress=False,
+                      watch=lambda history: [path.unlink() for path in images.paths])
 
 
 def test_collapse_stops_with_advice(images, tmp_path):
     network = tiny(images)
     with torch.no_grad():
         network.fc.bias.fill_(1e4)
-    with pytest.raises(LearningError, match=r"update 1: .*collapsed.* mean cosine .* 1.00000.* smaller lr"):
+    with pytest.raises(LearningError, match=r"update 1: .*collapsed.* mean cosine .* 1.00000.* smaller learning rate"):
         run(images, tmp_path / "pool", network=network)
     network = tiny(images)
     with pytest.raises(LearningError, match="update [23]: .*collapsed.* squared distances"):
@@ -166,14 +169,14 @@ def test_collapse_stops_with_advice(images, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_advice(images, tmp_path, monkeypatch):
     monkeypatch.setitem(LOSSES, "triplet", lambda descriptors, tuples, margin: descriptors.sum() / 0)
-    with pytest.raises(LearningError, match="update 1: training has diverged, the loss is .*inf; try a smaller lr"):
+    with pytest.raises(LearningError, match="update 1: training has diverged, the loss is .*inf; try a smaller learn"):
         run(images, tmp_path)
 
 
 @pytest.mark.parametrize("lr, what", [(1e30, "update 1: .*the norm of all weights went from"),
                                       (1e38, "update 1: .*the norm of all weights")])
 def test_divergence_is_told_at_the_update_where_it_happens(images, tmp_path, lr, what):
-    with pytest.raises(LearningError, match=f"{what}.*try a smaller lr .now {re.escape(f'{lr:g}')}"):
+    with pytest.raises(LearningError, match=f"{what}.*try a smaller learning rate .lr, now {re.escape(f'{lr:g}')}"):
         run(images, tmp_path, replace(SETTINGS, lr=lr, evaluate_every=1, save_every=1))
     assert not (tmp_path / "state.safetensors").exists()
     kept = load_network(tmp_path / "best.safetensors")  # the untrained one
@@ -182,15 +185,15 @@ def test_divergence_is_told_at_the_update_where_it_happens(images, tmp_path, lr,
 
 def test_the_last_good_state_is_kept_when_training_diverges(images, tmp_path, monkeypatch):
     """A gradient that is not finite in update 5: what was saved after update 4 stays."""
-    plain = ranking._Ranking.__call__
+    clip, norms = torch.nn.utils.clip_grad_norm_, []
 
-    def diverges(self, update):
-        row = plain(self, update)
-        if update == 5:
-            self.network.fc.weight.grad[0, 0] = float("nan")
-        return row
+    def diverges(parameters, most):
+        if len(norms) == 4:
+            parameters[-1].grad.flatten()[0] = float("nan")
+        norms.append(clip(parameters, most))
+        return norms[-1]
 
-    monkeypatch.setattr(ranking._Ranking, "__call__", diverges)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", diverges)
     with pytest.raises(LearningError, match="update 5: training has diverged, the norm of the gradient is nan"):
         run(images, tmp_path, replace(SETTINGS, evaluate_every=1, save_every=1))
     assert read_state(tmp_path).update == 4
@@ -198,20 +201,18 @@ def test_the_last_good_state_is_kept_when_training_diverges(images, tmp_path, mo
 
 
 def test_descriptors_that_are_not_finite_are_told_by_the_validation(images, tmp_path, monkeypatch):
-    def overflows(parameters, *rest):
-        value = stepped(parameters, *rest)
-        with torch.no_grad():
-            network.backbone.body.model.conv_stem.weight.fill_(float("inf"))
-        return value
+    def overflows(self, *closure):
+        step(self, *closure)
+        network.backbone.body.model.bn1.running_var.fill_(float("nan"))  # no parameter: the step looks well
 
-    network, stepped = tiny(images), loop._stepped
-    monkeypatch.setattr(loop, "_stepped", overflows)
+    network, step = tiny(images), torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", overflows)
     with pytest.raises(LearningError, match="update 1: training has diverged, descriptors of the validation images"):
         run(images, tmp_path, replace(SETTINGS, evaluate_every=1, save_every=1), network=network)
     assert not (tmp_path / "state.safetensors").exists()
 
 
-def test_another_run_in_the_folder_is_refused(images, trained, tmp_path):
+def test_another_run_in_the_folder_is_rejected(images, trained, tmp_path):
     out, _ = trained
     with pytest.raises(LearningError, match=r"settings.margin \(0.1, now 0.2\), settings.triplets \(6, now 7\)"):
         run(images, out, replace(SETTINGS, margin=0.2, triplets=7))
@@ -230,16 +231,15 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from rmaclib.datasets import open_collection
-from rmaclib.learning import ranking
 from test_ranking_stage import OFTEN, run
 torch.set_num_threads(1)
-step = ranking._Ranking.__call__
-def killed(self, update):
-    row = step(self, update)
-    if update == 6:
+step, steps = torch.optim.SGD.step, []
+def killed(self, *closure):
+    steps.append(None)
+    if len(steps) == 6:
         os.kill(os.getpid(), signal.SIGKILL)
-    return row
-ranking._Ranking.__call__ = killed
+    step(self, *closure)
+torch.optim.SGD.step = killed
 run(open_collection(sys.argv[2]), sys.argv[3], OFTEN)
 """
 OFTEN = replace(SETTINGS, refresh=4, evaluate_every=1, save_every=3)
@@ -264,8 +264,8 @@ def test_killed_and_started_again_gives_the_same_result(images, tmp_path, one_th
     assert rows(killed.history) == rows(whole.history)
     assert (killed.best_update, killed.score) == (whole.best_update, whole.score)
     for name in ("best.safetensors", "state.safetensors"):
-        one, other = (load_file(tmp_path / run / name) for run in ("killed", "whole"))
-        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), name
+        again, straight = (load_file(tmp_path / run / name) for run in ("killed", "whole"))
+        assert again.keys() == straight.keys() and all(torch.equal(again[key], straight[key]) for key in again), name
     for name in ("run.json", "bad.txt"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     # Rounded in the state, a number may be logged with another last digit after going on.

@@ -3,32 +3,34 @@ import json
 import os
 import re
 import shutil
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from learning_pictures import SIZE, pictures, tiny
 from PIL import Image
 from typer.testing import CliRunner
 
 from rmaclib import cli
 from rmaclib.checkpoints import load_network, save_network
-from rmaclib.cleaning import CleanSettings, clean, load_graph, save_graph
-from rmaclib.cleaning.report import write_report
-from rmaclib.commands import common
-from rmaclib.commands import train as train_module
+from rmaclib.cleaning import clean, load_graph, save_graph
 from rmaclib.extraction.folder import load_descriptors
 from rmaclib.foundation.errors import OutputError, RmacError
-from rmaclib.learning import RankingSettings, budget, ranking, read_log, whitening
-from rmaclib.learning.errors import LearningError
-from rmaclib.learning.folder import read_state
+from rmaclib.learning import LearningError, read_log
+from rmaclib.learning.state import read_state
 
 
 def run(*arguments):
     return CliRunner().invoke(cli.app, ["train", *map(str, arguments)])
+
+
+def files(folder):
+    """What is in a folder, and when each was written."""
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +71,13 @@ def test_a_validation_list_and_a_loss(images, start, tmp_path):
 def test_classification_then_ranking(images, start, tmp_path):
     (tmp_path / "settings.yml").write_text("batch: 5\nshorter: [40, 60]\nside: 32\n")
     common = ("--size", SIZE, "--updates", 1, "--device", "cpu", "--validation", images.root)
-    result = run(images.root, "--stage", "classification", "--out", tmp_path / "named", "--settings",
+    result = run(images.root, "--stage", "classification", "--out", tmp_path / "classified", "--settings",
                  tmp_path / "settings.yml", "--network", start / "start.safetensors", *common)
     assert result.exit_code == 0, result.output
-    named = load_network(tmp_path / "named/best.safetensors")
-    assert named.settings.dim is None
+    classified = load_network(tmp_path / "classified/best.safetensors")
+    assert classified.settings.dim is None
     result = run(images.root, "--out", tmp_path / "ranked", "--settings", start / "settings.yml", "--network",
-                 tmp_path / "named/best.safetensors", "--dim", 8, *common)
+                 tmp_path / "classified/best.safetensors", "--dim", 8, *common)
     assert result.exit_code == 0, result.output
     assert load_network(tmp_path / "ranked/best.safetensors").settings.dim == 8
     for wrong in (("--dim", 8), ("--graphs", tmp_path), ("--loss", "triplet")):
@@ -84,64 +86,36 @@ def test_classification_then_ranking(images, start, tmp_path):
         assert isinstance(result.exception, ValueError) and wrong[0].strip("-") in str(result.exception)
 
 
-@pytest.fixture
-def few(start, monkeypatch):
-    """The laptop's preset with so few updates that a test can wait for them."""
-    monkeypatch.setattr(budget, "laptop", None)
-    monkeypatch.setattr(train_module, "laptop", lambda stage, device, images: {
-        "optimizer": "adamw", "lr": 1e-4, "triplets": 3, "pool": 15, "size": SIZE, **budget.within(stage, 8)})
-    return "--network", start / "start.safetensors", "--dim", 8
+def test_the_time_is_told_before_the_first_update_and_a_run_that_goes_on_keeps_what_was_chosen(
+        images, start, tmp_path, monkeypatch):
+    (tmp_path / "settings.yml").write_text(f"triplets: 3\npool: 15\nsize: {SIZE}\n")
+    arguments = (images.root, "--out", tmp_path / "out", "--network", start / "start.safetensors", "--dim", 8,
+                 "--settings", tmp_path / "settings.yml", "--device", "cpu")
+    step, steps = torch.optim.AdamW.step, []
 
-
-def test_the_time_is_told_before_the_first_update_and_a_run_that_goes_on_keeps_what_was_chosen(images, few, tmp_path,
-                                                                                              monkeypatch):
-    arguments = (images.root, "--out", tmp_path / "out", *few)
-    updates = ranking._Ranking.__call__
-
-    def stops(self, update):
-        if update == 3 and self.settings.updates == 8:
+    def stops(self, *closure):
+        steps.append(None)
+        if len(steps) == 6:  # the first was measured
             raise KeyboardInterrupt
-        return updates(self, update)
+        step(self, *closure)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ranking._Ranking, "__call__", stops)
+        patch.setattr(torch.optim.AdamW, "step", stops)
         result = run(*arguments)
-    said = result.stderr
-    assert "preset laptop, on cpu, for 15 images of 5 landmarks: optimizer adamw, lr 0.0001" in said
-    assert said.index("measuring one update") < said.index("8 updates of about") < said.index("and validation: ")
-    assert read_state(tmp_path / "out").update == 2
-    # On a slower day fewer updates would be chosen, and a whitening could differ in its last digits.
-    monkeypatch.setattr(train_module, "SECONDS", 0)
-    monkeypatch.setattr(whitening, "learn_whitening", None)
-    monkeypatch.setattr(train_module, "measure", None)
+    told = result.stderr
+    assert "preset laptop, on cpu, for 15 images of 5 landmarks: optimizer adamw, lr 0.0001" in told
+    updates = int(re.search(r"(\d+) updates of about", told)[1])
+    assert told.index("measuring one update") < told.index("updates of about") < told.index("and validation: ")
+    done = read_state(tmp_path / "out").update
+    assert 2 <= done <= 4 and updates >= 8
+    whitening = files(tmp_path / "out")[tmp_path / "out/whitening.safetensors"]
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    assert "goes on with the settings of its start, 6 of 8 updates left" in result.stderr
-    assert len(read_log(tmp_path / "out/log.csv")) == 9
-
-
-def test_fewer_updates_where_there_is_less_time(images, few, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "measure", lambda *arguments: budget.Timing(0.0, 100.0, 0, 15, 10))
-    seen = []
-    monkeypatch.setattr(train_module, "train_ranking", lambda network, images, settings, **more: seen.append(settings))
-    run(images.root, "--out", tmp_path / "few", *few)
-    run(images.root, "--out", tmp_path / "given", *few, "--updates", 21)
-    assert [settings.updates for settings in seen] == [8, 21]
-    monkeypatch.setattr(train_module, "laptop", lambda *about: {"optimizer": "adamw", **budget.within("ranking", 40)})
-    run(images.root, "--out", tmp_path / "many", *few)
-    monkeypatch.setattr(train_module, "measure", lambda *arguments: budget.Timing(0.0, 20.0, 0, 15, 10))
-    run(images.root, "--out", tmp_path / "more", *few)
-    assert [settings.updates for settings in seen[2:]] == [8, 28]
-
-
-def test_the_papers_settings_are_a_preset(images, few, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "measure", lambda *arguments: budget.Timing(0.1, 80.0, 0, 5000, 10))
-    seen = []
-    monkeypatch.setattr(train_module, "train_ranking", lambda network, images, settings, **more: seen.append(settings))
-    result = run(images.root, "--out", tmp_path / "out", *few, "--preset", "paper")
-    assert seen == [RankingSettings()]
-    assert "preset paper" in result.stderr
-    assert "4096 updates of about 80.0 s, and validation: about 4.2 days" in result.stderr
+    assert f"goes on with the settings of its start, {updates - done} of {updates} updates left" in result.stderr
+    assert "measuring" not in result.stderr
+    assert len(read_log(tmp_path / "out/log.csv")) == updates + 1
+    # On another day it could differ in its last digits.
+    assert files(tmp_path / "out")[tmp_path / "out/whitening.safetensors"] == whitening
 
 
 @pytest.mark.parametrize("options, message", [
@@ -162,10 +136,7 @@ def test_options_are_checked_before_any_work(images, start, tmp_path, monkeypatc
     (tmp_path / "FOLDER").mkdir()
     (tmp_path / "FILE").write_text("")
     pictures(tmp_path / "ONE", landmarks=1, each=3)
-    for name in ("learn_whitening", "save_tensors"):
-        monkeypatch.setattr(whitening, name, None)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train_module, "measure", None)
     result = run(images.root, "--network", start / "start.safetensors", "--out", tmp_path / "out", *options)
     if result.exit_code == 2:  # typer's own: the option and what is wrong, in a panel
         told = " ".join(result.stderr.replace("│", "").split()).replace("'--", "--").replace("': ", ": ")
@@ -174,47 +145,50 @@ def test_options_are_checked_before_any_work(images, start, tmp_path, monkeypatc
         assert isinstance(result.exception, RmacError)
         told = str(result.exception)
     assert re.search(message, told), told
+    assert "whitening learned" not in result.stderr and "measuring" not in result.stderr
     left = [path.name for path in (tmp_path / "out").iterdir()] if (tmp_path / "out").exists() else []
     assert set(left) <= {".rmac.json", ".rmac.lock"} and sorted(os.listdir(tmp_path))[:3] == ["FILE", "FOLDER", "ONE"]
 
 
 def test_the_folder_of_the_images_is_no_output_folder(images, start):
-    before = sorted(images.root.rglob("*"))
+    before = files(images.root)
     result = run(images.root, "--network", start / "start.safetensors", "--out", images.root / "trained")
     assert isinstance(result.exception, OutputError) and "outside of the images" in str(result.exception)
-    assert sorted(images.root.rglob("*")) == before
+    assert files(images.root) == before
 
 
-def test_the_folder_of_a_registered_collection_is_no_output_folder(images, start, monkeypatch):
-    monkeypatch.setattr(train_module, "open_collection", lambda name, skip_bad: images)
-    before = sorted(images.root.rglob("*"))
-    result = run("landmarks48", "--network", start / "start.safetensors", "--out", images.root / "trained")
+def test_the_folder_of_a_registered_collection_is_no_output_folder(images, start, tmp_path, monkeypatch):
+    root = tmp_path / "landmarks48"
+    shutil.copytree(images.root, root)
+    (root / "annotation_full_train.txt").write_text("".join(
+        f"{name} {label}\n" for name, label in zip(images.names, images.labels, strict=True)))
+    monkeypatch.setenv("RMACLIB_DATA", str(tmp_path))
+    before = files(root)
+    result = run("landmarks48", "--network", start / "start.safetensors", "--out", root / "trained")
     assert isinstance(result.exception, OutputError) and "outside of the images" in str(result.exception)
-    assert sorted(images.root.rglob("*")) == before
+    assert files(root) == before
 
 
-def test_a_run_lies_beside_its_list(images, start, tmp_path, monkeypatch):
+def test_a_run_lies_beside_its_list(images, start, tmp_path):
     shutil.copytree(images.root, tmp_path / "pictures")
     (tmp_path / "list.txt").write_text("".join(
         f"pictures/{name} {label}\n" for name, label in zip(images.names, images.labels, strict=True)))
-    monkeypatch.setattr(train_module, "train_ranking", lambda network, images, settings, **more: None)
-    run(tmp_path / "list.txt", "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE, "--updates", 1,
-        "--out", tmp_path / "out", "--device", "cpu")
-    assert (tmp_path / "out/.rmac.json").exists()
+    result = run(tmp_path / "list.txt", "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE,
+                 "--updates", 1, "--out", tmp_path / "out", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out/best.safetensors").exists()
 
 
 def test_what_takes_a_while_is_told(images, start, tmp_path, monkeypatch):
-    """Reading the collection and opening the network; the whitening with its time."""
-    monkeypatch.setattr(common, "_PATIENCE", 0.1)
-    for name in ("open_collection", "open_network"):
-        plain = getattr(train_module, name)
-        monkeypatch.setattr(train_module, name, lambda *given, plain=plain, **more: (time.sleep(0.5),
-                                                                                     plain(*given, **more))[1])
-    monkeypatch.setattr(train_module, "train_ranking", lambda network, images, settings, **more: None)
-    said = run(images.root, "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE, "--updates", 1,
+    """Reading the collection and opening the network, as soon as their time is up; the whitening."""
+    class Impatient(threading.Timer):
+        def start(self):
+            self.function(*self.args)
+
+    monkeypatch.setattr(threading, "Timer", Impatient)
+    told = run(images.root, "--network", start / "start.safetensors", "--dim", 10**6, "--size", SIZE, "--updates", 1,
                "--out", tmp_path / "out", "--device", "cpu").stderr
-    assert f"looking for images in {images.root} …" in said and "opening " in said
-    assert re.search("whitening learned on 15 images of .*: a few seconds\n", said)
+    assert f"looking for images in {images.root} …" in told and "opening " in told
 
 
 @pytest.mark.parametrize("text, message", [
@@ -230,14 +204,13 @@ def test_settings_that_are_none(images, tmp_path, text, message):
 
 def test_a_cleaned_collection_gives_its_pairs(start, tmp_path):
     images = pictures(tmp_path / "pictures", landmarks=3, each=3)
-    clean(images, CleanSettings(), out=tmp_path / "clean", executor=ThreadPoolExecutor(1), progress=False)
+    clean(images, out=tmp_path / "clean", report=False, executor=ThreadPoolExecutor(1), progress=False)
     for label in range(3):  # random pictures have no keypoints in common: say that they had
         file = tmp_path / f"clean/graphs/{label:06d}.npz"
         save_graph(file, replace(load_graph(file), pairs=np.array([[0, 1], [1, 2]], np.int32),
                                  inliers=np.array([30, 30], np.int32), affines=np.tile(np.eye(2, 3), (2, 1, 1)),
                                  rectangles=np.tile(np.float32([0, 0, 40, 40]), (2, 2, 1))))
-    write_report(clean(images, CleanSettings(), out=tmp_path / "clean", progress=False), CleanSettings(),
-                 tmp_path / "clean", 0, progress=False)
+    clean(images, out=tmp_path / "clean", progress=False)
     result = run(tmp_path / "clean/annotation_clean.txt", "--graphs", tmp_path / "clean", "--out", tmp_path / "out",
                  "--validation", images.root, "--network", start / "start.safetensors", "--dim", 8, "--size", SIZE,
                  "--updates", 1, "--settings", start / "settings.yml", "--device", "cpu")
@@ -251,7 +224,7 @@ def test_graphs_of_another_collection(images, tmp_path):
 
 
 def test_proposals_from_boxes_then_everywhere(images, start, tmp_path):
-    """A clean list teaches the network where to look; describe, index and evaluate take its regions."""
+    """A clean list supervises where the network looks; extract, index and evaluate take its regions."""
     lines = [f"{name} {label} 10.00 40.00 5.00 35.00" for name, label in zip(images.names, images.labels, strict=True)]
     shutil.copytree(images.root, tmp_path / "boxed")
     (tmp_path / "boxed/annotation_clean.txt").write_text("".join(f"{line}\n" for line in lines))
@@ -281,7 +254,7 @@ def test_proposals_from_boxes_then_everywhere(images, start, tmp_path):
                                               "--proposals", "4", "--precision", "float32"])
         assert result.exit_code == 0, result.output
         vectors[regions] = load_descriptors(tmp_path / regions).vectors
-    assert len({found.tobytes() for found in vectors.values()}) == 3
+    assert len({descriptors.tobytes() for descriptors in vectors.values()}) == 3
     assert load_network(tmp_path / "both/network.safetensors").settings.regions == "both"
     with pytest.raises(ValueError, match="trained to propose"):
         CliRunner().invoke(cli.app, ["extract", str(images.root), "--network", str(start / "start.safetensors"),

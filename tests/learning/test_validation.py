@@ -35,9 +35,9 @@ def test_leave_one_out_by_hand():
     relevant = np.zeros((4, 4), bool)
     relevant[0, 2] = relevant[2, 0] = True
     irrelevant = ~relevant & ~np.eye(4, dtype=bool)
-    # Query 0 ranks 1, 2, 3: found at 2, (0 / 1 + 1 / 2) / 2. Query 2 ranks 1, 3, 0: found at 3, (0 / 2 + 1 / 3) / 2.
+    # Query 0 ranks 1, 2, 3: a hit at 2, (0 / 1 + 1 / 2) / 2. Query 2 ranks 1, 3, 0: a hit at 3, (0 / 2 + 1 / 3) / 2.
     assert leave_one_out(vectors, relevant, irrelevant) == pytest.approx((1 / 4 + 1 / 6) / 2)
-    irrelevant[0, 1] = False  # not judged
+    irrelevant[0, 1] = False  # junk
     assert leave_one_out(vectors, relevant, irrelevant) == pytest.approx((1 + 1 / 6) / 2)
     assert np.isnan(leave_one_out(vectors, relevant & False, irrelevant))
 
@@ -46,12 +46,12 @@ def test_validation_measures_the_network_and_notes_bad_images(tmp_path):
     images = pictures(tmp_path, landmarks=3, each=4)
     network, bad = tiny(images), {}
     (tmp_path / "1/2.png").write_bytes(b"")
-    found = Validation(images, Relations(images.labels), SETTINGS, bad)(network)
+    score = Validation(images, Relations(images.labels), SETTINGS, bad)(network)
     good = [index for index in range(12) if images.names[index] != "1/2.png"]
     vectors = extract(network, [images.paths[index] for index in good], SETTINGS).vectors
     relations = Relations(np.array(images.labels)[good])
     every = np.arange(11)
-    assert found == pytest.approx(leave_one_out(vectors, relations.relevant(every), relations.irrelevant(every)))
+    assert score == pytest.approx(leave_one_out(vectors, relations.relevant(every), relations.irrelevant(every)))
     assert list(bad) == ["1/2.png"]
     for path in images.paths[1:]:
         path.unlink(missing_ok=True)

@@ -47,7 +47,7 @@ def test_images_keep_their_shape(tmp_path):
     assert Views(images, [0], 500).sizes == [(213, 448)]
 
 
-def test_images_are_brought_to_whole_cells_right_and_below(tmp_path):
+def test_images_are_cut_or_padded_to_whole_cells_right_and_below(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (213, 448, 3), dtype=np.uint8)
     images, whole = single(tmp_path, picture), Image.fromarray(picture).resize((320, 152), Image.Resampling.BICUBIC)
     # The map of one network has no cell for a rest of less than a stride, that of the other has.
@@ -60,7 +60,7 @@ def test_images_are_brought_to_whole_cells_right_and_below(tmp_path):
     assert (pixels(padded[0])[152:] == (124, 116, 104)).all()  # the mean colour of ImageNet
 
 
-def test_what_is_mirrored_is_cut_afterwards(tmp_path):
+def test_a_mirrored_image_is_cut_afterwards(tmp_path):
     cutting, picture = create_backbone("efficientnet_lite0", pretrained=False), np.zeros((64, 75, 3), np.uint8)
     picture[:, :, 0] = np.arange(75)
     images = single(tmp_path, picture)
@@ -81,7 +81,7 @@ def test_mirrored_half_of_the_time_and_the_same_for_the_same_seed(tmp_path, pict
     assert 10 < sum(mirrored) < 30
 
 
-def test_a_cropped_image_is_brought_to_the_size_of_the_whole(tmp_path):
+def test_a_crop_is_resized_to_the_size_of_the_whole(tmp_path):
     # Colours tell where a view was cut: red rises to the right, green downwards.
     ramp = np.zeros((96, 192, 3), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(192), np.arange(96)[:, None]

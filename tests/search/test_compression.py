@@ -43,9 +43,9 @@ def test_pca_equals_the_singular_vectors(whiten):
     expected = DATABASE.astype(float) - TRAINING.mean(0, dtype=float)
     expected = expected @ directions[:7].T / (strengths[:7] if whiten else 1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    found = project(DATABASE, pca)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-5)  # a direction's sign is free
+    projected = project(DATABASE, pca)
+    assert projected.dtype == np.float32
+    np.testing.assert_allclose(np.abs(projected), np.abs(expected), atol=1e-5)  # a direction's sign is free
 
 
 def test_a_full_pca_of_centred_vectors_keeps_every_cosine():
@@ -67,7 +67,7 @@ def test_a_direction_without_variance_is_dropped():
     CodeSettings("pq", 8), CodeSettings("pq", 4, 16), CodeSettings("opq", 4, 16), CodeSettings("pq-fast", 8),
     CodeSettings("scalar", 32), CodeSettings("scalar", 16), CodeSettings("scalar", 16, 16), CodeSettings("binary", 4),
     CodeSettings("binary", 2, 24)], ids=str)
-def test_codes_are_as_long_as_asked_and_find_what_is_near(settings):
+def test_codes_have_the_requested_size_and_rank_what_is_near_first(settings):
     codes = train_codes(TRAINING, settings)
     filled = fill(codes, DATABASE)
     assert filled.sa_code_size() == settings.size and filled.ntotal == 200 and codes.ntotal == 0
@@ -112,7 +112,7 @@ def test_pca_before_coding_is_ours():
 
 @pytest.mark.parametrize("settings, message", [
     (CodeSettings("pq", 5), "equal pieces"), (CodeSettings("pq-fast", 24), "equal pieces"),
-    (CodeSettings("scalar", 5), "expected 16, 24, 32, 64 bytes for 32 numbers"),
+    (CodeSettings("scalar", 5), "expected 16, 24, 32, 64 bytes for 32 dimensions"),
     (CodeSettings("binary", 8), "at most 4 bytes"), (CodeSettings("pq", 4, 64), "dim: expected at most 32")])
 def test_what_the_dimension_does_not_allow(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -7,7 +7,7 @@ from rmaclib.search.distractors import STRONGEST, WEAKEST, synthetic_distractors
 REAL = normalise_rows(np.random.default_rng(0).normal(size=(40, 24)))
 
 
-def test_it_repeats_and_is_cut_into_blocks():
+def test_a_seed_gives_the_same_blocks():
     blocks = list(synthetic_distractors(REAL, 50, seed=3, rows=20))
     assert [len(block) for block in blocks] == [20, 20, 10]
     again = np.concatenate(list(synthetic_distractors(REAL, 50, seed=3, rows=20)))

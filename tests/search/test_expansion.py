@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmaclib.search import expansion
 from rmaclib.search.expansion import augment, expand_queries, rank_weights
 
 
@@ -24,25 +23,25 @@ def nearest(vector, database, k, without=None):
 
 def slow_augment(database, k, alpha=None):
     """Row by row, the weights spelled out."""
-    found = []
+    means = []
     for number, own in enumerate(database):
         near = nearest(own, database, k, without=number)
         if alpha is None:
             weights = [1] + [(len(near) - place) / len(near) for place in range(len(near))]
             rows = [own, *database[near]]
-            found.append(sum(w * row for w, row in zip(weights, rows, strict=True)) / sum(weights))
+            means.append(sum(w * row for w, row in zip(weights, rows, strict=True)) / sum(weights))
         else:
             total = own + sum(max(own @ database[n], 0)**alpha * database[n] for n in near)
-            found.append(total / np.linalg.norm(total))
-    return np.array(found)
+            means.append(total / np.linalg.norm(total))
+    return np.array(means)
 
 
 def slow_expand(queries, database, k, alpha=0.0):
-    found = []
+    means = []
     for query in queries:
         near = nearest(query, database, k)
-        found.append(unit(query + sum(max(query @ database[n], 0)**alpha * database[n] for n in near)))
-    return np.array(found)
+        means.append(unit(query + sum(max(query @ database[n], 0)**alpha * database[n] for n in near)))
+    return np.array(means)
 
 
 def test_rank_weights_by_hand():
@@ -61,12 +60,27 @@ def test_augment_by_hand():
 
 @pytest.mark.parametrize("alpha", [None, 0.0, 1.0, 3.0])
 @pytest.mark.parametrize("k", [1, 5, 20, 100])
-def test_augment_equals_a_plain_loop(vectors, k, alpha, monkeypatch):
+def test_augment_equals_a_plain_loop(vectors, k, alpha):
     _, database = vectors
     expected = slow_augment(database, k, alpha)
     np.testing.assert_allclose(augment(database, k, alpha), expected, atol=1e-6)
-    monkeypatch.setattr(expansion, "_BLOCK", 7 * k * 16)  # seven rows at a time
     np.testing.assert_allclose(augment(database.astype(np.float32), k, alpha), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [None, 3.0])
+def test_augment_works_in_blocks(alpha):
+    """2,000 vectors with 50 neighbours of 256 dimensions: more than are gathered at a time."""
+    rng = np.random.default_rng(1)
+    database = unit(rng.normal(size=(2000, 256))).astype(np.float32)
+    neighbours = rng.integers(0, 2000, (2000, 50))
+    augmented = augment(database, 50, alpha, neighbours)
+    for row in (0, 1309, 1310, 1311, 1999):
+        near = database[neighbours[row]].astype(float)
+        if alpha is None:
+            expected = rank_weights(50) @ np.concatenate([database[row:row + 1], near])
+        else:
+            expected = unit(database[row] + np.maximum(near @ database[row], 0)**alpha @ near)
+        np.testing.assert_allclose(augmented[row], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
@@ -104,8 +118,8 @@ def test_neighbours_that_are_given_are_used(vectors, tmp_path):
 def test_a_database_of_copies_stays_as_it_is(count, k, seed):
     row = unit(np.random.default_rng(seed).normal(size=(1, 5)))
     database = np.repeat(row, count, 0)
-    for found in (augment(database, k), augment(database, k, 2.0), expand_queries(database, database, k)):
-        np.testing.assert_allclose(found, database, atol=1e-6)
+    for averaged in (augment(database, k), augment(database, k, 2.0), expand_queries(database, database, k)):
+        np.testing.assert_allclose(averaged, database, atol=1e-6)
 
 
 def test_opposite_neighbours_do_not_count_with_alpha():

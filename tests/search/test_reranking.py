@@ -9,7 +9,7 @@ from rmaclib.search.reranking import inside, rerank, verified_inliers
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A picture, itself turned and made smaller, and strangers."""
+    """A picture, the same rotated and cropped, and distractors."""
     folder, rng = tmp_path_factory.mktemp("rerank"), np.random.default_rng(0)
 
     def noise():
@@ -17,7 +17,7 @@ def files(tmp_path_factory):
         return coarse.resize((400, 300), Image.Resampling.BICUBIC)
 
     query = noise()
-    pictures = {"query": query, "stranger": noise(), "turned": query.rotate(20), "other": noise(),
+    pictures = {"query": query, "distractor": noise(), "turned": query.rotate(20), "other": noise(),
                 "part": query.crop((150, 80, 390, 290))}
     for name, picture in pictures.items():
         picture.save(folder / f"{name}.png")
@@ -25,14 +25,14 @@ def files(tmp_path_factory):
     return {name: folder / f"{name}.png" for name in [*pictures, "broken", "missing"]}
 
 
-def test_verified_ones_come_first_the_rest_keeps_its_order(files):
-    names = ["stranger", "broken", "part", "missing", "turned", "other"]
+def test_verified_images_come_first_the_rest_keeps_its_order(files):
+    names = ["distractor", "broken", "part", "missing", "turned", "other"]
     order, inliers = rerank(files["query"], [files[name] for name in names])
-    found = dict(zip(names, inliers, strict=True))
-    assert found["turned"] > 50 and found["part"] > 50
-    assert found["stranger"] == found["other"] == found["broken"] == found["missing"] == 0
-    first = sorted(("turned", "part"), key=lambda name: -found[name])
-    assert [names[number] for number in order] == [*first, "stranger", "broken", "missing", "other"]
+    inliers_of = dict(zip(names, inliers, strict=True))
+    assert inliers_of["turned"] > 50 and inliers_of["part"] > 50
+    assert inliers_of["distractor"] == inliers_of["other"] == inliers_of["broken"] == inliers_of["missing"] == 0
+    first = sorted(("turned", "part"), key=lambda name: -inliers_of[name])
+    assert [names[number] for number in order] == [*first, "distractor", "broken", "missing", "other"]
 
 
 def test_only_the_box_counts(files):
