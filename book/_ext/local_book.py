@@ -29,7 +29,7 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
-from rmaclib.presets import PRESETS
+from rmaclib.presets import PRESETS, SECTIONS
 
 MATHJAX = "tex-svg-full.js"  # one file: no fonts, nothing that it would load later
 
@@ -96,19 +96,22 @@ class Presets(SphinxDirective):
     What the paper says of a value with mark R is not printed: nobody has checked it.
     """
 
-    HEAD = ("section", "setting", "`paper`", "mark", "source", "`authors_release`", "`laptop`")
+    HEAD = ("setting", "`paper`", "mark", "`authors_release`", "`laptop`", "source of the paper's value")
 
     def run(self):
         entries = {name: {entry[:2]: entry for entry in preset.table()} for name, preset in PRESETS.items()}
         paper = entries["paper"]
-        text = ["````{list-table}", ":header-rows: 1", ":class: presets", ""]
-        rows = [self.HEAD]
-        for key in dict.fromkeys([*paper, *entries["laptop"]]):
+        text = ["````{list-table}", ":header-rows: 1", ":class: presets", ":widths: 26 14 6 14 16 24", ""]
+        rows, section = [self.HEAD], None
+        keys = dict.fromkeys([*paper, *entries["laptop"]])
+        for key in sorted(keys, key=lambda key: SECTIONS.index(key[0])):  # keeps the order within a section
+            if key[0] != section:
+                section = key[0]
+                rows.append((f"**{section}**", *[""] * 5))
             entry = paper.get(key)
             mark, source = (entry.mark, "no value" if entry.mark == "R" else entry.source) if entry else ("", "")
             cells = {name: f"`{entries[name][key].value}`" if key in entries[name] else "" for name in entries}
-            values = cells["paper"], mark, source, cells["authors_release"], cells["laptop"]
-            rows.append((key[0], f"`{key[1]}`", *values))
+            rows.append((f"`{key[1]}`", cells["paper"], mark, cells["authors_release"], cells["laptop"], source))
         for row in rows:
             text += ["* - " + row[0], *("  - " + cell for cell in row[1:])]
         box = nodes.container(classes=["scroll"])
