@@ -1,9 +1,11 @@
-"""python -m rmaclib, and the command rmac: the command line; torchrun starts it so."""
+"""The command line: ``rmac``, or ``python -m rmaclib``, which is what torchrun starts."""
 
 
 def main() -> None:
-    """Entry point. Worker processes import this module again, so that what the commands need, torch above all, is
-    imported here only when a command runs."""
+    """Run the command line.
+
+    Worker processes import this module again: what the commands need is therefore imported here, not above.
+    """
     from rmaclib import cli
 
     cli.main()

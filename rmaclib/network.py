@@ -167,7 +167,7 @@ class RMAC(nn.Module):
             grid = self.grid(features.shape[-2:], image_size)
             pooled.append(pool_regions(features, grid, self.settings.pooling, self.power).unbind())
         if self.settings.regions != "grid":
-            proposals = self.trained_proposer().propose(features.detach(), image_size, self.settings.proposals)
+            proposals = self.require_proposer().propose(features.detach(), image_size, self.settings.proposals)
             regions = [of_image.regions for of_image in proposals]
             pooled.append(pool_each(features, regions, self.settings.pooling, self.power))
         # From here not below float32: sums over regions would lose digits in half precision.
@@ -276,11 +276,11 @@ class RMAC(nn.Module):
         self.proposer = proposer.to(self.backbone.mean.device).eval()
         return self
 
-    def trained_proposer(self) -> ProposalNetwork:
-        """The proposal network.
+    def require_proposer(self) -> ProposalNetwork:
+        """Give the proposal network.
 
         Raises:
-            InputError: The network has none.
+            InputError: There is none.
         """
         if self.proposer is None:
             raise InputError("expected a network that was trained to propose regions (rmac train --stage proposals), "

@@ -22,7 +22,7 @@ def photos() -> Path:
     for root in [*roots, SHARED]:
         if (root / "oxford5k_subset").is_dir():
             return root
-    pytest.skip("needs photographs: set RMACLIB_DATA to a folder that holds oxford5k_subset")
+    pytest.skip("needs photographs: set RMACLIB_DATA to a folder that contains oxford5k_subset")
 
 
 @pytest.fixture(scope="session")

@@ -270,4 +270,4 @@ def test_networks_that_share_a_backbone():
 
 def test_a_network_without_proposals_says_what_is_needed():
     with pytest.raises(InputError, match="trained to propose regions"):
-        tiny().trained_proposer()
+        tiny().require_proposer()

@@ -243,6 +243,9 @@ def diffuse(boxes: np.ndarray, pairs: np.ndarray, affines: np.ndarray, sizes: np
         affines: (E, 2, 3), from image i to image j, used both ways.
         sizes: (N, 2), width and height.
         settings: Weight α, how boxes are merged, and when to stop.
+
+    Returns:
+        The boxes, clipped, and how the diffusion ended.
     """
     settings = settings or BoxSettings()
     boxes = clip_boxes(np.asarray(boxes, np.float64), sizes)

@@ -36,7 +36,7 @@ def cleaning_folder(out: str | os.PathLike) -> AbstractContextManager[OutputFold
 
 
 def graph_name(label: int) -> str:
-    """Path of a landmark's graph from the run's folder."""
+    """Path of the graph of the landmark with a label, from the run's folder."""
     return f"graphs/{label:06d}.npz"
 
 
@@ -61,11 +61,14 @@ def list_name(path: Path, out: str | os.PathLike) -> str:
 
 
 def listable_images(images: LabelledImages, out: str | os.PathLike) -> LabelledImages:
-    """The images that the clean list can name; the others are in ``skipped``.
+    """The images that the clean list can name.
 
     Args:
         images: A collection.
         out: The run's folder.
+
+    Returns:
+        The images that can be named, the others in ``skipped``.
 
     Raises:
         DatasetError: There are images, and the list can name none of them.

@@ -177,6 +177,10 @@ def sparsest_cut(count: int, pairs: np.ndarray, weights: np.ndarray) -> tuple[fl
 def strong_edges(graph: MatchGraph, threshold: int) -> np.ndarray:
     """The edges with at least ``threshold`` inliers.
 
+    Args:
+        graph: A landmark's graph.
+        threshold: Inliers that an edge needs.
+
     Returns:
         (E,) bool.
 
@@ -191,6 +195,10 @@ def strong_edges(graph: MatchGraph, threshold: int) -> np.ndarray:
 
 def kept_components(graph: MatchGraph, settings: GraphSettings) -> np.ndarray:
     """The kept part that each image belongs to: the largest connected component.
+
+    Args:
+        graph: A landmark's graph.
+        settings: Which part is kept.
 
     Returns:
         (N,) int64: 0 for the part that was largest before images with few matches were dropped, 1 for the next if
@@ -231,6 +239,10 @@ def kept_edges(graph: MatchGraph, settings: GraphSettings, kept: np.ndarray) -> 
 def save_graph(path: str | os.PathLike, graph: MatchGraph) -> None:
     """Write a graph as .npz, whole or not at all; the same graph gives the same bytes.
 
+    Args:
+        path: The file.
+        graph: A landmark's graph.
+
     Raises:
         OutputError: The file can't be written.
     """
@@ -244,6 +256,12 @@ def save_graph(path: str | os.PathLike, graph: MatchGraph) -> None:
 
 def load_graph(path: str | os.PathLike) -> MatchGraph:
     """Read a graph that ``save_graph`` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A landmark's graph, checked.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -51,11 +51,23 @@ class Job:
         self._missing = 0  # results of the tasks handed out
 
     def begin(self) -> list[tuple[int, Task]]:
-        """The first tasks, each with its place among them."""
+        """Begin the work.
+
+        Returns:
+            The tasks of the first step, each with its place among them.
+        """
         return self._go_on(None)
 
     def take(self, place: int, result: Any) -> list[tuple[int, Task]]:
-        """Take the result of the task at a place; returns the tasks that it makes possible."""
+        """Take the result of a task.
+
+        Args:
+            place: The task's place in its step.
+            result: What it returned.
+
+        Returns:
+            The tasks of the next step, each with its place; none while others of this step run, or at the end.
+        """
         self._results[place] = result
         self._missing -= 1
         return [] if self._missing else self._go_on(self._results)
@@ -131,6 +143,9 @@ def is_matched(file: Path, made_with: Mapping, names: Sequence[str], paths: Sequ
         names: Names of the landmark's images.
         paths: Their files.
 
+    Returns:
+        False where it has to be matched.
+
     Raises:
         CleanError: It was made with other settings.
     """
@@ -151,7 +166,16 @@ def is_matched(file: Path, made_with: Mapping, names: Sequence[str], paths: Sequ
 
 
 def estimated_time(jobs: Sequence[Job], settings: CleanSettings, pool: Executor) -> str:
-    """How long the jobs will take, for people, from a few images of the largest landmark."""
+    """How long the jobs will take, measured on a few images of the largest landmark.
+
+    Args:
+        jobs: At least one.
+        settings: Settings of cleaning.
+        pool: Runs the measurement, in a task.
+
+    Returns:
+        For people, such as "about 10 min on 8 cores".
+    """
     largest = max(jobs, key=lambda job: len(job.paths)).paths
     chosen = [largest[index] for index in np.unique(np.linspace(0, len(largest) - 1, _TIMED).astype(int))]
     image_seconds, pair_seconds = pool.submit(time_tasks, chosen, settings).result()
@@ -163,7 +187,14 @@ def estimated_time(jobs: Sequence[Job], settings: CleanSettings, pool: Executor)
 
 @contextmanager
 def workers(executor: Executor | None) -> Iterator[Executor]:
-    """The executor given, or a pool of a process for each usable core, each of which uses one core."""
+    """An executor for the tasks.
+
+    Args:
+        executor: Given by the caller, who ends it.
+
+    Yields:
+        The executor given, or a pool of a process for each usable core, each of which uses one core.
+    """
     if executor is not None:
         yield executor
         return

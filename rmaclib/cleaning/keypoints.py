@@ -82,6 +82,9 @@ def extract_keypoints(path: str | os.PathLike, settings: KeypointSettings | None
 def need_packages(detector: str) -> None:
     """Check that a detector's package is installed.
 
+    Args:
+        detector: One of DETECTORS.
+
     Raises:
         MissingPackageError: It isn't.
     """

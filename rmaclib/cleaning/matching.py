@@ -85,6 +85,10 @@ class Matcher:
 
         Of several keypoints of i that match one of j, the nearest is kept.
 
+        Args:
+            i: Number of an image.
+            j: Number of another one.
+
         Returns:
             (M, 2) int64, indices of keypoints in i and j; none where there are fewer than ``least``.
         """

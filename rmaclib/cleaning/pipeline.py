@@ -55,6 +55,9 @@ def clean(images: LabelledImages | str | os.PathLike, settings: CleanSettings | 
         progress: Whether to show bars.
         ahead: Tasks handed over at a time; give a large executor at least twice its workers.
 
+    Returns:
+        The kept images with their boxes, and what came of each landmark.
+
     Raises:
         CleanError: ``out`` contains graphs made with other settings, or a worker was killed.
         OutputError: ``out`` can't be written, isn't a cleaning run's, or lies among the images.
@@ -98,6 +101,9 @@ def landmark_graph(names: Sequence[str], paths: Sequence[Path], settings: CleanS
         shortlists: None compares all pairs.
         chunk: Images in a task that extracts keypoints.
         block: Images on either side of a task that matches.
+
+    Returns:
+        The generator, whose result is the graph.
     """
     # Taken when the work on this landmark begins: a file may change while others are matched.
     files = files_fingerprint(names, paths)
@@ -111,7 +117,7 @@ def landmark_graph(names: Sequence[str], paths: Sequence[Path], settings: CleanS
 def match_landmarks(images: LabelledImages, settings: CleanSettings, out: str | os.PathLike, *,
                     executor: Executor | None = None, shortlists: Shortlists | None = None, progress: bool = True,
                     ahead: int = AHEAD) -> None:
-    """Make the graph of each landmark that has none yet in ``out``; arguments and errors as those of ``clean``."""
+    """Make the graph of each landmark that has none yet in ``out``; arguments and errors are those of ``clean``."""
     jobs = []
     members = landmark_members(images)
     for label, indices in tqdm(members.items(), desc="look", unit="class", leave=False,
@@ -135,7 +141,7 @@ def match_landmarks(images: LabelledImages, settings: CleanSettings, out: str | 
 
 
 def landmark_members(images: LabelledImages) -> dict[int, list[int]]:
-    """Label → indices of its images, labels rising; labels without an image are not in it."""
+    """Label → indices of its images, labels rising; labels without an image are left out."""
     members: dict[int, list[int]] = {}
     for index, label in enumerate(images.labels):
         members.setdefault(int(label), []).append(index)
@@ -180,6 +186,9 @@ def select(graph: MatchGraph, settings: CleanSettings) -> Selection:
     Args:
         graph: A landmark's verified pairs.
         settings: Those of graph and boxes are used.
+
+    Returns:
+        Kept images and their boxes.
 
     Raises:
         InputError: The threshold is lower than that of the edges in the graph.

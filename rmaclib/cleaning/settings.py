@@ -47,6 +47,9 @@ def clean_settings(mapping: Mapping, source: str = "settings") -> CleanSettings:
         mapping: Part → its settings, such as ``{"graph": {"threshold": 15}}``.
         source: Where they come from, for the error.
 
+    Returns:
+        The settings, with defaults for what the mapping lacks.
+
     Raises:
         InputError: An unknown key or a bad value; the text names part and field.
     """

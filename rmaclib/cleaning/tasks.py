@@ -57,7 +57,16 @@ class Block(NamedTuple):
 
 
 def keypoint_tasks(paths: Sequence[Path], settings: KeypointSettings, chunk: int = CHUNK) -> list[Task]:
-    """Tasks that extract the keypoints of a landmark's images, ``chunk`` images each, in order."""
+    """Tasks that extract the keypoints of a landmark's images.
+
+    Args:
+        paths: The images.
+        settings: Settings of the keypoints.
+        chunk: Images in a task.
+
+    Returns:
+        Tasks in the order of the images.
+    """
     return [Task(keypoints_of_images, (paths[start:start + chunk], settings)) for start in range(0, len(paths), chunk)]
 
 
@@ -82,6 +91,9 @@ def matching_tasks(features: Sequence[Features | str], candidates: np.ndarray, s
         candidates: (N, N) bool, pairs i < j to compare; both images have keypoints.
         settings: Those of matching and verification are used.
         block: Images on either side of a task.
+
+    Returns:
+        Tasks of ``match_pairs``; none without a candidate.
     """
     if not candidates.any():
         return []
@@ -109,6 +121,9 @@ def join_graph(names: Sequence[str], features: Sequence[Features | str], blocks:
         features: Their keypoints, or the reason why one can't be read.
         blocks: What the matching tasks gave, in any order.
         settings: What made them, see ``MatchGraph.settings``.
+
+    Returns:
+        The graph, with its pairs in rising order.
     """
     blocks = blocks or [_empty_block()]
     pairs = np.concatenate([block.pairs for block in blocks])
@@ -127,7 +142,15 @@ def join_graph(names: Sequence[str], features: Sequence[Features | str], blocks:
 
 
 def keypoints_of_images(paths: Sequence[Path], settings: KeypointSettings) -> list[Features | str]:
-    """Task: the keypoints of some images, or the reason why one can't be read."""
+    """Task: the keypoints of some images.
+
+    Args:
+        paths: The images.
+        settings: Settings of the keypoints.
+
+    Returns:
+        For each image its keypoints, or the reason why it can't be read.
+    """
     cv2.setNumThreads(1)  # tasks run beside each other, each on one core
     features: list[Features | str] = []
     for path in paths:
@@ -149,6 +172,9 @@ def match_pairs(features: Sequence[Features], numbers: np.ndarray, pairs: np.nda
         directions: (128, 128), see ``matching.main_directions``.
         matching: Settings of matching.
         verification: Settings of verification.
+
+    Returns:
+        The verified pairs.
     """
     cv2.setNumThreads(1)
     matcher = Matcher(features, directions, matching, verification.min_inliers)
@@ -174,7 +200,15 @@ def match_pairs(features: Sequence[Features], numbers: np.ndarray, pairs: np.nda
 
 
 def time_tasks(paths: Sequence[Path], settings: CleanSettings) -> tuple[float, float]:
-    """Task: seconds that the keypoints of an image, and matching a pair, take; measured on a few images."""
+    """Task: measure the time of the other tasks.
+
+    Args:
+        paths: A few images.
+        settings: Settings of cleaning.
+
+    Returns:
+        Seconds for the keypoints of an image, and for matching a pair.
+    """
     started = time.monotonic()
     features = [image for image in keypoints_of_images(paths, settings.keypoints) if not isinstance(image, str)]
     image_seconds = (time.monotonic() - started) / len(paths)

@@ -79,6 +79,9 @@ def verify(left: np.ndarray, right: np.ndarray, left_size: tuple[int, int], righ
         right_size: Width and height of the second image.
         settings: When a pair is verified.
         keypoints: Of the image with more of them. Default: M.
+
+    Returns:
+        The affine model and its inliers, or why the pair was rejected.
     """
     settings = settings or VerificationSettings()
     left, right = np.asarray(left, np.float64), np.asarray(right, np.float64)
@@ -120,6 +123,9 @@ def verify_pair(first: Features, second: Features, matches: np.ndarray,
         second: Keypoints of the second image.
         matches: (M, 2), indices of keypoints in both.
         settings: When a pair is verified.
+
+    Returns:
+        The affine model and its inliers, or why the pair was rejected.
     """
     return verify(first.points[matches[:, 0]], second.points[matches[:, 1]], first.size, second.size, settings,
                   max(len(first.points), len(second.points)))

@@ -32,10 +32,18 @@ def average_precision(ranking: Sequence[Hashable] | np.ndarray, positives: Itera
 
 def positive_ranks(ranking: Sequence[Hashable] | np.ndarray, positives: Iterable[Hashable] | np.ndarray,
                    junk: Iterable[Hashable] | np.ndarray = ()) -> np.ndarray:
-    """Ranks of the positives in a ranking, junk not counted; arguments and errors as those of ``average_precision``.
+    """Ranks of the positives in a ranking, junk not counted.
+
+    Args:
+        ranking: As that of ``average_precision``.
+        positives: Relevant items.
+        junk: Items that are skipped and don't advance the rank.
 
     Returns:
         (H,) int64, from 1, rising; H of the positives are in the ranking.
+
+    Raises:
+        InputError: As ``average_precision`` raises it.
     """
     positives, junk = set(_items(positives)), set(_items(junk))
     if both := positives & junk:

@@ -63,6 +63,9 @@ def extract_queries(network: RMAC, dataset: RetrievalDataset, settings: Extracti
         settings: Sizes, device and precision of the extraction.
         progress: Whether to show a bar.
 
+    Returns:
+        A descriptor for each query.
+
     Raises:
         ImageError: A query can't be read: scores without it could not be compared.
     """
@@ -88,6 +91,9 @@ def score_descriptors(dataset: RetrievalDataset, queries: Descriptors, database:
         protocol: One of ``PROTOCOLS``.
         search: See ``search_order``.
         codes: See ``search_order``.
+
+    Returns:
+        Scores of the rankings.
     """
     index = {name: number for number, name in enumerate(dataset.names)}
     numbers = np.array([index[name] for name in database.names])

@@ -105,6 +105,9 @@ def score_cleaning(cleaned: Cleaned, ground_truth: Mapping[str, GroundTruth],
         ground_truth: Name of an image → what it shows.
         least_visible: Share of the monument that is seen in a relevant image.
 
+    Returns:
+        Scores over all landmarks.
+
     Raises:
         InputError: An image of the collection has no ground truth.
     """

@@ -101,6 +101,12 @@ class Evaluation:
 def default_protocol(dataset: RetrievalDataset) -> str:
     """The protocol that results on a data set of this layout are published with.
 
+    Args:
+        dataset: Its layout decides.
+
+    Returns:
+        A key of PROTOCOLS.
+
     Raises:
         InputError: No protocol fits the layout.
     """
@@ -110,6 +116,10 @@ def default_protocol(dataset: RetrievalDataset) -> str:
 
 def check_protocol(dataset: RetrievalDataset, protocol: str) -> None:
     """Check that a protocol fits a data set, before anything is computed.
+
+    Args:
+        dataset: The data set.
+        protocol: A key of PROTOCOLS.
 
     Raises:
         InputError: The protocol isn't known, or needs other ground truth than the data set has.
@@ -142,6 +152,9 @@ def score_rankings(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[in
         rankings: Query name → indices of database images, best first, complete or truncated: what a ranking lacks
             counts as never retrieved.
         protocol: Default: ``default_protocol(dataset)``.
+
+    Returns:
+        Scores, their mean and those of each query.
 
     Raises:
         InputError: An unknown protocol, ground truth of another one, a query without a ranking or a ranking without a

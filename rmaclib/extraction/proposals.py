@@ -46,14 +46,14 @@ def propose_regions(network: RMAC, paths: Sequence[Path], settings: ExtractionSe
     Raises:
         InputError: A network without a proposal network, or several sizes.
     """
-    network.trained_proposer()
+    network.require_proposer()
 
     def parts(network: RMAC, images: Sequence[Tensor]) -> Tensor:
         """(B, count, 5): boxes as parts of the image, and scores; -1 where there are fewer."""
         (image,) = images
         height, width = image.shape[-2:]
         rows = torch.full((len(image), count, 5), -1.0)
-        proposals = network.trained_proposer().propose(network.backbone(image), (height, width), count)
+        proposals = network.require_proposer().propose(network.backbone(image), (height, width), count)
         for row, (boxes, scores, _) in zip(rows, proposals, strict=True):
             row[:len(boxes), :4] = boxes / torch.tensor([width, height] * 2)
             row[:len(boxes), 4] = scores

@@ -18,11 +18,11 @@ from PIL import Image
 
 from rmaclib.boxes import Box
 from rmaclib.checkpoints import CheckpointError, fingerprint, load_network, open_network, save_network
-from rmaclib.datasets import EXTENSIONS, open_images
 from rmaclib.datasets.types import NOT_A_LINE
 from rmaclib.extraction.batches import ExtractionSettings, on_device, pick_device
-from rmaclib.extraction.descriptors import extract, extract_image, images_fingerprint
+from rmaclib.extraction.descriptors import extract, extract_image
 from rmaclib.extraction.folder import tell_repeated
+from rmaclib.extraction.images import Images, image_files, images_fingerprint
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.files import as_line, differences, is_line
 from rmaclib.foundation.folders import LOCK, MARKER, OutputFolder, refuse_inside
@@ -43,7 +43,6 @@ from rmaclib.search.vector_index import VectorIndex
 NETWORK = NetworkSettings("efficientnet_lite0", levels=3)
 EXTRACTION = ExtractionSettings((512,))
 
-Images = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 class Index:
@@ -180,7 +179,7 @@ class Index:
 
     def _add(self, images: Images, folder: str | os.PathLike | None, progress: bool) -> int:
         """Add new images. folder: of the index, locked, for the descriptors of a run that may be killed."""
-        paths, left_out = _list_images(images)
+        paths, left_out = image_files(images)
         path_of = {os.path.abspath(path): Path(path) for path in paths}
         counts = Counter(map(os.path.abspath, paths))
         self.repeated = tuple(as_line(name) for name, count in counts.items() if count > 1)
@@ -299,14 +298,3 @@ def _expect_made_by(about: dict, vectors: VectorIndex) -> None:
     if different := differences(vectors.about, about):
         raise SearchIndexError(f"{vectors.home}: was made with another network or other settings: "
                                f"{', '.join(different)}; leave them out, or make another index")
-
-
-def _list_images(images: Images) -> tuple[list[str | os.PathLike], tuple[tuple[str, str], ...]]:
-    """Image files, and (name, reason) of those that a reader left out."""
-    if not isinstance(images, str | os.PathLike):
-        return list(images), ()
-    path = Path(images)
-    if path.is_file() and path.suffix.lower() in EXTENSIONS:
-        return [path], ()
-    collection = open_images(images)
-    return list(collection.paths), collection.left_out
