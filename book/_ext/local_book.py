@@ -101,7 +101,7 @@ class Presets(SphinxDirective):
     def run(self):
         entries = {name: {entry[:2]: entry for entry in preset.table()} for name, preset in PRESETS.items()}
         paper = entries["paper"]
-        text = ["````{list-table}", ":header-rows: 1", ":class: presets", ":widths: 26 14 6 14 16 24", ""]
+        text = ["````{list-table}", ":header-rows: 1", ":class: presets", ":widths: 20 9 6 13 16 36", ""]
         rows, section = [self.HEAD], None
         keys = dict.fromkeys([*paper, *entries["laptop"]])
         for key in sorted(keys, key=lambda key: SECTIONS.index(key[0])):  # keeps the order within a section
