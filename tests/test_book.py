@@ -191,9 +191,12 @@ def test_the_table_of_presets_prints_no_unverified_value_as_the_papers(tmp_path)
     rows = [[re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td>(.*?)</td>", row, re.S)]
             for row in re.findall(r"<tr.*?</tr>", html, re.S)]
     entries = {(entry.section, entry.name): entry for entry in PRESETS["paper"].table()}
-    table = {tuple(row[:2]): row[2:] for row in rows if row}
+    table, section = {}, None
+    for row in filter(None, rows):
+        section = section if row[1:] != [""] * 5 else row[0]
+        table[section, row[0]] = row[1:]
     assert set(entries) <= set(table)
     for key, entry in entries.items():
-        value, mark, source = table[key][:3]
+        value, mark, *_, source = table[key]
         assert (value, mark) == (str(entry.value), entry.mark)
         assert (source == "no value") == (entry.mark == "R")

@@ -16,18 +16,20 @@ is the table of `rmaclib.presets`.
 
 import pkgutil
 import shutil
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
-from rmaclib.presets import PRESETS
+from rmaclib.presets import PRESETS, SECTIONS
 
 MATHJAX = "tex-svg-full.js"  # one file: no fonts, nothing that it would load later
 
@@ -94,19 +96,22 @@ class Presets(SphinxDirective):
     What the paper says of a value with mark R is not printed: nobody has checked it.
     """
 
-    HEAD = ("section", "setting", "`paper`", "mark", "source", "`authors_release`", "`laptop`")
+    HEAD = ("setting", "`paper`", "mark", "`authors_release`", "`laptop`", "source of the paper's value")
 
     def run(self):
         entries = {name: {entry[:2]: entry for entry in preset.table()} for name, preset in PRESETS.items()}
         paper = entries["paper"]
-        text = ["````{list-table}", ":header-rows: 1", ":class: presets", ""]
-        rows = [self.HEAD]
-        for key in dict.fromkeys([*paper, *entries["laptop"]]):
+        text = ["````{list-table}", ":header-rows: 1", ":class: presets", ":widths: 20 9 6 13 16 36", ""]
+        rows, section = [self.HEAD], None
+        keys = dict.fromkeys([*paper, *entries["laptop"]])
+        for key in sorted(keys, key=lambda key: SECTIONS.index(key[0])):  # keeps the order within a section
+            if key[0] != section:
+                section = key[0]
+                rows.append((f"**{section}**", *[""] * 5))
             entry = paper.get(key)
             mark, source = (entry.mark, "no value" if entry.mark == "R" else entry.source) if entry else ("", "")
             cells = {name: f"`{entries[name][key].value}`" if key in entries[name] else "" for name in entries}
-            values = cells["paper"], mark, source, cells["authors_release"], cells["laptop"]
-            rows.append((key[0], f"`{key[1]}`", *values))
+            rows.append((f"`{key[1]}`", cells["paper"], mark, cells["authors_release"], cells["laptop"], source))
         for row in rows:
             text += ["* - " + row[0], *("  - " + cell for cell in row[1:])]
         box = nodes.container(classes=["scroll"])
@@ -132,10 +137,15 @@ def skip_tuple_fields(app, what, name, obj, skip, options):
 
 
 def link_by_name(app, env, node, contnode):
-    """Link a class or function that is named without its module, where only one has the name."""
+    """Link a class or function that is named without its module, where only one has the name.
+
+    Private names and type variables of a signature have no entry and need no link.
+    """
     if node.get("refdomain") != "py":
         return None
-    name = node["reftarget"].rpartition(".")[2]
+    module, _, name = node["reftarget"].rpartition(".")
+    if name.startswith("_") or isinstance(getattr(sys.modules.get(module), name, None), TypeVar):
+        return contnode
     objects = env.domains["py"].objects.items()
     entries = {entry for full, entry in objects if full.rpartition(".")[2] == name and entry.objtype != "module"}
     if len(entries) != 1:
