@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 
 import typer
@@ -27,19 +26,6 @@ _PATIENCE = 1.5  # seconds after which a step that takes longer is announced
 def command_group() -> typer.Typer:
     """The group into which a module of ``rmaclib.commands`` puts its command, under the name ``app``."""
     return typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
-
-
-def choice(name: str, values: Iterable[str]) -> type[StrEnum]:
-    """A type for an option that takes one of several words.
-
-    Args:
-        name: Of the type.
-        values: The words.
-
-    Returns:
-        The type, with a member for each word.
-    """
-    return StrEnum(name, {value: value for value in values})  # type: ignore[return-value]  # a call makes a class
 
 
 def say(text: str) -> None:

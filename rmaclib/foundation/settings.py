@@ -28,7 +28,7 @@ from rmaclib.foundation.errors import InputError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Field", "as_tuple", "from_mapping", "one_of", "read_settings", "read_yaml", "settings", "whole_number"]
+__all__ = ["Field", "as_tuple", "from_mapping", "one_of", "read_yaml", "settings", "whole_number"]
 
 T = TypeVar("T")
 S = TypeVar("S", bound="DataclassInstance")
@@ -102,24 +102,6 @@ def from_mapping(kind: type[S], mapping: object, source: str = "settings") -> S:
         return kind(**values)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
-
-
-def read_settings(kind: type[S], file: str | os.PathLike | None, options: Mapping | None = None) -> S:
-    """Read settings from a YAML file and put options over them.
-
-    Args:
-        kind: A class of settings.
-        file: The YAML file; None for the defaults.
-        options: Field → value; a value of None leaves the setting as it is.
-
-    Returns:
-        The settings.
-
-    Raises:
-        InputError: As in ``from_mapping``; the text names the file and the field.
-    """
-    given = {name: value for name, value in (options or {}).items() if value is not None}
-    return from_mapping(kind, read_yaml(file) | given, "options" if file is None else str(file))
 
 
 def read_yaml(file: str | os.PathLike | None) -> dict:

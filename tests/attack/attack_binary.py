@@ -45,14 +45,15 @@ class _Stopped(BaseException):
 def _train(material: Path, out: Path, stop: bool):
     from rmaclib.checkpoints import load_network
     from rmaclib.datasets import open_collection
-    from rmaclib.foundation.settings import read_settings
+    from rmaclib.foundation.settings import from_mapping, read_yaml
     from rmaclib.learning import RankingSettings, train_ranking
 
     def watch(rows):
         if stop and rows[-1]["update"] == _STOPPED_AFTER:
             raise _Stopped
 
-    settings = read_settings(RankingSettings, material / "training.yml", {"updates": 2, "size": 64, "device": "cpu"})
+    given = read_yaml(material / "training.yml") | {"updates": 2, "size": 64, "device": "cpu"}
+    settings = from_mapping(RankingSettings, given, "training.yml")
     images = open_collection(str(material / "photos"))
     return train_ranking(load_network(material / "network.safetensors"), images, settings, out=out,
                          validation=images, progress=False, watch=watch)

@@ -36,10 +36,10 @@ def _settings_class(name: str):
 
 
 def read_settings(folder: Path):
-    from rmaclib.foundation.settings import read_settings
+    from rmaclib.foundation.settings import from_mapping, read_yaml
 
     path = next(path for path in folder.iterdir() if path.name in SETTINGS)
-    return asdict(read_settings(_settings_class(path.name), path))
+    return asdict(from_mapping(_settings_class(path.name), read_yaml(path), str(path)))
 
 
 def expected_settings(folder: Path):

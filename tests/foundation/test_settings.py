@@ -3,7 +3,7 @@ from typing import Annotated, Literal
 import pytest
 
 from rmaclib.foundation.errors import InputError
-from rmaclib.foundation.settings import Field, as_tuple, from_mapping, read_settings, settings
+from rmaclib.foundation.settings import Field, as_tuple, from_mapping, read_yaml, settings
 
 
 @settings
@@ -56,8 +56,9 @@ def test_settings_cannot_be_changed():
 def test_files_are_named(tmp_path):
     file = tmp_path / "s.yml"
     file.write_text("sizes: [1, 2]\npart: {ratio: 0.25}\n")
-    assert read_settings(Whole, file, {"count": 4, "clip": None}) == Whole(sizes=(1, 2), count=4, part=Part(ratio=0.25))
-    assert read_settings(Whole, None) == Whole()
+    given = read_yaml(file) | {"count": 4}
+    assert from_mapping(Whole, given) == Whole(sizes=(1, 2), count=4, part=Part(ratio=0.25))
+    assert read_yaml(None) == {}
     for text, message in (("part: {ratio: 2}", "s.yml: part: ratio: expected less than 1.0, got 2"),
                           ("part: {ration: 1}", "did you mean 'ratio'"), ("count: x", "s.yml: count: expected"),
                           ("part: 3", "s.yml: part: expected `name: value`, got 3"),
@@ -65,8 +66,8 @@ def test_files_are_named(tmp_path):
                           ("a: [", "s.yml: expected settings"), ("\0", "s.yml: expected settings")):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
-            read_settings(Whole, file)
+            from_mapping(Whole, read_yaml(file), str(file))
     with pytest.raises(InputError, match="nothing.yml: expected settings"):
-        read_settings(Whole, tmp_path / "nothing.yml")
+        read_yaml(tmp_path / "nothing.yml")
     with pytest.raises(InputError, match="settings: expected `name: value`, got 3"):
         from_mapping(Whole, 3)
