@@ -25,7 +25,7 @@ READY := .venv/.installed
 .PHONY: book test lint types attack lab serve record diorama clean help
 .DEFAULT_GOAL := book
 
-book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), full (all seeds), smoke (quick) or photos
+book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), full (all seeds), smoke (quick), photos or paper (GPU, complete data sets)
 	$(BIN)/snakemake --cores all --quiet rules --config profile=$(PROFILE)
 	@echo "Book ($(PROFILE)): _build/html/index.html"
 

@@ -109,7 +109,7 @@ class Presets(SphinxDirective):
                 section = key[0]
                 rows.append((f"**{section}**", *[""] * 5))
             entry = paper.get(key)
-            mark, source = (entry.mark, "no value" if entry.mark == "R" else entry.source) if entry else ("", "")
+            mark, source = (entry.mark, entry.source) if entry else ("", "")
             cells = {name: f"`{entries[name][key].value}`" if key in entries[name] else "" for name in entries}
             rows.append((f"`{key[1]}`", cells["paper"], mark, cells["authors_release"], cells["laptop"], source))
         for row in rows:
