@@ -24,6 +24,9 @@ _REPOSITORY_DATA = Path(__file__).parents[2] / "data"
 _RETRIEVAL_READERS = {"oxford": read_oxford, "revisited": read_revisited, "holidays": read_holidays,
                       "folder": read_query_folder}
 _COLLECTION_READERS = {"folder": read_folder_per_landmark, "images": read_images}
+# Of each kind its layouts, and what is counted.
+_LAYOUTS = {"retrieval": tuple(_RETRIEVAL_READERS), "collection": ("landmarks", *_COLLECTION_READERS)}
+_COUNTS = {"retrieval": {"images", "queries", "positives", "junk"}, "collection": {"images", "landmarks"}}
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def known_datasets() -> dict[str, Entry]:
         registry, as in a copy of the library without its repository.
 
     Raises:
-        DatasetError: An entry has an unknown or missing field; the text names it.
+        DatasetError: An entry has an unknown or missing field, or a value that can't be used; the text names it.
     """
     entries: dict[str, Entry] = {}
     for root in data_roots():
@@ -76,9 +79,22 @@ def _read_registry(path: Path) -> dict[str, Entry]:
     for name, fields in content.items():
         try:
             entries[name] = Entry(**fields)
-        except TypeError as error:
+            _check_entry(entries[name])
+        except (TypeError, InputError) as error:
             raise DatasetError(f"{path}: {name}: {error}") from error
     return entries
+
+
+def _check_entry(entry: Entry) -> None:
+    """Raises InputError for a value that can't be used: people write registries of their own."""
+    one_of("kind", entry.kind, tuple(_LAYOUTS))
+    one_of("layout", entry.layout, _LAYOUTS[entry.kind])
+    for field_name in ("folder", "list"):
+        if not isinstance(value := getattr(entry, field_name), str):
+            raise InputError(f"{field_name}: expected text, got {value!r}")
+    counts = _COUNTS[entry.kind]
+    if not isinstance(entry.expected, Mapping) or not entry.expected.keys() <= counts:
+        raise InputError(f"expected: expected counts of {', '.join(sorted(counts))}, got {entry.expected!r}")
 
 
 def data_roots() -> list[Path]:

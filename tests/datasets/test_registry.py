@@ -103,6 +103,17 @@ def test_the_registry_of_the_first_root_counts(own_registry):
 @pytest.mark.parametrize("text, message", [
     ("own: {kind: retrieval, checksum: 1}", "own: .*unexpected keyword argument 'checksum'"),
     ("own: [", "expected settings in YAML"),
+    *((f"own: {{kind: {kind}, layout: {layout}, folder: {folder}, source: x, publishable: true{more}}}",
+       f"own: {message}")
+      for kind, layout, folder, more, message in [
+          ("benchmark", "folder", "own", "", "kind: expected one of retrieval, collection, got 'benchmark'"),
+          ("retrieval", "landmarks", "own", "", "layout: expected one of oxford, .*, got 'landmarks'"),
+          ("collection", "oxford", "own", "", "layout: expected one of landmarks, .*, got 'oxford'"),
+          ("retrieval", "folder", 5, "", "folder: expected text, got 5"),
+          ("collection", "landmarks", "own", ", list: [a]", "list: expected text, got .'a'."),
+          ("retrieval", "folder", "own", ", expected: 5", "expected: expected counts of images, .*, got 5"),
+          ("retrieval", "folder", "own", ", expected: {landmarks: 5}", "expected: .*, got .'landmarks': 5."),
+      ]),
 ])
 def test_a_registry_that_cannot_be_used_is_named(make, monkeypatch, text, message):
     root = make("own/x/a.jpg")
