@@ -1,6 +1,7 @@
 """rmac train."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +15,6 @@ from rmaclib.commands.options import (
     MOST_SEED,
     DeviceOrNone,
     NoWait,
-    Proposals,
     Regions,
     SkipBad,
     number,
@@ -76,7 +76,9 @@ def train_command(
         callback=number(0), help="Learning rate.  [default: the preset's]")] = None,
     loss: Annotated[Literal["triplet", "contrastive", "average_precision"] | None, typer.Option(
         help="What is minimised.  [default: triplet]")] = None,
-    regions: Regions = None, proposals: Proposals = None,
+    regions: Regions = None,
+    proposals: Annotated[int | None, typer.Option(
+        callback=whole(1), help="Region proposals of an image, at most.  [default: 32, or the checkpoint's]")] = None,
     seed: Annotated[int | None, typer.Option(
         callback=whole(0, MOST_SEED), help="Every random choice follows from it.  [default: 0]")] = None,
     device: DeviceOrNone = None,
@@ -123,7 +125,7 @@ def train_command(
     from rmaclib.learning.distributed import is_main, processes
 
     timeout = given.get("timeout", LoopSettings.timeout)
-    with processes(timeout), waiting(not no_wait):
+    with processes(timeout), waiting(not no_wait), _naming_the_file(settings):
         messages.quiet = not is_main()
         collection = _open_images(images, out, skip_bad)
         held_out = None if validation is None else _open_images(validation, out, skip_bad)
@@ -141,6 +143,17 @@ def _settings(stage: Stage, file: Path | None, options: Mapping[str, Any]) -> di
         from rmaclib.learning.budget import STAGES
     pick_device(from_mapping(STAGES[stage], given, str(file or "options")).device)
     return given
+
+
+@contextmanager
+def _naming_the_file(file: Path | None) -> Iterator[None]:
+    """Settings that are good by themselves may not fit to those of the preset: the error names where they come from."""
+    try:
+        yield
+    except InputError as error:
+        if not str(error).startswith("settings: "):
+            raise
+        raise InputError(f"{file or 'options'}: {str(error).removeprefix('settings: ')}") from error
 
 
 def _open_images(source: str, out: Path, skip_bad: bool) -> "LabelledImages":

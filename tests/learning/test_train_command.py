@@ -19,7 +19,7 @@ from rmaclib import cli
 from rmaclib.checkpoints import load_network, save_network
 from rmaclib.cleaning import clean, load_graph, save_graph
 from rmaclib.extraction.folder import load_descriptors
-from rmaclib.foundation.errors import OutputError, RmacError
+from rmaclib.foundation.errors import InputError, OutputError, RmacError
 from rmaclib.learning import LearningError, read_log
 from rmaclib.learning.state import read_state
 
@@ -200,6 +200,14 @@ def test_settings_that_are_none(images, tmp_path, text, message):
     result = run(images.root, "--out", tmp_path / "out", "--settings", tmp_path / "bad.yml")
     assert isinstance(result.exception, ValueError) and message in str(result.exception)
     assert "bad.yml" in str(result.exception)
+
+
+def test_settings_that_do_not_fit_to_those_of_the_preset(images, start, tmp_path):
+    (tmp_path / "large.yml").write_text("side: 250\n")
+    result = run(images.root, "--out", tmp_path / "out", "--settings", tmp_path / "large.yml", "--stage",
+                 "classification", "--network", start / "start.safetensors", "--device", "cpu")
+    assert isinstance(result.exception, InputError)
+    assert re.search(r"large\.yml: shorter: expected .* at least side \(250\), got \(160, 256\)", str(result.exception))
 
 
 def test_a_cleaned_collection_gives_its_pairs(start, tmp_path):
