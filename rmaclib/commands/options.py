@@ -230,7 +230,7 @@ Regions = Annotated[Literal["grid", "proposals", "both"] | None, typer.Option(
     help="What is pooled; proposals need a network that was trained to make them.  [default: grid, or the "
          "checkpoint's]")]
 Proposals = Annotated[int | None, typer.Option(
-    callback=whole(1), help="Region proposals of an image, at most.  [default: 32, or the checkpoint's]")]
+    callback=whole(1), help="Region proposals of an image, at most." + defaults("network", "proposals", more=_OWN))]
 Enlarge = Annotated[bool, typer.Option("--enlarge", help="Also enlarge images that are smaller than the size.")]
 Device = Annotated[str, typer.Option(callback=_device, help=f"{_DEVICES} …")]
 DeviceOrNone = Annotated[str | None, typer.Option("--device", callback=_device, help=f"{_DEVICES} …  [default: auto]")]
