@@ -2,7 +2,7 @@
 
 For each of its verified pairs an image has a rectangle around its inliers. The paper takes the geometric median of
 these rectangles, which covers what most pairs share: often only a part of the landmark. By default we take the extent
-that the rectangles cover together. ``diffuse`` has the paper's update, with its weight of 0.1.
+that the rectangles cover together. ``diffuse`` has the paper's update.
 """
 
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -29,7 +29,7 @@ class BoxSettings:
         merge: How several boxes for one image become one. "extent": each border at a quantile of theirs, FIRST_EXTENT
             for the first estimate and EXTENT in an update, where 1 is the outermost. "median": their geometric median,
             as in the paper.
-        alpha: Weight of the neighbours' boxes in an update, 0.1 in the paper.
+        alpha: Weight of the neighbours' boxes in an update.
         tolerance: Diffusion has converged when no coordinate moves more than this part of its image's longer side.
             The paper gives no criterion.
         max_rounds: Updates at most.

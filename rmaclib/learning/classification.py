@@ -44,7 +44,7 @@ _RIDGE = 1e-3
 
 @settings
 class ClassificationSettings(LoopSettings):
-    """How a network learns to classify landmarks. Defaults are the paper's, where they are known (Section 4.2).
+    """How a network learns to classify landmarks. Defaults are those of the preset ``paper`` (Section 4.2).
 
     Attributes:
         batch: Images of an update; every image has its turn before one comes again.
@@ -84,7 +84,7 @@ def train_classification(network: RMAC, collection: LabelledImages, settings: Cl
     Args:
         network: Its backbone is trained.
         collection: The training images. Those that can't be read are left out and listed.
-        settings: Default: the paper's.
+        settings: Default: those of the preset ``paper``.
         out: Folder of the run, as of ``train_ranking``.
         validation: Images among which retrieval is measured, by R-MAC on the backbone, see
             ``ClassificationSettings.dim``: the best network is kept. None: the last one is.

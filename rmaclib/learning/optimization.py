@@ -16,7 +16,7 @@ Schedule = Literal["constant", "step", "cosine"]
 Precision = Literal["float32", "bfloat16"]
 OPTIMIZERS, SCHEDULES, PRECISIONS = get_args(OptimizerName), get_args(Schedule), get_args(Precision)
 _DEFAULT_LR: dict[OptimizerName, float] = {"sgd": 1e-3, "adamw": 1e-5}
-_DROP = 0.1  # of the step schedule: 1e-3, then 1e-4, as in the paper
+_DROP = 0.1  # of the step schedule: 1e-3, then 1e-4
 _GROWN = 1e3  # times the norm of all weights before an update: no step that learns anything is as long
 
 Count = Annotated[int, Field(ge=1)]
@@ -25,11 +25,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @settings
 class LoopSettings:
-    """What all stages have in common. Defaults are the paper's, where they are known (Section 4.2).
+    """What all stages have in common. Defaults are those of the preset ``paper`` (Section 4.2).
 
     Attributes:
         optimizer: ``"sgd"`` or ``"adamw"``.
-        lr: Learning rate. None takes 1e-3 (the paper's) for SGD and 1e-5 for AdamW.
+        lr: Learning rate. None takes 1e-3 for SGD and 1e-5 for AdamW.
         momentum: Of SGD.
         weight_decay: Added to the gradient (SGD), or subtracted from the weights (AdamW).
         schedule: Of the learning rate. ``"step"`` goes on with a tenth after a share of the updates, ``"cosine"``

@@ -34,7 +34,7 @@ MIRRORED = {"mirrored": "pictures"}
 
 @settings
 class ProposalSettings(LoopSettings):
-    """How the proposal network learns. The paper starts at a learning rate of 1e-3 and goes on with a tenth.
+    """How the proposal network learns. Defaults are those of the preset ``paper`` (Section 4.3).
 
     Attributes:
         images: Of an update.
@@ -69,7 +69,7 @@ def train_proposals(network: RMAC, collection: LabelledImages, settings: Proposa
         network: The network.
         collection: Images with boxes, such as the clean list; those without one, or whose box is not in the image, are
             left out.
-        settings: Default: the paper's.
+        settings: Default: those of the preset ``paper``.
         out: Folder of the run, as of ``train_ranking``.
         validation: Images with boxes; their average recall, over overlaps (IoU) of 0.5 to 0.95, with as many proposals
             as ``network.settings.proposals``, chooses the best network. None: the last one is kept.

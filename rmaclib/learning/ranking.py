@@ -34,11 +34,11 @@ _COLLAPSED = 1e-3  # of 1 − mean cosine, and of mean squared distances: all im
 
 @settings
 class RankingSettings(LoopSettings):
-    """How a network learns to rank. Defaults are the paper's, where they are known (Section 4.2).
+    """How a network learns to rank. Defaults are those of the preset ``paper`` (Section 4.2).
 
     Attributes:
         loss: A name of ``losses.LOSSES``.
-        margin: None takes 0.1 for the triplet loss (the paper's) and 0.7 for the contrastive one; the others have none.
+        margin: None takes 0.1 for the triplet loss and 0.7 for the contrastive one; the others have none.
         triplets: Of an update.
         pool: Images that triplets are mined from, at most the whole collection.
         hardest: A triplet is chosen among so many hardest of a random query.
@@ -82,7 +82,7 @@ def train_ranking(network: RMAC, collection: LabelledImages, settings: RankingSe
     Args:
         network: The network.
         collection: The training images. Those that can't be read are left out and listed.
-        settings: Default: the paper's.
+        settings: Default: those of the preset ``paper``.
         out: Folder for best.safetensors, log.csv and the state. A killed run given the same arguments again goes on
             and gives the same result; a finished one is only loaded.
         positives: Pairs that show the same landmark: (N, N) bool (``verified_pairs``), or with those of the validation
