@@ -59,7 +59,7 @@ def rank(query_vectors: np.ndarray, database_vectors: np.ndarray, top: int | Non
         top: How many indices to return, at most N; None for all.
         block: Scores in memory at a time (2^24 float32 are 64 MiB), at least one query's N.
         similarity: "cosine", or "dot" for the plain product, where the lengths of the database's vectors count
-            (``search.augment``).
+            (``search.expansion.augment``).
 
     Returns:
         (Q, min(top, N)) int64: database indices, most similar first.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -35,7 +35,6 @@ from rmaclib.learning.views import Squares, why_unreadable
 from rmaclib.network import RMAC, NetworkSettings
 
 Head = Literal["max", "average"]
-HEADS = get_args(Head)
 WHITENING_IMAGES = 400
 _READERS = 4  # threads that decode images
 _BATCH_PIXELS = BATCH_PIXELS | {"cpu": 240_000}  # here all threads share the work of a batch

@@ -1,7 +1,7 @@
 """How weights change in an update (Section 4.2): the settings that all stages have, the learning rate, one step."""
 
 import math
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
@@ -14,7 +14,6 @@ from rmaclib.learning.errors import diverged
 OptimizerName = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "step", "cosine"]
 Precision = Literal["float32", "bfloat16"]
-OPTIMIZERS, SCHEDULES, PRECISIONS = get_args(OptimizerName), get_args(Schedule), get_args(Precision)
 _DEFAULT_LR: dict[OptimizerName, float] = {"sgd": 1e-3, "adamw": 1e-5}
 _DROP = 0.1  # of the step schedule: 1e-3, then 1e-4
 _GROWN = 1e3  # times the norm of all weights before an update: no step that learns anything is as long
