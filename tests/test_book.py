@@ -197,6 +197,6 @@ def test_the_table_of_presets_marks_every_value_of_the_paper(tmp_path):
         table[section, row[0]] = row[1:]
     assert set(entries) <= set(table)
     for key, entry in entries.items():
-        value, mark, *_, source = table[key]
+        value, mark, *_, source = (cell.replace("’", "'") for cell in table[key])
         assert (value, mark, source) == (str(entry.value), entry.mark, entry.source)
         assert entry.mark in ("V", "S", "R")
