@@ -185,7 +185,7 @@ def test_an_unknown_module_fails_the_build(tmp_path):
     assert "No module named 'rmaclib.absent'" in messages
 
 
-def test_the_table_of_presets_prints_no_unverified_value_as_the_papers(tmp_path):
+def test_the_table_of_presets_marks_every_value_of_the_paper(tmp_path):
     status, html, messages = build(tmp_path, "```{presets}\n```\n", ["local_book"])
     assert (status, messages) == (0, "")
     rows = [[re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td>(.*?)</td>", row, re.S)]
@@ -197,6 +197,6 @@ def test_the_table_of_presets_prints_no_unverified_value_as_the_papers(tmp_path)
         table[section, row[0]] = row[1:]
     assert set(entries) <= set(table)
     for key, entry in entries.items():
-        value, mark, *_, source = table[key]
-        assert (value, mark) == (str(entry.value), entry.mark)
-        assert (source == "no value") == (entry.mark == "R")
+        value, mark, *_, source = (cell.replace("’", "'") for cell in table[key])
+        assert (value, mark, source) == (str(entry.value), entry.mark, entry.source)
+        assert entry.mark in ("V", "S", "R")
