@@ -176,7 +176,7 @@ paper = Preset("paper", "The paper's settings; they need a GPU.", {
         "graph.conductance": Value(0.0, "R", "components stay whole"),
         "graph.largest": Value(1, "R", "the largest component"),
         "graph.min_matches": Value(1, "R", "being in the component is enough"),
-        "boxes.merge": Value("median", "R", "the geometric median (Vardi & Zhang 2000)"),
+        "boxes.merge": Value("median", "R", "the geometric median (Vardi and Zhang 2000)"),
         "boxes.alpha": Value(0.1, "R", f"a small step; {_NOT_GIVEN}"),
         "boxes.tolerance": Value(0.001, "R", "half a pixel of 512"),
     },

@@ -88,13 +88,14 @@ def clean(images: LabelledImages | str | os.PathLike, settings: CleanSettings | 
 # --- stage 1: keypoints, matches, verified affine models, graph ------------------------------------------------------
 
 
-def landmark_graph(names: Sequence[str], paths: Sequence[Path], settings: CleanSettings, shortlists: Shortlists | None,
-                   *, chunk: int = CHUNK, block: int = BLOCK) -> Stages:
+def landmark_graph(landmark: str, names: Sequence[str], paths: Sequence[Path], settings: CleanSettings,
+                   shortlists: Shortlists | None, *, chunk: int = CHUNK, block: int = BLOCK) -> Stages:
     """The graph of one landmark: keypoints, matches, verified affine models.
 
-    A generator: each ``yield`` hands tasks out to the workers and goes on with their results, see ``jobs.run_jobs``.
+    A generator: each ``yield`` hands out tasks and goes on with their results, see ``jobs.run_jobs``.
 
     Args:
+        landmark: Its name, for messages.
         names: Names of the N images.
         paths: Their files.
         settings: Those of keypoints, matching and verification are used.
@@ -109,7 +110,7 @@ def landmark_graph(names: Sequence[str], paths: Sequence[Path], settings: CleanS
     files = files_fingerprint(names, paths)
     chunks: list[list[Features | str]] = yield keypoint_tasks(paths, settings.keypoints, chunk)
     features = [image for images in chunks for image in images]
-    candidates = _candidate_pairs(are_usable(features), paths, settings, shortlists)
+    candidates = _candidate_pairs(landmark, are_usable(features), paths, settings, shortlists)
     blocks = yield matching_tasks(features, candidates, settings, block)
     return join_graph(names, features, blocks, {**_made_with(settings, shortlists), "files": files})
 
@@ -118,17 +119,16 @@ def match_landmarks(images: LabelledImages, settings: CleanSettings, out: str | 
                     executor: Executor | None = None, shortlists: Shortlists | None = None, progress: bool = True,
                     ahead: int = AHEAD) -> None:
     """Make the graph of each landmark that has none yet in ``out``; arguments and errors are those of ``clean``."""
-    jobs = []
-    members = landmark_members(images)
+    jobs, members = [], landmark_members(images)
     for label, indices in tqdm(members.items(), desc="look", unit="class", leave=False,
                                disable=None if progress else True):
         names, paths = [images.names[index] for index in indices], [images.paths[index] for index in indices]
         file, lists = Path(out) / graph_name(label), shortlists if len(paths) > settings.exhaustive else None
         if not is_matched(file, _made_with(settings, lists), names, paths):
             jobs.append(Job(file, paths, _most_pairs(len(paths), settings, lists),
-                            landmark_graph(names, paths, settings, lists)))
+                            landmark_graph(file.stem, names, paths, settings, lists)))
     tell(f"{sum(len(job.paths) for job in jobs):,} images of {len(jobs):,} landmarks to match, "
-                f"{sum(job.pairs for job in jobs):,} pairs; {len(members) - len(jobs):,} landmarks are matched already")
+         f"{sum(job.pairs for job in jobs):,} pairs; {len(members) - len(jobs):,} landmarks are matched already")
     if not jobs:
         return
     try:
@@ -148,14 +148,14 @@ def landmark_members(images: LabelledImages) -> dict[int, list[int]]:
     return dict(sorted(members.items()))
 
 
-def _candidate_pairs(usable: np.ndarray, paths: Sequence[Path], settings: CleanSettings,
+def _candidate_pairs(landmark: str, usable: np.ndarray, paths: Sequence[Path], settings: CleanSettings,
                      shortlists: Shortlists | None) -> np.ndarray:
     """(N, N) bool: pairs i < j of usable images (N,), all of them or those of which either is on the other's list."""
     candidates = np.triu(np.outer(usable, usable), 1)
     if shortlists is None or not candidates.any():
         return candidates
-    tell(f"descriptors of {len(paths):,} images of one landmark are extracted for their shortlists, "
-                "which is not in the time above")
+    tell(f"landmark {landmark}: descriptors of {len(paths):,} images are extracted for their shortlists, which is not "
+         "in the time above")
     nearest = shortlists(paths, settings.neighbours)  # (N, neighbours)
     near = np.zeros_like(candidates)
     rows, columns = np.nonzero(nearest >= 0)

@@ -204,7 +204,7 @@ def test_cutting_into_tasks_changes_nothing(cleaned, tmp_path, threads, ahead, i
     jobs = []
     for landmark in cleaned.landmarks:
         paths = [cleaned.source.paths[index] for index in landmark.images]
-        stages = landmark_graph(landmark.graph.names, paths, SETTINGS, None, chunk=1, block=2)
+        stages = landmark_graph(landmark.name, landmark.graph.names, paths, SETTINGS, None, chunk=1, block=2)
         jobs.append(Job(tmp_path / f"{landmark.label}.npz", paths, landmark.graph.compared, stages))
     run_jobs(jobs, threads, ahead, in_flight, progress=False)
     for landmark in cleaned.landmarks:
