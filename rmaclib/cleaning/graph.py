@@ -71,7 +71,7 @@ class GraphSettings:
         threshold: Edges with fewer inliers are cut. The paper's value is not known.
         conductance: A component is cut in two where the edges between the parts have less than this share of the
             inliers of the part that has fewer, see ``parts``. 0 leaves connected components whole, as the paper does.
-        largest: Parts kept, largest first. 1 as in the paper; more give a landmark's other viewpoints as classes.
+        largest: Parts kept, largest first. 1: the largest alone; more give a landmark's other viewpoints as classes.
         min_images: A smaller part is no class and not kept.
         min_matches: Images with fewer matches within their part are dropped from it, until none has fewer. 2 drops
             some relevant images and nearly all irrelevant ones.

@@ -85,7 +85,8 @@ def train_command(
     whiten_images: Annotated[int, typer.Option(callback=whole(2), help="Images of the whitening.")] = 400,
     skip_bad: SkipBad = False, no_wait: NoWait = False,
 ) -> None:
-    """Train a network to rank, by hard triplets. A killed run goes on when started again, to the same result.
+    """Train a network: to rank images by hard triplets, to classify landmarks, or to propose regions (`--stage`). A
+    killed run goes on when started again, to the same result.
 
     Examples:
 

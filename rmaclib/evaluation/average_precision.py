@@ -49,8 +49,8 @@ def positive_ranks(ranking: Sequence[Hashable] | np.ndarray, positives: Iterable
     if both := positives & junk:
         raise InputError(f"expected every item positive or junk, got both: {next(iter(both))!r}")
     # Junk is skipped here: it is neither relevant nor irrelevant, and later items move up.
-    judged = [item for item in dict.fromkeys(_items(ranking)) if item not in junk]
-    return np.array([rank for rank, item in enumerate(judged, start=1) if item in positives], dtype=np.int64)
+    counted = [item for item in dict.fromkeys(_items(ranking)) if item not in junk]
+    return np.array([rank for rank, item in enumerate(counted, start=1) if item in positives], dtype=np.int64)
 
 
 def trapezoid(ranks: np.ndarray, positives: int) -> float:

@@ -36,7 +36,7 @@ def mine(images: np.ndarray, descriptors: np.ndarray, relations: Relations, upda
         relations: Of the whole collection; which images are positives and negatives of a query.
         updates: U, for how many updates.
         triplets: T, of each update.
-        hardest: A triplet is chosen among so many of its query; the paper takes 25.
+        hardest: A triplet is chosen among so many of its query; 25 in the preset ``paper``.
         random: The random numbers of queries and choices.
 
     Returns:
