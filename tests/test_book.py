@@ -5,6 +5,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,6 @@ def test_the_table_of_presets_marks_every_value_of_the_paper(tmp_path):
         table[section, row[0]] = row[1:]
     assert set(entries) <= set(table)
     for key, entry in entries.items():
-        value, mark, *_, source = (cell.replace("’", "'") for cell in table[key])
+        value, mark, *_, source = (unescape(cell).replace("’", "'") for cell in table[key])
         assert (value, mark, source) == (str(entry.value), entry.mark, entry.source)
         assert entry.mark in ("V", "S", "R")

@@ -98,8 +98,8 @@ def test_the_wheel_has_the_library_and_nothing_else(wheel):
 
 def test_the_environment_has_the_runtime_dependencies_alone(environment):
     script = "import importlib.util, sys; print([name for name in sys.argv[1:] if importlib.util.find_spec(name)])"
-    assert run(environment / "python", "-c", script, *ABSENT, "torch") == "['torch']\n"
-    connect = [environment / "python", "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
+    assert run(environment / "python", "-E", "-c", script, *ABSENT, "torch") == "['torch']\n"
+    connect = [environment / "python", "-E", "-c", "import socket; socket.create_connection(('127.0.0.1', 9))"]
     assert "this test allows no network" in subprocess.run(connect, capture_output=True, text=True).stderr
 
 
