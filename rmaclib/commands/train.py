@@ -139,7 +139,7 @@ def train_command(
 def _settings(stage: Stage, file: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """What file and options give, checked before anything is read."""
     given = read_yaml(file) | {name: value for name, value in options.items() if value is not None}
-    with telling("loading what computes"):
+    with telling("loading PyTorch"):
         from rmaclib.extraction.batches import pick_device
         from rmaclib.learning.budget import STAGES
     pick_device(from_mapping(STAGES[stage], given, str(file or "options")).device)
