@@ -80,7 +80,7 @@ def train(collection: Source, *, out: str | os.PathLike, stage: StageName = "ran
     Raises:
         InputError: An argument or a setting that can't be used.
         LearningError: A collection that can't be learned from, training that diverges, another run's folder.
-        OutputError: A folder with other things in it, or in the folder of the images.
+        OutputError: A folder with other things in it, or in the folder that the images are read from.
     """
     started = time.monotonic()
     one_of("stage", stage, get_args(StageName))
@@ -175,6 +175,8 @@ def _check_images(stage: StageName, images: LabelledImages) -> None:
 def _open(network: str | os.PathLike | NetworkSettings | RMAC, start: StartSettings) -> tuple[RMAC, StartSettings]:
     """The network, and the whitening that it starts from, where its settings have the dimensions."""
     if isinstance(network, NetworkSettings):
+        if None not in (network.dim, start.dim) and network.dim != start.dim:
+            raise InputError(f"dim: expected {network.dim}, that of the network's settings, got {start.dim}")
         values = {**vars(network), "dim": None}
         start = StartSettings(start.dim if network.dim is None else network.dim, start.whiten_images)
         return create_network(NetworkSettings(**values)), start

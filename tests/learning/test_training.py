@@ -48,12 +48,14 @@ def test_settings_of_a_network_with_their_dimensions(images, tmp_path):
     ({"settings": {"tripelts": 3}}, InputError, "did you mean 'triplets'"),
     ({"settings": {"dim": 0}}, InputError, "dim: expected at least 1"),
     ({"settings": {"dim": 9}}, InputError, "dim: expected 8, the dimensions of the network, got 9"),
+    ({"network": NetworkSettings("efficientnet_lite0", dim=6), "settings": {"dim": 9}}, InputError,
+     "dim: expected 6, that of the network's settings, got 9"),
     ({"stage": "classification", "graphs": "cleaned"}, InputError, "graphs: expected with the stage ranking only"),
     ({"stage": "proposals"}, LearningError, "expected images with boxes"),
 ])
 def test_arguments_are_checked_before_any_work(images, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
-        train(images, out=tmp_path / "out", network=tiny(images), **options)
+        train(images, out=tmp_path / "out", **{"network": tiny(images), **options})
     assert not (tmp_path / "out").exists()
 
 
