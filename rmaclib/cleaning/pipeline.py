@@ -28,10 +28,9 @@ from rmaclib.cleaning.report import write_report
 from rmaclib.cleaning.settings import CleanSettings
 from rmaclib.cleaning.tasks import BLOCK, CHUNK, are_usable, join_graph, keypoint_tasks, matching_tasks
 from rmaclib.cleaning.types import Cleaned, CleanError, Landmark, Selection, Shortlists
-from rmaclib.datasets import LabelledImages, open_collection
+from rmaclib.datasets import LabelledImages, open_apart
 from rmaclib.foundation.files import as_line, files_fingerprint
-from rmaclib.foundation.folders import refuse_inside
-from rmaclib.foundation.messages import note, tell
+from rmaclib.foundation.messages import tell
 from rmaclib.foundation.settings import whole_number
 
 
@@ -68,7 +67,7 @@ def clean(images: LabelledImages | str | os.PathLike, settings: CleanSettings | 
     settings = settings or CleanSettings()
     whole_number("ahead", ahead, 1)
     need_packages(settings.keypoints.detector)
-    images = listable_images(_opened(images, out), out)
+    images = listable_images(open_apart(images, out), out)
     landmarks = []
     with cleaning_folder(out) as folder:
         members = landmark_members(images)
@@ -217,17 +216,6 @@ def _reasons(graph: MatchGraph, settings: CleanSettings, component: np.ndarray) 
 
 
 # --- the collection before and after ---------------------------------------------------------------------------------
-
-
-def _opened(images: LabelledImages | str | os.PathLike, out: str | os.PathLike) -> LabelledImages:
-    if isinstance(images, LabelledImages):
-        return images
-    collection = open_collection(images)
-    if not os.path.isfile(images):  # a list may lie beside its results
-        refuse_inside(out, collection.root)
-    for sentence in collection.notes:
-        note(sentence)
-    return collection
 
 
 def _clean_list(images: LabelledImages, landmarks: Sequence[Landmark], largest: int) -> LabelledImages:

@@ -198,10 +198,8 @@ def _check_boxes(data: RetrievalDataset) -> None:
 
 def _search_settings(preset: str, qe: int | None, dba: int | None) -> "SearchSettings":
     """Those of the preset, with the options over them."""
-    from rmaclib.search.retrieval import SearchSettings
-
     given = {name: value for name, value in (("qe", qe), ("dba", dba)) if value is not None}
-    return SearchSettings(**(presets.preset(preset).values("search") | given))
+    return presets.preset(preset).settings("search", given, "options")
 
 
 def _code_images(size: int, whiten_on: str | None, dim: int) -> LabelledImages:

@@ -23,12 +23,13 @@ from rmaclib.commands.options import (
     text,
     whole,
 )
+from rmaclib.commands.reading import read_photographs
+from rmaclib.datasets import open_collection
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.folders import waiting
 from rmaclib.foundation.settings import from_mapping, read_yaml
 
 if TYPE_CHECKING:
-    from rmaclib.datasets import LabelledImages
     from rmaclib.learning import Trained
     from rmaclib.network import RMAC
 
@@ -128,8 +129,9 @@ def train_command(
     timeout = given.get("timeout", LoopSettings.timeout)
     with processes(timeout), waiting(not no_wait), _naming_the_file(settings):
         messages.quiet = not is_main()
-        collection = _open_images(images, out, skip_bad)
-        held_out = None if validation is None else _open_images(validation, out, skip_bad)
+        collection = read_photographs(images, out, skip_bad, open_collection)
+        held_out = None if validation is None else read_photographs(validation, out, skip_bad,
+                                                                        open_collection)
         model = _open_network(network, dim, {"levels": levels, "regions": regions, "proposals": proposals})
         trained = train(collection, out=out, stage=stage, preset=preset, network=model, validation=held_out,
                         graphs=graphs, settings=given)
@@ -155,13 +157,6 @@ def _naming_the_file(file: Path | None) -> Iterator[None]:
         if not str(error).startswith("settings: "):
             raise
         raise InputError(f"{file or 'options'}: {str(error).removeprefix('settings: ')}") from error
-
-
-def _open_images(source: str, out: Path, skip_bad: bool) -> "LabelledImages":
-    from rmaclib.learning.training import open_training_images
-
-    with telling(f"looking for images in {source}"):
-        return open_training_images(source, out, skip_bad)
 
 
 def _open_network(network: str, dim: int | None, options: dict[str, Any]) -> "RMAC":

@@ -21,6 +21,7 @@ from rmaclib.datasets.registry import (
     data_roots,
     detect_layout,
     known_datasets,
+    open_apart,
     open_collection,
     open_dataset,
     open_images,
@@ -32,7 +33,8 @@ from rmaclib.datasets.types import DatasetError, LabelledImages, Query, Retrieva
 __all__ = [
     "EXTENSIONS", "DatasetError", "Entry", "LabelledImages", "ListEntry", "Query", "RetrievalDataset", "Skipped",
     "data_roots", "detect_layout", "known_datasets", "list_images", "load_restricted_pickle",
-    "open_collection", "open_dataset", "open_images", "read_csv", "read_folder_per_landmark", "read_holidays",
+    "open_apart", "open_collection", "open_dataset", "open_images", "read_csv", "read_folder_per_landmark",
+    "read_holidays",
     "read_images", "read_landmarks_entries", "read_landmarks_list", "read_oxford", "read_query_folder",
     "read_revisited", "self_check", "write_landmarks_list",
 ]

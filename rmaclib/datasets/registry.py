@@ -5,7 +5,7 @@ root, and the published counts that tell whether it is complete.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from rmaclib.datasets.layouts.oxford import GROUND_TRUTH_FOLDERS, query_files, r
 from rmaclib.datasets.layouts.revisited import ground_truth_files, read_revisited
 from rmaclib.datasets.types import DatasetError, LabelledImages, RetrievalDataset
 from rmaclib.foundation.errors import InputError
+from rmaclib.foundation.folders import refuse_inside
+from rmaclib.foundation.messages import note
 from rmaclib.foundation.settings import one_of, read_yaml
 
 REGISTRY = "registry.yml"
@@ -198,6 +200,32 @@ def open_collection(name_or_path: str | os.PathLike, skip_bad: bool = False) -> 
         raise DatasetError(f"{path}: expected the path of one list, found a folder with "
                            + ", ".join(file.name for file in lists))
     return _COLLECTION_READERS["folder" if detect_layout(path) == "folder" else "images"](path, skip_bad)
+
+
+def open_apart(images: str | os.PathLike | LabelledImages, out: str | os.PathLike,
+               note: Callable[[str], None] = note) -> LabelledImages:
+    """Open a collection whose results go to a folder apart from it, and note what is left out of it.
+
+    Args:
+        images: What ``open_collection`` takes; images that are open already are returned as they are.
+        out: The folder of results.
+        note: What notes a line.
+
+    Returns:
+        The collection.
+
+    Raises:
+        DatasetError: See ``open_collection``.
+        OutputError: ``out`` lies in the folder that the images are read from. A list may lie beside its results.
+    """
+    if isinstance(images, LabelledImages):
+        return images
+    collection = open_collection(images)
+    if not os.path.isfile(images):
+        refuse_inside(out, collection.root)
+    for sentence in collection.notes:
+        note(sentence)
+    return collection
 
 
 def open_images(name_or_path: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:

@@ -190,7 +190,7 @@ def load_restricted_pickle(path: str | os.PathLike) -> object:
     except OSError as error:
         raise DatasetError(f"{path}: can't be read ({error.strerror or error})") from error
     try:
-        # A buffer gives no more bytes than it has, whatever length the pickle asks for.
+        # A buffer gives no more bytes than it has, whatever length the pickle requests.
         return _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # damaged pickles raise almost anything
         raise DatasetError(f"{path}: expected a pickle of plain containers and NumPy arrays, found "

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rmaclib.checkpoints import is_checkpoint, open_network
-from rmaclib.datasets import LabelledImages, open_collection
+from rmaclib.datasets import LabelledImages, open_apart
 from rmaclib.extraction.batches import pick_device
 from rmaclib.foundation.errors import InputError
-from rmaclib.foundation.folders import refuse_inside
 from rmaclib.foundation.messages import duration, tell
 from rmaclib.foundation.settings import from_mapping, one_of, settings
 from rmaclib.learning.budget import SECONDS, SMALL, STAGES, measure
@@ -112,31 +111,6 @@ def train(collection: Source, *, out: str | os.PathLike, stage: StageName = "ran
     return trained
 
 
-def open_training_images(source: Source, out: str | os.PathLike, skip_bad: bool = False) -> LabelledImages:
-    """Open labelled images, and note what is left out of them.
-
-    Args:
-        source: Folder, list or registered name; images that are open stay as they are.
-        out: The folder of the run, which must not be among the images.
-        skip_bad: Leave out rows of a list that can't be used.
-
-    Returns:
-        The images.
-
-    Raises:
-        DatasetError: There are no such images.
-        OutputError: The folder of the run lies in that of the images.
-    """
-    if isinstance(source, LabelledImages):
-        return source
-    images = open_collection(source, skip_bad)
-    if not os.path.isfile(source):  # a list may lie beside its results
-        refuse_inside(out, images.root)
-    for sentence in images.notes:
-        note_once(sentence)
-    return images
-
-
 def _tell(text: str) -> None:
     """Tell what is being done, in the main process only."""
     if is_main():
@@ -152,9 +126,9 @@ def _split(stage: StageName, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 def _training_and_validation(collection: Source, validation: Source | None, seed: int,
                              out: str | os.PathLike) -> tuple[LabelledImages, LabelledImages]:
-    images = open_training_images(collection, out)
+    images = open_apart(collection, out, note_once)
     if validation is not None:
-        return images, open_training_images(validation, out)
+        return images, open_apart(validation, out, note_once)
     # A tenth of a small collection would be too few images: the better network could be luck.
     training, held_out = hold_out(images, _SHARE_OF_FEW if len(images.names) < SMALL else _SHARE, seed)
     _tell(f"{len(held_out.names)} of {len(images.names)} images held out for validation (give a validation list to "

@@ -26,7 +26,7 @@ from rmaclib.foundation.files import differences
 from rmaclib.foundation.folders import LOCK, MARKER, OutputFolder, refuse_inside
 from rmaclib.foundation.settings import from_mapping, whole_number
 from rmaclib.images import read_image
-from rmaclib.network import RMAC, NetworkSettings, create_network
+from rmaclib.network import RMAC, create_network
 from rmaclib.search.index_folder import (
     CHECKPOINT,
     META,
@@ -38,7 +38,6 @@ from rmaclib.search.index_folder import (
 from rmaclib.search.segments import Neighbour
 from rmaclib.search.vector_index import VectorIndex
 
-NETWORK = NetworkSettings("efficientnet_lite0", levels=3)
 EXTRACTION = ExtractionSettings((512,))
 
 
@@ -85,7 +84,7 @@ class Index:
 
     def __init__(self, network: RMAC | None = None, settings: ExtractionSettings | None = None,
                  vectors: VectorIndex | None = None):
-        self.network, self.settings = network or create_network(NETWORK), settings or EXTRACTION
+        self.network, self.settings = network or create_network(), settings or EXTRACTION
         # The device is the machine's, not the index's.
         about = {"network": asdict(self.network.settings), "weights": fingerprint(self.network),
                  "describe": asdict(replace(self.settings, device="auto"))}

@@ -21,16 +21,6 @@ from rmaclib.datasets import (
 
 
 @pytest.fixture
-def make(tmp_path):
-    def write(*names):
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        return tmp_path
-    return write
-
-
-@pytest.fixture
 def holidays(make, tmp_path, monkeypatch):
     """A registered data set, much cut down, under RMACLIB_DATA."""
     monkeypatch.setenv("RMACLIB_DATA", os.pathsep.join([str(tmp_path / "empty"), str(tmp_path)]))

@@ -13,16 +13,6 @@ from rmaclib.datasets import (
 from rmaclib.foundation.folders import output_folder
 
 
-@pytest.fixture
-def make(tmp_path):
-    def write(*names):
-        for name in names:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        return tmp_path
-    return write
-
-
 def relevant(dataset):
     return {query.name: query.relevance["relevant"] for query in dataset.queries}
 
