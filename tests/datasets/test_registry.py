@@ -51,7 +51,7 @@ def test_of_two_layouts_none_is_guessed(make):
 def test_the_registry_is_complete():
     entries = known_datasets()
     assert {"oxford5k", "paris6k", "roxford5k", "rparis6k", "holidays", "landmarks_full", "landmarks_clean",
-            "oxford5k_subset", "paris6k_subset", "landmarks48", "landmarks48_val"} <= entries.keys()
+            "oxford5k_subset", "paris6k_subset", "paris6k_part", "landmarks48", "landmarks48_val"} <= entries.keys()
     for entry in entries.values():
         assert entry.kind in ("retrieval", "collection") and entry.source
         assert bool(entry.list) == (entry.layout == "landmarks")
@@ -172,7 +172,7 @@ def test_a_flat_folder_is_one_collection(make):
 
 
 @pytest.mark.photos
-@pytest.mark.parametrize("name, images, queries", [("oxford5k_subset", 1053, 55), ("paris6k_subset", 124, 5)])
+@pytest.mark.parametrize("name, images, queries", [("oxford5k_subset", 1053, 55), ("paris6k_subset", 124, 5), ("paris6k_part", 250, 12)])
 def test_the_photographs_are_complete(photos, monkeypatch, name, images, queries):
     monkeypatch.setenv("RMACLIB_DATA", str(photos))
     dataset = open_dataset(name)
