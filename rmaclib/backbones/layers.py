@@ -1,7 +1,7 @@
 """Several feature maps of one forward pass: the maps of some of a network's layers.
 
-Layers have been joined before: the activations of several layers at a pixel are its hypercolumn (Hariharan et al.
-2015).
+Layers have been joined before: the activations of all layers at a pixel are its hypercolumn (Hariharan et al. 2015);
+MS-RMAC aggregates the R-MAC of several layers (Li et al. 2017).
 
 The forward pass is traced with torch.fx down to the requested layers; what has none of them inside stays as it is.
 Other than forward hooks, the code that comes out of it may run in several threads at once.

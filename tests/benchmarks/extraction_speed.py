@@ -42,7 +42,7 @@ class PlainBackbone(torch.nn.Module):
 
     def __init__(self, backbone):
         super().__init__()
-        self.inner, self.layers, self.name = backbone, backbone.layers, "plain"
+        self.inner, self.layers, self.name, self.mean = backbone, backbone.layers, "plain", backbone.mean
 
     def maps(self, images):
         return (self.inner.body((images / 255 - self.inner.mean) / self.inner.std),)
