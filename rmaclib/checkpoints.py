@@ -19,10 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rmaclib.backbones import BackboneError
+from rmaclib.backbones.layers import split_name
 from rmaclib.foundation.errors import InputError, RmacError
 from rmaclib.foundation.files import whole_file
 from rmaclib.foundation.settings import from_mapping
-from rmaclib.network import OFF_THE_SHELF_LEVELS, RMAC, NetworkSettings, create_network
+from rmaclib.network import OFF_THE_SHELF_LEVELS, RMAC, create_network
+from rmaclib.network_settings import NetworkSettings, shares
 
 _FORMAT, _VERSION = "rmaclib-checkpoint", 2
 _NOTES = "rmaclib"  # the one entry of the metadata
@@ -151,10 +153,10 @@ def load_network(path: str | os.PathLike) -> RMAC:
         settings = from_mapping(NetworkSettings, written, f"{path}: network")
     except InputError as error:
         raise CheckpointError(str(error)) from error
-    _check_parts(path, settings, tensors)  # before the settings make the network take memory
     try:
+        _check_parts(path, settings, tensors)  # before the settings make the network take memory
         network = create_network(settings, pretrained=False)
-    except BackboneError as error:
+    except (BackboneError, InputError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     _check_fit(path, network.state_dict(), tensors)
     network.load_state_dict(tensors)
@@ -175,8 +177,10 @@ def _first_version(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 def _check_parts(path: Path, settings: NetworkSettings, tensors: Mapping[str, Tensor]) -> None:
     """Compare the parts whose size the settings give with the tensors in the file."""
     hidden = settings.proposal_channels if settings.anchors else None
-    rows = {"fc.weight": settings.dim, "proposer.hidden.weight": hidden,
-            "proposer.objectness.weight": len(settings.anchors) or None}
+    rows = {"proposer.hidden.weight": hidden, "proposer.objectness.weight": len(settings.anchors) or None}
+    maps = len(split_name(settings.backbone)[1])
+    for place, share in enumerate([None] * maps if settings.dim is None else shares(settings.dim, maps)):
+        rows["fc.weight" if maps == 1 else f"fc.{place}.weight"] = share
     for name, count in rows.items():
         shape = tuple(tensors[name].shape) if name in tensors else None
         if (shape and shape[0]) != count:

@@ -1,4 +1,4 @@
-"""The command line: rmac clean, train, propose, extract, index, search, evaluate."""
+"""The command line: rmac clean, train, propose, extract, index, search, evaluate, backbones."""
 
 import io
 import sys
@@ -35,6 +35,7 @@ _COMMANDS = {
     "index": _Entry("Make an index of images, or add to it.", _GOES_ON),
     "search": _Entry("Find the nearest neighbours of an image in an index."),
     "evaluate": _Entry("Measure a network on a benchmark.", f"with --out, {_GOES_ON}"),
+    "backbones": _Entry("List the layers of a backbone whose feature maps can be used."),
 }
 _debug = False  # --debug of this run
 

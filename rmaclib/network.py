@@ -5,12 +5,15 @@ image → backbone → feature map → max-pooled regions → ℓ2 → shift →
 Everything behind the feature map is differentiable, so that training (Section 4.2) reaches the shift, the fully
 connected layer and the backbone alike. Shift and fully connected layer start as a PCA-whitening of region vectors
 (whitening.fit_whitening).
+
+Where the backbone gives several maps, which the paper has not, each has a grid, a shift and a fully connected layer of
+its own. The descriptors of the maps, each times a learned weight, are concatenated and ℓ2-normalised.
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,55 +21,13 @@ from torch import Tensor, nn
 
 from rmaclib.backbones import Backbone, create_backbone
 from rmaclib.foundation.errors import InputError
-from rmaclib.foundation.settings import Field, as_tuple, settings
-from rmaclib.pooling import EPSILON, GEM_POWER, Pooling, l2, pool_each, pool_regions
-from rmaclib.proposals import CANDIDATES, Anchors, ProposalNetwork
+from rmaclib.network_settings import FIXED, NetworkSettings, shares
+from rmaclib.pooling import EPSILON, GEM_POWER, l2, pool_each, pool_regions
+from rmaclib.proposals import Anchors, ProposalNetwork
 from rmaclib.regions import Rectangle, pixel_grid, rigid_grid
 from rmaclib.whitening import Whitening
 
-Grid = Literal["exact", "float32", "global", "pixel", "whole"]
-Regions = Literal["grid", "proposals", "both"]
-GRIDS, POOLINGS, REGIONS = get_args(Grid), get_args(Pooling), get_args(Regions)
-
 OFF_THE_SHELF_LEVELS = 3  # L of a backbone that is used by its name: 20 regions of a 4:3 photograph
-_FIXED = ("backbone", "dim", "anchors", "proposal_channels")  # settings that the shapes of the weights follow from
-_MOST_LEVELS, _MOST_CHANNELS, _MOST_ANCHORS = 100, 65_536, 1000  # more than any useful network has
-_Share = Annotated[float, Field(gt=0, le=10)]
-
-
-@settings
-class NetworkSettings:
-    """What defines an R-MAC network. The defaults are the paper's, as in the authors' release.
-
-    Attributes:
-        backbone: A name that ``backbones.create_backbone`` takes.
-        levels: L, levels of the rigid grid.
-        grid: "exact", "float32" or "global", see ``regions.rigid_grid``; "pixel", see ``regions.pixel_grid``; or
-            "whole": the map as one region, which with max pooling makes MAC.
-        pooling: "max"; for comparison "average", or "gem", a generalised mean whose exponent is learned.
-        dim: Outputs of the fully connected layer; None for a network without shift and fully connected layer.
-        regions: What is pooled: the "grid", the "proposals" of the proposal network (Section 4.3), or "both".
-        proposals: Largest number of proposals that are pooled.
-        anchors: Shapes that the proposal network starts from, see ``proposals.fit_anchors``; none without a proposal
-            network.
-        proposal_channels: Channels of the hidden layer of the proposal network.
-    """
-
-    backbone: Annotated[str, Field(min_length=1, max_length=200)] = "resnet101"
-    levels: Annotated[int, Field(ge=1, le=_MOST_LEVELS)] = 2
-    grid: Grid = "exact"
-    pooling: Pooling = "max"
-    dim: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)] | None = None
-    regions: Regions = "grid"
-    proposals: Annotated[int, Field(ge=1, le=CANDIDATES)] = 32
-    anchors: Annotated[tuple[Annotated[tuple[_Share, _Share], as_tuple], ...], as_tuple,
-                       Field(max_length=_MOST_ANCHORS)] = ()
-    proposal_channels: Annotated[int, Field(ge=1, le=_MOST_CHANNELS)] = 64
-
-    def __post_init__(self):
-        if self.regions != "grid" and not self.anchors:
-            raise ValueError(f"regions: {self.regions!r} needs a network that was trained to propose regions "
-                             "(rmac train --stage proposals)")
 
 
 def create_network(settings: NetworkSettings | str = "efficientnet_lite0", *, pretrained: bool = True,
@@ -97,8 +58,10 @@ class RMAC(nn.Module):
     Attributes:
         settings: What defines the network.
         backbone: Images to feature maps.
-        shift: (C,), added to region vectors; None without a whitening.
-        fc: The fully connected layer, C to dim; None without a whitening.
+        shift: (C,), added to region vectors; with several maps (sum of C,), one behind the other. None without a
+            whitening.
+        fc: The fully connected layer, C to dim; with several maps a list of them. None without a whitening.
+        map_weights: (maps,) in the concatenation of several maps; None with one map.
         power: Learned exponent of "gem" pooling; None with another pooling.
         proposer: The proposal network (Section 4.3); None where there is none.
     """
@@ -107,9 +70,14 @@ class RMAC(nn.Module):
         super().__init__()
         self.settings, self.backbone = settings, backbone
         self.shift: nn.Parameter | None = None
-        self.fc: nn.Linear | None = None
+        self.fc: nn.Linear | nn.ModuleList | None = None
+        maps = len(backbone.layers)
         if settings.dim is not None:
+            if maps > 1 and settings.dim not in backbone.dims:
+                raise InputError(f"dim: expected {backbone.dims[0]}..{backbone.dims[-1]}, for {backbone.name} shares "
+                                 f"it among {maps} maps, got {settings.dim}")
             self._add_projection(settings.dim)
+        self.map_weights = nn.Parameter(torch.ones(maps)) if maps > 1 else None
         self.power: nn.Parameter | None = None
         self._learned_power: Tensor | None = None  # kept while another pooling is set
         self.proposer: ProposalNetwork | None = None
@@ -120,7 +88,7 @@ class RMAC(nn.Module):
     @property
     def dim(self) -> int:
         """Dimensions of a descriptor."""
-        return self.settings.dim or self.backbone.channels
+        return self.settings.dim or sum(layer.channels for layer in self.backbone.layers)
 
     # --- from images to descriptors ------------------------------------------------------------------------------
 
@@ -133,38 +101,47 @@ class RMAC(nn.Module):
         Returns:
             (B, dim), rows ℓ2-normalised.
         """
-        features = self.backbone(images)  # (B, C, h, w)
-        return self.aggregate(features, images.shape[-2:])
+        return self.aggregate(self.backbone.maps(images), images.shape[-2:])
 
-    def aggregate(self, features: Tensor, image_size: Sequence[int]) -> Tensor:
+    def aggregate(self, maps: Sequence[Tensor], image_size: Sequence[int]) -> Tensor:
         """Turn feature maps into descriptors: whiten the region vectors and sum them.
 
         Args:
-            features: (B, C, h, w).
+            maps: For each layer (B, C, h, w), as ``backbone.maps`` gives them.
             image_size: (H, W) in pixels of the images that the maps come from.
 
         Returns:
             (B, dim), rows ℓ2-normalised.
         """
-        vectors = self.region_vectors(features, image_size)  # B of (R, C)
-        counts = [len(of_image) for of_image in vectors]
-        whitened = self._project(torch.cat(vectors))  # (sum of R, dim)
-        sums = [of_image.sum(0) for of_image in whitened.split(counts)]
-        return l2(torch.stack(sums))  # (B, dim)
+        descriptors = []  # of each map, (B, its share of dim)
+        for place, vectors in enumerate(self.region_vectors(maps, image_size)):  # B of (R, C)
+            counts = [len(of_image) for of_image in vectors]
+            whitened = self._project(torch.cat(vectors), place)  # (sum of R, its share of dim)
+            descriptors.append(l2(torch.stack([of_image.sum(0) for of_image in whitened.split(counts)])))
+        if self.map_weights is None:
+            return descriptors[0]
+        weighted = [weight * of_map for weight, of_map in zip(self.map_weights, descriptors, strict=True)]
+        return l2(torch.cat(weighted, 1))  # (B, dim)
 
-    def region_vectors(self, features: Tensor, image_size: Sequence[int]) -> list[Tensor]:
+    def region_vectors(self, maps: Sequence[Tensor], image_size: Sequence[int]) -> list[list[Tensor]]:
         """Pool the regions of feature maps and ℓ2-normalise them: the vectors that a whitening is fitted to.
 
         Args:
-            features: (B, C, h, w).
+            maps: For each layer (B, C, h, w), as ``backbone.maps`` gives them.
             image_size: (H, W) in pixels of the images that the maps come from.
 
         Returns:
-            For each image (R, C), rows ℓ2-normalised. R is the same for all images unless regions are proposed.
+            For each layer, for each image (R, C), rows ℓ2-normalised. R is the same for all images unless regions are
+            proposed.
         """
+        return [self._of_map(features, image_size, layer.stride)
+                for features, layer in zip(maps, self.backbone.layers, strict=True)]
+
+    def _of_map(self, features: Tensor, image_size: Sequence[int], stride: int) -> list[Tensor]:
+        """The region vectors of one map, (B, C, h, w)."""
         pooled: list[Sequence[Tensor]] = []  # of the grid, of the proposals: each B of (R, C)
         if self.settings.regions != "proposals":
-            grid = self.grid(features.shape[-2:], image_size)
+            grid = self.grid(features.shape[-2:], image_size, stride)
             pooled.append(pool_regions(features, grid, self.settings.pooling, self.power).unbind())
         if self.settings.regions != "grid":
             proposals = self.require_proposer().propose(features.detach(), image_size, self.settings.proposals)
@@ -174,12 +151,13 @@ class RMAC(nn.Module):
         precision = torch.promote_types(features.dtype, torch.float32)
         return [l2(torch.cat(of_image).to(precision)) for of_image in zip(*pooled, strict=True)]
 
-    def grid(self, map_size: Sequence[int], image_size: Sequence[int]) -> Sequence[Sequence[int]]:
+    def grid(self, map_size: Sequence[int], image_size: Sequence[int], stride: int) -> Sequence[Sequence[int]]:
         """Lay the rigid grid over a feature map.
 
         Args:
             map_size: (h, w) of the map, in cells.
             image_size: (H, W) of the image, in pixels.
+            stride: Of the map, in pixels.
 
         Returns:
             Regions in cells, each (x, y, side) or (x, y, width, height).
@@ -190,46 +168,61 @@ class RMAC(nn.Module):
         if self.settings.grid == "pixel":
             # The network's own map may be a cell smaller than ceil(pixels / stride): cut there.
             return [Rectangle(x, y, min(across, columns - x), min(down, rows - y)) for x, y, across, down in
-                    pixel_grid(height, width, self.settings.levels, self.backbone.stride) if x < columns and y < rows]
+                    pixel_grid(height, width, self.settings.levels, stride) if x < columns and y < rows]
         return rigid_grid(rows, columns, self.settings.levels, self.settings.grid)
 
-    def _project(self, vectors: Tensor) -> Tensor:
-        """Whiten region vectors, (R, C) to (R, dim): shift, fully connected layer, ℓ2."""
+    def _project(self, vectors: Tensor, place: int) -> Tensor:
+        """Whiten region vectors of a map, (R, C) to (R, its share of dim): shift, fully connected layer, ℓ2."""
         if self.shift is None or self.fc is None:
             return vectors
-        return l2(self.fc(vectors + self.shift))
+        shift, fc = self._projections(self.shift, self.fc)[place]
+        return l2(fc(vectors + shift))
+
+    def _projections(self, shift: Tensor, fc: nn.Linear | nn.ModuleList) -> list[tuple[Tensor, nn.Linear]]:
+        """The shift (C,) and the fully connected layer of each map."""
+        layers = [fc] if isinstance(fc, nn.Linear) else cast(list[nn.Linear], list(fc))
+        return list(zip(shift.split([layer.in_features for layer in layers]), layers, strict=True))
 
     # --- what a network is made of -------------------------------------------------------------------------------
 
-    def set_whitening(self, whitening: Whitening) -> "RMAC":
-        """Start the shift and the fully connected layer from a whitening; ``settings.dim`` becomes its dimension.
+    def set_whitening(self, whitening: Whitening | Sequence[Whitening]) -> "RMAC":
+        """Start shift and fully connected layer from a whitening; ``settings.dim`` becomes its dimension.
 
         Args:
-            whitening: Fitted to region vectors of this network.
+            whitening: Fitted to region vectors of this network, one for each map; see
+                ``extraction.whitening.learn_whitening``.
 
         Returns:
             The network itself.
 
         Raises:
-            InputError: A whitening of vectors of another dimension.
+            InputError: Whitenings of other vectors, or whose dimensions aren't shared evenly.
         """
-        dim, channels = whitening.weight.shape
-        if channels != self.backbone.channels:
-            raise InputError(f"whitening: expected vectors of {self.backbone.channels} dimensions "
-                             f"({self.backbone.name}), got {channels}")
-        self.settings = replace(self.settings, dim=dim)
-        shift, fc = self._add_projection(dim)
+        whitenings = [whitening] if isinstance(whitening, Whitening) else list(whitening)
+        channels = [layer.channels for layer in self.backbone.layers]
+        given = [of_map.weight.shape[1] for of_map in whitenings]
+        if given != channels:
+            raise InputError(f"whitening: expected vectors of {' and '.join(map(str, channels))} dimensions "
+                             f"({self.backbone.name}), got {' and '.join(map(str, given))}")
+        dims = tuple(len(of_map.weight) for of_map in whitenings)
+        if dims != shares(sum(dims), len(dims)):
+            raise InputError(f"whitening: expected dimensions {shares(sum(dims), len(dims))}, got {dims}")
+        self.settings = replace(self.settings, dim=sum(dims))
         with torch.no_grad():
-            shift.copy_(torch.from_numpy(whitening.shift))
-            fc.weight.copy_(torch.from_numpy(whitening.weight))
-            fc.bias.zero_()
+            for (shift, fc), of_map in zip(self._add_projection(sum(dims)), whitenings, strict=True):
+                shift.copy_(torch.from_numpy(of_map.shift))
+                fc.weight.copy_(torch.from_numpy(of_map.weight))
+                fc.bias.zero_()
         return self.to(self.backbone.mean.device)
 
-    def _add_projection(self, dim: int) -> tuple[nn.Parameter, nn.Linear]:
-        """Give the network a shift of zero and a random fully connected layer."""
-        shift, fc = nn.Parameter(torch.zeros(self.backbone.channels)), nn.Linear(self.backbone.channels, dim)
-        self.shift, self.fc = shift, fc
-        return shift, fc
+    def _add_projection(self, dim: int) -> list[tuple[Tensor, nn.Linear]]:
+        """Give the network a shift of zero and random fully connected layers."""
+        channels = [layer.channels for layer in self.backbone.layers]
+        layers = [nn.Linear(*sizes) for sizes in zip(channels, shares(dim, len(channels)), strict=True)]
+        shift = nn.Parameter(torch.zeros(sum(channels)))
+        fc = layers[0] if len(layers) == 1 else nn.ModuleList(layers)
+        self.shift, self.fc = shift, fc.train(self.training)
+        return self._projections(shift, fc)
 
     def change(self, **options: Any) -> "RMAC":
         """Change settings that need no other weights: levels, grid, pooling, regions, proposals.
@@ -246,7 +239,7 @@ class RMAC(nn.Module):
             InputError: A setting that needs other weights, or a value out of range.
         """
         settings = replace(self.settings, **options)
-        for name in _FIXED:
+        for name in FIXED:
             if getattr(settings, name) != getattr(self.settings, name):
                 raise InputError(f"{name}: can't be changed, it needs other weights: expected "
                                  f"{getattr(self.settings, name)!r} as the network has it, got {options[name]!r}")
@@ -270,7 +263,13 @@ class RMAC(nn.Module):
 
         Returns:
             The network itself.
+
+        Raises:
+            InputError: A network of several feature maps.
         """
+        if len(self.backbone.layers) > 1:
+            raise InputError("proposals: expected a network of one feature map, for regions are proposed and pooled on "
+                             f"the same cells; got {self.backbone.name}")
         self.settings = replace(self.settings, anchors=tuple(anchors), proposal_channels=channels)
         proposer = ProposalNetwork(self.backbone.channels, self.settings.anchors, channels, seed)
         self.proposer = proposer.to(self.backbone.mean.device).eval()
@@ -320,8 +319,8 @@ class SharedFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Extract the descriptors of all networks: (B, 3, H, W) to (B, dim)."""
-        features = self.backbone(images)  # (B, C, h, w)
-        return torch.cat([network.aggregate(features, images.shape[-2:]) for network in self.parts], dim=1)
+        maps = self.backbone.maps(images)
+        return torch.cat([network.aggregate(maps, images.shape[-2:]) for network in self.parts], dim=1)
 
     def split(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
         """Take the descriptors of the networks apart.

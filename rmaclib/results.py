@@ -130,7 +130,7 @@ def record(folder: str | Path, key: str, value: float | int | str, **context: Un
     content = {
         "key": key, "value": value, "unit": context["unit"], "protocol": context["protocol"], "dataset": dict(dataset),
         "settings": dict(context["settings"]), "seed": context["seed"], "versions": _versions(), "commit": _commit(),
-        "seconds": round(float(seconds), 3), "machine": _machine(), "date": datetime.now(UTC).date().isoformat(),
+        "seconds": round(float(seconds), 3), "machine": machine(), "date": datetime.now(UTC).date().isoformat(),
         "notebook": notebook, "profile": context["profile"],
     }  # fmt: skip
     try:
@@ -237,8 +237,12 @@ def _commit(root: Path | None = None) -> str:
         return "unknown"
 
 
-def _machine() -> str:
-    """The kind of machine, without the host's name, which tells a reader nothing."""
+def machine() -> str:
+    """Tell the kind of machine, without the host's name, which tells a reader nothing.
+
+    Returns:
+        Processor, number of usable cores, and the GPU if one is in use.
+    """
     model = platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

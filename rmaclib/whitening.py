@@ -47,44 +47,73 @@ def fit_whitening(vectors: np.ndarray | Iterable[np.ndarray], dim: int | None = 
         InputError: Fewer than two vectors, values that are not finite, ``dim`` or ``shrinkage`` out of range.
         ValueError: Vectors of another shape.
     """
-    if not 0 <= shrinkage <= 1:
-        raise InputError(f"shrinkage: expected 0..1, got {shrinkage}")
-    count, mean, scatter = _moments(_row_blocks(vectors) if isinstance(vectors, np.ndarray) else vectors)
-    size = len(mean)
-    dim = size if dim is None else dim
-    if not 1 <= dim <= size:
-        raise InputError(f"dim: expected 1..{size} (the vectors' dimension), got {dim}")
-    variances, directions = np.linalg.eigh(scatter / (count - 1))  # rising
-    variances, directions = np.maximum(variances[::-1], 0)[:dim], directions[:, ::-1][:, :dim]
-    # The sign of an eigenvector is arbitrary: make its largest component positive.
-    signs = np.sign(directions[np.abs(directions).argmax(0), np.arange(dim)])
-    shrunk = (1 - shrinkage) * variances + shrinkage * np.trace(scatter) / (count - 1) / size
-    empty = shrunk <= shrunk.max() * 1e-12
-    scale = np.where(empty, 0, 1 / np.sqrt(np.where(empty, 1, shrunk)))
-    return Whitening(-mean, (directions * signs * scale).T, variances, count)
+    fit = WhiteningFit(dim, shrinkage)
+    for block in _row_blocks(vectors) if isinstance(vectors, np.ndarray) else vectors:
+        fit.add(block)
+    return fit.whitening()
 
 
-def _moments(blocks: Iterable[np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Number N, mean (D,) and scatter (D, D), N − 1 times the covariance, of the vectors in all blocks."""
-    count, mean, scatter = 0, np.zeros(0), np.zeros(0)
-    for block in blocks:
-        block = np.asarray(block, dtype=np.float64)  # (n, D)
+class WhiteningFit:
+    """A whitening that is fitted to vectors as they come; see ``fit_whitening``, also for the arguments.
+
+    Raises:
+        InputError: ``shrinkage`` out of range.
+    """
+
+    def __init__(self, dim: int | None = None, shrinkage: float = 0.0):
+        if not 0 <= shrinkage <= 1:
+            raise InputError(f"shrinkage: expected 0..1, got {shrinkage}")
+        self.dim, self.shrinkage = dim, shrinkage
+        # Of the vectors so far: number N, mean (D,) and scatter (D, D), N − 1 times the covariance.
+        self._count, self._mean, self._scatter = 0, np.zeros(0), np.zeros(0)
+
+    def add(self, block: np.ndarray) -> None:
+        """Take vectors into account.
+
+        Args:
+            block: (n, D).
+
+        Raises:
+            NotFiniteError: Values that are not finite.
+            ValueError: Another shape.
+        """
+        block = np.asarray(block, dtype=np.float64)
         if block.ndim != 2:
             raise ValueError(f"vectors: expected blocks (n, D), got shape {block.shape}")
         if not np.isfinite(block).all():
             raise NotFiniteError("vectors: expected finite values, got NaN or infinity")
         if not len(block):
-            continue
-        if not count:
-            mean, scatter = np.zeros(block.shape[1]), np.zeros((block.shape[1], block.shape[1]))
+            return
+        if not self._count:
+            self._mean, self._scatter = np.zeros(block.shape[1]), np.zeros((block.shape[1], block.shape[1]))
         # Chan's update of mean and scatter: plain sums of squares would lose digits far from the origin.
-        total, block_mean = count + len(block), block.mean(0)
-        centred, gap = block - block_mean, block_mean - mean
-        scatter = scatter + centred.T @ centred + np.outer(gap, gap) * (count * len(block) / total)
-        mean, count = mean + gap * (len(block) / total), total
-    if count < 2:
-        raise InputError(f"vectors: expected at least 2 to whiten, got {count}")
-    return count, mean, scatter
+        total, block_mean = self._count + len(block), block.mean(0)
+        centred, gap = block - block_mean, block_mean - self._mean
+        outer = np.outer(gap, gap) * (self._count * len(block) / total)
+        self._scatter = self._scatter + centred.T @ centred + outer
+        self._mean, self._count = self._mean + gap * (len(block) / total), total
+
+    def whitening(self) -> Whitening:
+        """Compute the whitening of all vectors.
+
+        Raises:
+            InputError: Fewer than two vectors, ``dim`` out of range.
+        """
+        count, shrinkage = self._count, self.shrinkage
+        if count < 2:
+            raise InputError(f"vectors: expected at least 2 to whiten, got {count}")
+        size = len(self._mean)
+        dim = size if self.dim is None else self.dim
+        if not 1 <= dim <= size:
+            raise InputError(f"dim: expected 1..{size} (the vectors' dimension), got {dim}")
+        variances, directions = np.linalg.eigh(self._scatter / (count - 1))  # rising
+        variances, directions = np.maximum(variances[::-1], 0)[:dim], directions[:, ::-1][:, :dim]
+        # The sign of an eigenvector is arbitrary: make its largest component positive.
+        signs = np.sign(directions[np.abs(directions).argmax(0), np.arange(dim)])
+        shrunk = (1 - shrinkage) * variances + shrinkage * np.trace(self._scatter) / (count - 1) / size
+        empty = shrunk <= shrunk.max() * 1e-12
+        scale = np.where(empty, 0, 1 / np.sqrt(np.where(empty, 1, shrunk)))
+        return Whitening(-self._mean, (directions * signs * scale).T, variances, count)
 
 
 def _row_blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-OPTIONAL = ("cluster", "hessian")  # extras that rmaclib imports where they are installed
+OPTIONAL = ("cluster", "compare", "hessian")  # extras that rmaclib imports where they are installed
 
 
 def normal(name):

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rmaclib.backbones import Backbone
+from rmaclib.backbones import Backbone, Layer
 from rmaclib.foundation.errors import InputError
-from rmaclib.network import GRIDS, POOLINGS, RMAC, NetworkSettings, SharedFeatures, create_network
+from rmaclib.network import RMAC, SharedFeatures, create_network
+from rmaclib.network_settings import GRIDS, POOLINGS, NetworkSettings
 from rmaclib.pooling import average_pool_regions, gem_pool_regions, l2, max_pool_regions, pool_each, pool_regions
 from rmaclib.regions import VARIANTS, Rectangle, rigid_grid
 from rmaclib.whitening import fit_whitening
@@ -19,7 +20,7 @@ def tiny_backbone(channels=6):
     """Stride 4, random weights: enough to test everything behind the features."""
     torch.manual_seed(1)
     body = nn.Sequential(nn.Conv2d(3, channels, 4, stride=4), nn.ReLU())
-    return Backbone("tiny", body, 4, channels, (0.5,) * 3, (0.5,) * 3)
+    return Backbone("tiny", body, [Layer("last", 4, channels)], (0.5,) * 3, (0.5,) * 3)
 
 
 def tiny(dim=None, **options):
@@ -122,7 +123,7 @@ def test_gradient_reaches_everything_and_all_zero_maps_stay_finite():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     for network in (tiny(), tiny(dim=4)):
         features = torch.zeros(1, 6, 5, 7, requires_grad=True)
-        descriptor = network.aggregate(features, (20, 28))
+        descriptor = network.aggregate([features], (20, 28))
         descriptor.sum().backward()
         assert descriptor.isfinite().all() and features.grad.isfinite().all()
 
@@ -199,7 +200,7 @@ def test_whitening_bad_input(vectors, options, message):
 def test_network_starts_from_whitening():
     network, images = tiny(), torch.rand(8, 3, 40, 52)
     with torch.inference_mode():
-        vectors = torch.cat(network.region_vectors(network.backbone(images), (40, 52))).numpy()
+        vectors = torch.cat(network.region_vectors(network.backbone.maps(images), (40, 52))[0]).numpy()
     whitening = fit_whitening(vectors, dim=3)
     network.set_whitening(whitening)
     assert network.dim == 3 and network.settings.dim == 3

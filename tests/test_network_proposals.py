@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rmaclib.backbones import Backbone
+from rmaclib.backbones import Backbone, Layer
 from rmaclib.network import RMAC, NetworkSettings
 from rmaclib.pooling import l2
 
@@ -14,7 +14,7 @@ ANCHORS = ((0.2, 0.2), (0.5, 0.3), (0.9, 0.9))
 def whole_network(**options) -> RMAC:
     torch.manual_seed(1)
     layers = nn.Sequential(nn.Conv2d(3, 6, 8, 8), nn.ReLU())
-    backbone = Backbone("tiny", layers, 8, 6, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    backbone = Backbone("tiny", layers, [Layer("last", 8, 6)], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     model = RMAC(NetworkSettings("tiny", levels=2, dim=4), backbone)
     model.add_proposer(ANCHORS)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def test_descriptor_by_loops(regions):
         descriptors = model(images)
         for image, descriptor in zip(images, descriptors, strict=True):
             features = model.backbone(image[None])
-            pooled = [] if regions == "proposals" else [tuple(region) for region in model.grid((5, 8), (40, 64))]
+            pooled = [] if regions == "proposals" else [tuple(region) for region in model.grid((5, 8), (40, 64), 8)]
             pooled = [(x, y, side, side) for x, y, side in pooled]
             if regions != "grid":
                 pooled += model.proposer.propose(features, (40, 64), 5)[0].regions
@@ -44,7 +44,7 @@ def test_each_image_is_pooled_as_alone(pooling):
     model, images = whole_network(regions="proposals", proposals=6, pooling=pooling), torch.rand(3, 3, 48, 64)
     with torch.no_grad():
         features = model.backbone(images)
-        together = model.region_vectors(features, (48, 64))
+        (together,) = model.region_vectors([features], (48, 64))
         regions = [proposals.regions for proposals in model.proposer.propose(features, (48, 64), 6)]
         for image, vectors, rectangles in zip(features, together, regions, strict=True):
             cells = [image[:, y:y + height, x:x + width].flatten(1) for x, y, width, height in rectangles]
@@ -56,8 +56,8 @@ def test_each_image_is_pooled_as_alone(pooling):
 def test_half_precision_pools_the_same_regions_and_proposes_in_full():
     model, features = whole_network(regions="both", proposals=6), torch.rand(2, 6, 5, 6).bfloat16()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        half = model.region_vectors(features, (40, 48))
-    whole_precision = model.region_vectors(features.float(), (40, 48))
+        (half,) = model.region_vectors([features], (40, 48))
+    (whole_precision,) = model.region_vectors([features.float()], (40, 48))
     assert all(vectors.dtype == torch.float32 for vectors in half)
     assert all(torch.allclose(*pair, atol=1e-2) for pair in zip(half, whole_precision, strict=True))
 
@@ -73,7 +73,7 @@ def test_gradient_goes_through_pooled_proposals():
         return l2(l2(model.fc(l2(vectors) + model.shift)).sum(0))
 
     jacobian_by_hand = torch.autograd.functional.jacobian(descriptor, features)
-    jacobian = torch.autograd.functional.jacobian(lambda features: model.aggregate(features, (32, 40))[0], features)
+    jacobian = torch.autograd.functional.jacobian(lambda features: model.aggregate([features], (32, 40))[0], features)
     assert torch.allclose(jacobian, jacobian_by_hand, atol=1e-9)
 
 

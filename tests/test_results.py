@@ -40,10 +40,10 @@ def test_versions_machine_and_date_are_added(tmp_path):
 
 
 def test_the_gpu_of_a_measurement_is_named(tmp_path, monkeypatch):
-    assert results._machine().endswith(" cores")
+    assert results.machine().endswith(" cores")
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Abacus 9")
-    assert results._machine().endswith(" cores, Abacus 9")
+    assert results.machine().endswith(" cores, Abacus 9")
 
 
 def test_a_second_record_replaces_the_first_and_leaves_no_other_file(tmp_path):

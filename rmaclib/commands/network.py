@@ -163,11 +163,11 @@ def open_unwhitened(options: NetworkOptions) -> "RMAC":
         The network, on the CPU.
 
     Raises:
-        InputError: More dimensions than the network has, or others than it was saved with.
+        InputError: Dimensions that the network can't have, or others than it was saved with.
     """
     network, dim = options.network, options.dim
     model = open_network(network, **options.settings)
-    saved, most = model.settings.dim, model.backbone.channels
+    saved, most = model.settings.dim, model.backbone.dims[-1]
     if dim is not None and saved is not None and dim != saved:
         raise InputError(f"{options.dim_source}: expected {saved}, with which {network} was saved, got {dim}")
     if dim is not None and dim > most:

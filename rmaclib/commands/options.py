@@ -20,7 +20,8 @@ from rmaclib.foundation.files import is_line
 from rmaclib.sheet import FORMATS
 
 WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
-BACKBONES = "efficientnet_lite0, resnet50, resnet101, vgg16, timm:NAME"
+BACKBONES = ("efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, resnet50, resnet101, vgg16, timm:NAME; "
+             "several feature maps: NAME:LAYER+LAYER, see rmac backbones")
 _DEVICES = "auto, cpu, cuda, cuda:1, mps"
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?")
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg", ".webp")  # that plots.save_figure writes

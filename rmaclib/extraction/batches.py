@@ -36,6 +36,7 @@ _SIZE_AS_TUPLE = BeforeValidator(
     lambda sizes: (sizes,) if isinstance(sizes, int) and not isinstance(sizes, bool) else sizes)
 
 Network = TypeVar("Network", bound=nn.Module)
+Result = TypeVar("Result", Tensor, tuple[Tensor, ...])
 Shapes = tuple[tuple[int, int], ...]  # (width, height) of an image at each of the sizes
 
 
@@ -128,7 +129,7 @@ class Workers(ThreadPoolExecutor):
         torch.set_num_threads(self.torch_threads)  # the workers' setting reaches parts of torch that all share
 
 
-class Extractor(Generic[Network]):
+class Extractor(Generic[Network, Result]):
     """Runs a network over images: groups them by shape, decodes ahead, computes on the device.
 
     A context manager: it ends its threads behind the block.
@@ -137,15 +138,16 @@ class Extractor(Generic[Network]):
         network: Stays as and where it is; a copy computes.
         settings: Sizes, precision and device.
         compute: Called with the copy and, for each size, a batch (B, 3, H, W) uint8 of the same images; returns a
-            tensor whose first axis are the images, or any tensor that ``batches`` is to yield.
+            tensor whose first axis are the images, or any tensor or tensors that ``batches`` is to yield.
 
     Attributes:
         half: Whether it computes in bfloat16.
     """
 
     def __init__(self, network: Network, settings: ExtractionSettings,
-                 compute: Callable[[Network, Sequence[Tensor]], Tensor]):
-        self.settings, self.compute = settings, compute
+                 compute: Callable[[Network, Sequence[Tensor]], Result]):
+        self.settings = settings
+        self.compute: Callable[[Network, Sequence[Tensor]], Result] = compute
         self.device = pick_device(settings.device)
         self.on_cpu = self.device.type == "cpu"
         # A copy: the network may be one that is being trained, whose weights have to stay as and where they are.
@@ -156,7 +158,7 @@ class Extractor(Generic[Network]):
         self.workers = torch.get_num_threads() + 1 if self.on_cpu else min(8, os.cpu_count() or 1)
         self.pool = Workers(self.workers, self.on_cpu)
 
-    def __enter__(self) -> "Extractor[Network]":
+    def __enter__(self) -> "Extractor[Network, Result]":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -178,15 +180,16 @@ class Extractor(Generic[Network]):
     def _half_is_close(self, item: Item) -> bool:
         results = []
         for self.half in (False, True):
-            results += [vectors for _, vectors in self.batches([item], {})]
+            results += [(vectors,) if isinstance(vectors, Tensor) else vectors
+                        for _, vectors in self.batches([item], {})]
         if not results:
             return True  # can't be read: says nothing
-        full, half = results
-        if full.shape != half.shape:
+        pairs = list(zip(*results, strict=True))
+        if any(full.shape != half.shape for full, half in pairs):
             return False  # other regions were proposed
-        return bool(torch.cosine_similarity(full, half, dim=-1).min() >= _PROBE_COSINE)
+        return all(torch.cosine_similarity(full, half, dim=-1).min() >= _PROBE_COSINE for full, half in pairs)
 
-    def batches(self, items: Sequence[Item], bad: dict[int, str]) -> Iterator[tuple[list[int], Tensor]]:
+    def batches(self, items: Sequence[Item], bad: dict[int, str]) -> Iterator[tuple[list[int], Result]]:
         """Compute images batch by batch, in any order.
 
         Args:
@@ -208,7 +211,7 @@ class Extractor(Generic[Network]):
             indices, result, errors = future.result()
             bad.update(errors)
             if indices:
-                yield indices, result if isinstance(result, Tensor) else self._run(result)
+                yield indices, self._run(result) if isinstance(result, list) else result
 
     def _split(self, shapes: Shapes, indices: list[int]) -> Iterator[list[int]]:
         """Images of the same shapes in batches that suit the device."""
@@ -229,7 +232,7 @@ class Extractor(Generic[Network]):
             return ImageError(path, str(error))
 
     def _work(self, items: Sequence[Item],
-              batch: list[int]) -> tuple[list[int], Tensor | list[list[np.ndarray]], dict[int, str]]:
+              batch: list[int]) -> tuple[list[int], Result | list[list[np.ndarray]], dict[int, str]]:
         """Decode a batch, and on a CPU compute it: (indices of the good, their result or pixels, errors)."""
         indices: list[int] = []
         pixels: list[list[np.ndarray]] = []  # of each image, at each size
@@ -247,11 +250,18 @@ class Extractor(Generic[Network]):
         return indices, self._run(pixels) if indices and self.on_cpu else pixels, errors
 
     @torch.inference_mode()
-    def _run(self, pixels: list[list[np.ndarray]]) -> Tensor:
+    def _run(self, pixels: list[list[np.ndarray]]) -> Result:
         images = [torch.from_numpy(np.stack(same_size)).to(self.device).permute(0, 3, 1, 2)  # (B, 3, H, W) uint8
                   for same_size in zip(*pixels, strict=True)]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            return self.compute(self.network, images).float().cpu()
+            return _on_cpu(self.compute(self.network, images))
+
+
+def _on_cpu(result: Result) -> Result:
+    """In float32, on the CPU."""
+    if isinstance(result, Tensor):
+        return result.float().cpu()
+    return tuple(part.float().cpu() for part in result)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

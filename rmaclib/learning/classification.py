@@ -52,8 +52,8 @@ class ClassificationSettings(LoopSettings):
         flip: Mirror half of the crops.
         fit: Images that the linear layer is fitted to before the first update, on the backbone as it is. From random
             weights (0), its first gradients spoil features that were good for retrieval.
-        dim: Validation measures descriptors that are whitened to so many dimensions, or to as many as the backbone has
-            channels, for that is how they are used; the whitening is learned anew each time. None: without one.
+        dim: Validation measures descriptors that are whitened to so many dimensions, or to as many as the backbone
+            allows, for that is how they are used; the whitening is learned anew each time. None: without one.
         head: How the feature map becomes a vector before the linear layer, ``"average"`` or ``"max"`` over all cells.
         size: Longer side in pixels, for the validation.
     """
@@ -128,7 +128,7 @@ class _WhitenedRetrieval:
     def __call__(self) -> float:
         network, settings = self.network, self.settings
         if settings.dim is not None:
-            dim = min(settings.dim, network.backbone.channels)
+            dim = min(settings.dim, network.backbone.dims[-1])
             whitening = learn_whitening(network, self.sample, settings.extraction, dim=dim, progress=False)
             network = deepcopy(network).set_whitening(whitening)
         return self.validation(network)

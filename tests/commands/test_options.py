@@ -7,8 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from rmaclib import backbones, cli, presets
-from rmaclib import network as rmac
+from rmaclib import backbones, cli, network_settings, presets
 from rmaclib.commands import evaluate, options
 from rmaclib.evaluation import PROTOCOLS
 from rmaclib.images import CROP_ORDERS, RESIZE_THEN_CROP
@@ -112,8 +111,9 @@ def test_the_words_are_the_librarys():
         return [word for part in (get_args(kind) if type(None) in get_args(kind) else [kind])
                 if part is not type(None) for word in get_args(part)]
 
-    assert literals(options.Grid) == list(rmac.GRIDS) and literals(options.Pooling) == list(rmac.POOLINGS)
-    assert literals(options.Regions) == list(rmac.REGIONS)
+    assert literals(options.Grid) == list(network_settings.GRIDS)
+    assert literals(options.Pooling) == list(network_settings.POOLINGS)
+    assert literals(options.Regions) == list(network_settings.REGIONS)
     assert literals(options.CropOrder) == list(CROP_ORDERS) and CROP_ORDERS[0] == RESIZE_THEN_CROP
     assert get_args(evaluate.Protocol) == tuple(PROTOCOLS)
     assert options.BACKBONES.replace("timm:NAME", "timm:<name>") == ", ".join(backbones.NAMES)

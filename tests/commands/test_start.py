@@ -32,7 +32,8 @@ def started(*arguments):
 
 @pytest.mark.parametrize("arguments, text", [
     (["--help"], "Exit codes"), (["--version"], f"rmac {__version__}"), (["search", "--help"], "--rerank"),
-    (["extract", "--help"], "timm:NAME"), (["index", "x", "--out", "y", "--size", "0"], "--size"),
+    (["extract", "--help"], "timm:NAME"), (["backbones", "--help"], "resnet50"),
+    (["index", "x", "--out", "y", "--size", "0"], "--size"),
     (["evaluate", "no_such_set"], "no_such_set"), (["evaluate", "diorama", "--protocol", "revisited"], "revisited")])
 def test_what_needs_no_network_loads_none(arguments, text):
     shown, loaded, seconds = started(*arguments)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from rmaclib.backbones import Backbone
+from rmaclib.backbones import Backbone, Layer
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.network import RMAC, NetworkSettings
 
@@ -43,7 +43,8 @@ def tiny(channels=8, body=nn.Sequential):
     """A network of stride 8; every kind of body has the same weights."""
     torch.manual_seed(1)
     layers = body(nn.Conv2d(3, channels, 8, stride=8), nn.ReLU())
-    return RMAC(NetworkSettings("tiny", levels=2), Backbone("tiny", layers, 8, channels, (0.5,) * 3, (0.5,) * 3)).eval()
+    return RMAC(NetworkSettings("tiny", levels=2), Backbone("tiny", layers, [Layer("last", 8, channels)], (0.5,) * 3,
+                                                            (0.5,) * 3)).eval()
 
 
 def photographs(folder, count=12, seed=0):

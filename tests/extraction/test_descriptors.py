@@ -95,7 +95,7 @@ def test_bfloat16_only_where_the_first_images_keep_it(tmp_path):
 
 def test_learn_whitening(tmp_path):
     network, paths = tiny(), photographs(tmp_path, 40)
-    whitening = learn_whitening(network, [*paths, tmp_path / "missing.jpg"], FAST, dim=3)
+    (whitening,) = learn_whitening(network, [*paths, tmp_path / "missing.jpg"], FAST, dim=3)
     assert whitening.weight.shape == (3, 8) and whitening.count > 40
     network.set_whitening(whitening)
     assert extract(network, paths, FAST).vectors.shape == (40, 3)

@@ -37,7 +37,8 @@ def pictures(folder, landmarks=5, each=5, seed=0, shapes=SHAPES) -> LabelledImag
 def tiny(images: LabelledImages | None = None, **options) -> RMAC:
     """A convolutional network with batch normalisation and random weights, whitened on the images."""
     torch.manual_seed(3)
-    network = create_network(NetworkSettings("timm:test_efficientnet", **{"levels": 1, **options}), pretrained=False)
+    network = create_network(NetworkSettings(**{"backbone": "timm:test_efficientnet", "levels": 1,
+                                                  **options}), pretrained=False)
     for module in network.modules():  # statistics as of a trained network: not zero, not one
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)

@@ -59,7 +59,8 @@ def test_it_is_the_whitening_of_the_images(images, tmp_path):
     network = whitened(images, tmp_path, images=25, dim=4)
     with torch.no_grad():
         vectors = torch.cat([network.fc(part + network.shift) for path in images.paths for part in
-                             network.region_vectors(network.backbone(_pixels(path)), _pixels(path).shape[-2:])])
+                             network.region_vectors(network.backbone.maps(_pixels(path)),
+                                                    _pixels(path).shape[-2:])[0]])
     assert np.allclose(np.cov(vectors.numpy().T), np.eye(4), atol=1e-2)
 
 

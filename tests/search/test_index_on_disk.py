@@ -12,7 +12,7 @@ import faiss
 import pytest
 from torch import nn
 
-from rmaclib.backbones import Backbone
+from rmaclib.backbones import Backbone, Layer
 from rmaclib.checkpoints import save_network
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.foundation.errors import OutputError
@@ -104,7 +104,8 @@ def test_a_kill_while_descriptors_are_kept_leaves_nothing_of_them(pictures, tmp_
         return breaking
 
     body = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU())
-    network = RMAC(NetworkSettings("tiny", levels=2), Backbone("tiny", body, 8, 8, (0.5,) * 3, (0.5,) * 3)).eval()
+    network = RMAC(NetworkSettings("tiny", levels=2), Backbone("tiny", body, [Layer("last", 8, 8)], (0.5,) * 3,
+                                                               (0.5,) * 3)).eval()
     start, last, count, finished = tmp_path / "start", 0, 0, False
     Index.build(pictures[:1], network, SMALL, out=start)
     for owner, name in ((os, "replace"), (os, "unlink"), (os, "rmdir")):
