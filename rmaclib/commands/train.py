@@ -72,6 +72,9 @@ def train_command(
     updates: Annotated[int | None, typer.Option(
         callback=whole(1),
         help="Steps of the optimizer.  [default: as many as there is time for; paper: 4096]")] = None,
+    patience: Annotated[int | None, typer.Option(
+        callback=whole(1),
+        help="Validations in a row without a better score, after which training ends.  [default: it goes on]")] = None,
     optimizer: Annotated[Literal["sgd", "adamw"] | None, typer.Option(help="[default: the preset's]")] = None,
     lr: Annotated[float | None, typer.Option(
         callback=number(0), help="Learning rate.  [default: the preset's]")] = None,
@@ -115,8 +118,8 @@ def train_command(
     learn proposals jointly, of ClassificationSettings, such as `batch: 32`, or of ProposalSettings, such as
     `anchors: 9`.
     """
-    given = _settings(stage, settings, {"size": size, "updates": updates, "optimizer": optimizer, "lr": lr,
-                                        "loss": loss, "seed": seed, "device": device})
+    given = _settings(stage, settings, {"size": size, "updates": updates, "patience": patience, "optimizer": optimizer,
+                                        "lr": lr, "loss": loss, "seed": seed, "device": device})
     for option, value in (("--graphs", graphs), ("--dim", dim)):
         if stage != "ranking" and value is not None:
             raise InputError(f"{option}: expected in the ranking stage only, got {value}; in classification labels are "

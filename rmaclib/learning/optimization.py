@@ -42,6 +42,8 @@ class LoopSettings:
         size: Longer side of the images in pixels; smaller images are not enlarged.
         device: ``"auto"`` (CUDA, else Apple's MPS, else CPU) or a torch device name.
         evaluate_every: Updates between two validations.
+        patience: Validations in a row without a better score, after which training ends. None: it goes on to the last
+            update. The score before the first update counts too.
         save_every: Updates between two saved states.
         timeout: Seconds after which, of several processes, one that waits for another ends with an error.
         seed: Every random choice follows from it.
@@ -61,6 +63,7 @@ class LoopSettings:
     size: Count = 800
     device: str = "auto"
     evaluate_every: Count = 64
+    patience: Count | None = None
     save_every: Count = 64
     timeout: Annotated[int, Field(ge=1, le=10**6)] = 1800
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -72,6 +75,24 @@ class LoopSettings:
     def full_lr(self) -> float:
         """The learning rate after the warm-up and before the schedule lowers it."""
         return _DEFAULT_LR[self.optimizer] if self.lr is None else self.lr
+
+    def ends(self, update: int, best: int) -> bool:
+        """Tell whether training ends after an update.
+
+        Args:
+            update: Counted from 1; 0 is before the first.
+            best: The update with the best validation score up to there.
+
+        Returns:
+            Whether it was the last of ``updates``, or the score has not improved in ``patience`` validations.
+        """
+        stale = update // self.evaluate_every - best // self.evaluate_every  # validations after the best one
+        return update >= self.updates or (self.patience is not None and stale >= self.patience)
+
+    def why_stopped(self, update: int) -> str:
+        """Tell why training has ended before the last of ``updates``, one line."""
+        return (f"stopped after {update} updates: the validation score has not improved in {self.patience} "
+                f"validation{'s' if self.patience != 1 else ''}")
 
     @property
     def extraction(self) -> ExtractionSettings:
