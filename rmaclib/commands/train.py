@@ -69,6 +69,10 @@ def train_command(
     size: Annotated[int | None, typer.Option(
         callback=whole(1, LARGEST_SIDE),
         help="Longer side in pixels; in the classification stage, of the validation.  [default: the preset's]")] = None,
+    smallest: Annotated[int | None, typer.Option(
+        callback=whole(1, LARGEST_SIDE),
+        help="Least longer side of training images, which are resized at random up to --size.  [default: --size]"
+    )] = None,
     updates: Annotated[int | None, typer.Option(
         callback=whole(1),
         help="Steps of the optimizer.  [default: as many as there is time for; paper: 4096]")] = None,
@@ -118,8 +122,9 @@ def train_command(
     learn proposals jointly, of ClassificationSettings, such as `batch: 32`, or of ProposalSettings, such as
     `anchors: 9`.
     """
-    given = _settings(stage, settings, {"size": size, "updates": updates, "patience": patience, "optimizer": optimizer,
-                                        "lr": lr, "loss": loss, "seed": seed, "device": device})
+    given = _settings(stage, settings, {"size": size, "smallest": smallest, "updates": updates, "patience": patience,
+                                        "optimizer": optimizer, "lr": lr, "loss": loss, "seed": seed,
+                                        "device": device})
     for option, value in (("--graphs", graphs), ("--dim", dim)):
         if stage != "ranking" and value is not None:
             raise InputError(f"{option}: expected in the ranking stage only, got {value}; in classification labels are "
