@@ -73,6 +73,10 @@ def train_command(
         callback=whole(1, LARGEST_SIDE),
         help="Least longer side of training images, which are resized at random up to --size.  [default: --size]"
     )] = None,
+    frozen: Annotated[str | None, typer.Option(
+        metavar="LAYER", callback=text,
+        help="The backbone's layers up to this one, such as blocks.3, keep their weights.  [default: all learn]"
+    )] = None,
     updates: Annotated[int | None, typer.Option(
         callback=whole(1),
         help="Steps of the optimizer.  [default: as many as there is time for; paper: 4096]")] = None,
@@ -122,9 +126,9 @@ def train_command(
     learn proposals jointly, of ClassificationSettings, such as `batch: 32`, or of ProposalSettings, such as
     `anchors: 9`.
     """
-    given = _settings(stage, settings, {"size": size, "smallest": smallest, "updates": updates, "patience": patience,
-                                        "optimizer": optimizer, "lr": lr, "loss": loss, "seed": seed,
-                                        "device": device})
+    given = _settings(stage, settings, {"size": size, "smallest": smallest, "frozen": frozen, "updates": updates,
+                                        "patience": patience, "optimizer": optimizer, "lr": lr, "loss": loss,
+                                        "seed": seed, "device": device})
     for option, value in (("--graphs", graphs), ("--dim", dim)):
         if stage != "ranking" and value is not None:
             raise InputError(f"{option}: expected in the ranking stage only, got {value}; in classification labels are "

@@ -46,7 +46,7 @@ _MEASURED = "measured"  # a folder in it for the run of one update that is measu
 # What killed runs of the version before left of files that were being written.
 _LEFT_OVER = re.compile(r"\.(best|log|state|run|bad|curves)\.[0-9]+\.(safetensors|csv|json|txt|png)")
 _OF_THE_MACHINE = ("device", "save_every", "timeout")  # settings with which a run may go on otherwise
-_LATER = ("patience", "smallest")  # settings that earlier versions didn't have: their runs were made with None
+_LATER = ("frozen", "patience", "smallest")  # what earlier versions didn't have: their runs were made with None
 _COPIES = {"sgd": 2, "adamw": 3}  # of the weights in a state
 
 

@@ -24,6 +24,7 @@ from rmaclib.foundation.messages import tell
 from rmaclib.learning.distributed import agree, agreed, is_main, sum_gradients, wait
 from rmaclib.learning.errors import diverged
 from rmaclib.learning.folder import BAD, BEST, LOG, STATE, expect_same, need_room, training_folder, write_bad
+from rmaclib.learning.frozen import early_parameters, frozen_layers
 from rmaclib.learning.log import Log, Row, read_log
 from rmaclib.learning.optimization import LoopSettings, create_optimizer, take_step
 from rmaclib.learning.repeatable import repeatable
@@ -86,7 +87,7 @@ class Stage:
     """A stage of training, as the loop runs it.
 
     Attributes:
-        model: Its parameters are learned.
+        model: Its parameters are learned, those of ``settings.frozen`` excepted.
         network: What is saved; it shares its weights with the model.
         step: What an update does.
         settings: How it learns.
@@ -107,6 +108,8 @@ class Stage:
         if self.settings.patience is not None and self.evaluate is None:
             raise InputError("patience: expected with validation images, whose score has to improve; got "
                              f"{self.settings.patience} without them")
+        if self.settings.frozen is not None:
+            early_parameters(self.network.backbone, self.settings.frozen)  # or an error, before anything is computed
 
 
 def run(stage: Stage, *, out: str | os.PathLike, progress: bool = True, watch: Watch | None = None) -> Trained:
@@ -122,11 +125,12 @@ def run(stage: Stage, *, out: str | os.PathLike, progress: bool = True, watch: W
         The best network, and how training went.
 
     Raises:
+        InputError: All layers are frozen.
         LearningError: Another run's folder, a damaged file in it, training that diverges.
         OutputError: A folder that can't be written to.
     """
     model, settings = stage.model, stage.settings
-    with training_folder(out) as folder:
+    with training_folder(out) as folder, frozen_layers(stage.network.backbone, settings.frozen):
         wait()  # until the main process has the folder
         state = read_state(folder)
         if is_main():
@@ -134,6 +138,8 @@ def run(stage: Stage, *, out: str | os.PathLike, progress: bool = True, watch: W
         need_room(folder, model, settings.optimizer)
         agree(model)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise InputError(f"frozen: expected a layer with others behind it that learn, got {settings.frozen!r}")
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         optimizer = create_optimizer(parameters, settings)

@@ -35,6 +35,8 @@ class LoopSettings:
             falls to zero, ``"constant"`` stays.
         drop_at: Share of the updates, 0..1, after which ``"step"`` drops.
         warmup: Updates over which the learning rate rises linearly to its value.
+        frozen: Dotted name of a layer of the backbone, such as "blocks.3" in efficientnet_lite0: the layers up to and
+            including it keep their weights. None: all layers learn.
         updates: Steps of the optimizer; the paper's number is not known.
         clip: Largest norm of the gradient; longer ones are shortened to it. None: no limit.
         precision: ``"float32"``, or ``"bfloat16"``: the backbone computes in it (autocast).
@@ -56,6 +58,7 @@ class LoopSettings:
     schedule: Schedule = "step"
     drop_at: Share = 0.5
     warmup: Annotated[int, Field(ge=0)] = 0
+    frozen: str | None = None
     updates: Annotated[int, Field(ge=1, le=10**9)] = 4096
     clip: Annotated[float, Field(ge=1e-9)] | None = None
     precision: Precision = "float32"

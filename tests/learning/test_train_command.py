@@ -127,6 +127,7 @@ def test_the_time_is_told_before_the_first_update_and_a_run_that_goes_on_keeps_w
     (("--size", -1), "--size: expected a whole number in 1"),
     (("--smallest", 0), "--smallest: expected a whole number in 1"),
     (("--patience", 0), "--patience: expected a whole number of at least 1"),
+    (("--frozen", "block.1", "--dim", 8), "frozen: expected a layer of timm:test_efficientnet, such as .*'block.1'"),
     (("--smallest", 300, "--size", 200), r"options: smallest: expected at most size \(200\), got 300"),
     (("--levels", 0), "--levels: expected a whole number in 1"),
     (("--seed", -1), "--seed: expected a whole number in 0"), (("--device", "meta"), "--device: expected one of auto"),

@@ -49,6 +49,7 @@ def test_learning_rates():
     ({"clip": 0}, "clip"), ({"precision": "auto"}, "precision"), ({"pixels": 0}, "pixels"), ({"seed": -1}, "seed"),
     ({"evaluate_every": 0}, "evaluate_every"), ({"save_every": 0}, "save_every"),
     ({"patience": 0}, "patience: expected at least 1"), ({"smallest": 0}, "smallest: expected at least 1"),
+    ({"frozen": 3}, "frozen: expected text"),
     ({"smallest": 801}, r"smallest: expected at most size \(800\), got 801"),
     ({"smallest": 400, "size": 320}, r"smallest: expected at most size \(320\), got 400"),
     ({"lr": [1]}, r"lr: expected a number, got \[1\]"), ({"seed": 2**32}, "seed: expected less than"),
