@@ -93,7 +93,14 @@ class LoopSettings:
         return update >= self.updates or (self.patience is not None and stale >= self.patience)
 
     def why_stopped(self, update: int) -> str:
-        """Tell why training has ended before the last of ``updates``, one line."""
+        """Tell why training has ended before the last of ``updates``.
+
+        Args:
+            update: After which it has.
+
+        Returns:
+            One line.
+        """
         return (f"stopped after {update} updates: the validation score has not improved in {self.patience} "
                 f"validation{'s' if self.patience != 1 else ''}")
 
