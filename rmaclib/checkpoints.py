@@ -9,6 +9,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from rmaclib.network_settings import NetworkSettings, shares
 
 _FORMAT, _VERSION = "rmaclib-checkpoint", 2
 _NOTES = "rmaclib"  # the one entry of the metadata
+_NEAR = 0.9999  # least cosine of a descriptor with weights in half precision to that with the weights as they are
+_NOISE = (2, 3, 128, 160)  # shape of the images on which the two are compared
 
 
 class CheckpointError(RmacError, RuntimeError):
@@ -104,18 +107,43 @@ def _bytes(tensor: Tensor) -> memoryview:
 # --- networks ------------------------------------------------------------------------------------------------------
 
 
-def save_network(path: str | os.PathLike, network: RMAC) -> None:
+def save_network(path: str | os.PathLike, network: RMAC, half: bool = False) -> None:
     """Write a network, all weights and its settings, to a file, whole or not at all.
 
     Args:
         path: Of the file, .safetensors; an existing one is replaced.
         network: On any device.
+        half: Write weights in half precision (float16): half the size, and nearly the same descriptors. A loaded
+            network has them in float32 again.
 
     Raises:
+        InputError: A weight that half precision can't represent, or descriptors that it changes.
         OutputError: The file can't be written, or the disk is full.
     """
     notes = {"format": _FORMAT, "version": _VERSION, "network": asdict(network.settings)}
-    save_tensors(path, network.state_dict(), notes)
+    save_tensors(path, _halved(network) if half else network.state_dict(), notes)
+
+
+def _halved(network: RMAC) -> dict[str, Tensor]:
+    """The tensors of a network, those of floating point numbers in half precision."""
+    tensors = {name: tensor.to("cpu", torch.float16) if tensor.is_floating_point() else tensor
+               for name, tensor in network.state_dict().items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            largest = float(network.state_dict()[name].abs().max())
+            raise InputError(f"half: expected weights of at most {torch.finfo(torch.float16).max:.0f}, as half "
+                             f"precision has no larger ones, found {largest:g} in {name}")
+    # Small weights may have become zero. Regions are those of the grid: on noise, proposals change with any digit.
+    copy = deepcopy(network).cpu().eval().change(regions="grid")
+    noise = torch.rand(_NOISE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = copy(noise)
+        copy.load_state_dict(tensors)
+        least = float(torch.cosine_similarity(before, copy(noise)).min())
+    if not least >= _NEAR:  # also when it is NaN
+        raise InputError(f"half: expected descriptors at a cosine of {_NEAR} or more to those of the weights as they "
+                         f"are, found {least:.5f}")
+    return tensors
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -1,3 +1,4 @@
+import copy
 import json
 import resource
 from dataclasses import asdict
@@ -11,7 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rmaclib.checkpoints import CheckpointError, load_network, save_network
-from rmaclib.foundation.errors import OutputError
+from rmaclib.datasets import open_dataset
+from rmaclib.extraction.batches import ExtractionSettings
+from rmaclib.extraction.descriptors import extract
+from rmaclib.extraction.whitening import learn_whitening
+from rmaclib.foundation.errors import InputError, OutputError
 from rmaclib.network import NetworkSettings, create_network
 
 
@@ -41,6 +46,38 @@ def test_round_trip_of_a_learned_exponent(tmp_path):
     images = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         assert torch.equal(again(images), network(images))
+
+
+def test_half_precision(lite0, tmp_path):
+    paths, settings = open_dataset("diorama").paths[:12], ExtractionSettings((256,), device="cpu")
+    network = copy.deepcopy(lite0).set_whitening(learn_whitening(lite0, paths, settings, dim=16, progress=False))
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    save_network(tmp_path / "whole.safetensors", network)
+    save_network(tmp_path / "half.safetensors", network, half=True)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.51 * sizes[0]
+    again = load_network(tmp_path / "half.safetensors")
+    assert again.settings == network.settings
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, weights[name])  # it stays as it was
+        expected = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert torch.equal(again.state_dict()[name], expected) and again.state_dict()[name].dtype == tensor.dtype
+    whole, half = (extract(each, paths, settings, progress=False).vectors for each in (network, again))
+    assert np.sum(whole * half, axis=1).min() >= 0.9999
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda network: network.fc.bias[3].fill_(-7e4), "expected weights of at most 65504, .*found 70000 in fc.bias"),
+    (lambda network: network.fc.weight.mul_(1e-10), "half: expected descriptors at a cosine of 0.9999 .*, found")])
+def test_what_half_precision_cannot_represent(network, tmp_path, change, message):
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        network.fc.bias.zero_()
+        save_network(tmp_path / "good.safetensors", network, half=True)
+        change(network)
+    with pytest.raises(InputError, match=message):
+        save_network(tmp_path / "net.safetensors", network, half=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["good.safetensors"]
 
 
 def test_interrupted_save_keeps_the_old_file(network, tmp_path, monkeypatch):

@@ -29,7 +29,8 @@ class Folded(Generic[Network]):
     Attributes:
         network: The network itself.
         pairs: Names of each convolution that was folded, and of its normalisation.
-        copy: The folded copy, whose parameters all require gradients.
+        copy: The folded copy.
+        learned: Parameters of the copy that require a gradient: those made of parameters of the network that do.
     """
 
     def __init__(self, network: Network):
@@ -37,24 +38,26 @@ class Folded(Generic[Network]):
         self.copy = _fold(copy.deepcopy(network), self.pairs)
         if self.pairs and not _same(network, self.copy):
             self.pairs, self.copy = [], copy.deepcopy(network)
-        self.copy.requires_grad_()
+        for convolution, normalisation in self.pairs:
+            parameters = [each for layer in _layers(network, convolution, normalisation) for each in layer.parameters()]
+            self.copy.get_submodule(convolution).requires_grad_(any(each.requires_grad for each in parameters))
+        self.learned = [parameter for parameter in self.copy.parameters() if parameter.requires_grad]
 
     def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Add the gradients of the copy to those of the network (.grad); parameters that don't require one get none.
 
         Args:
-            gradients: Of self.copy.parameters(), in their order; None for a parameter that has none.
+            gradients: Of ``learned``, in its order; None for a parameter that has none.
         """
-        of_copy = {name: gradient for (name, _), gradient in zip(self.copy.named_parameters(), gradients, strict=True)
-                   if gradient is not None}
+        names = [name for name, parameter in self.copy.named_parameters() if parameter.requires_grad]
+        of_copy = {name: gradient for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
         for convolution, normalisation in self.pairs:
             weight, bias = of_copy.pop(f"{convolution}.weight", None), of_copy.pop(f"{convolution}.bias", None)
             if weight is not None and bias is not None:
                 self._add_through(convolution, normalisation, weight, bias)
         for name, gradient in of_copy.items():
             parameter = self.network.get_parameter(name)
-            if parameter.requires_grad:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
     def _add_through(self, convolution: str, normalisation: str, weight: Tensor, bias: Tensor) -> None:
         """The folded weight is w·s and the bias β + (b − mean)·s, s = γ / standard deviation: the chain rule."""

@@ -69,9 +69,20 @@ def train_command(
     size: Annotated[int | None, typer.Option(
         callback=whole(1, LARGEST_SIDE),
         help="Longer side in pixels; in the classification stage, of the validation.  [default: the preset's]")] = None,
+    smallest: Annotated[int | None, typer.Option(
+        callback=whole(1, LARGEST_SIDE),
+        help="Least longer side of training images, which are resized at random up to --size.  [default: --size]"
+    )] = None,
+    frozen: Annotated[str | None, typer.Option(
+        metavar="LAYER", callback=text,
+        help="The backbone's layers up to this one, such as blocks.3, keep their weights.  [default: all learn]"
+    )] = None,
     updates: Annotated[int | None, typer.Option(
         callback=whole(1),
         help="Steps of the optimizer.  [default: as many as there is time for; paper: 4096]")] = None,
+    patience: Annotated[int | None, typer.Option(
+        callback=whole(1),
+        help="Validations in a row without a better score, after which training ends.  [default: it goes on]")] = None,
     optimizer: Annotated[Literal["sgd", "adamw"] | None, typer.Option(help="[default: the preset's]")] = None,
     lr: Annotated[float | None, typer.Option(
         callback=number(0), help="Learning rate.  [default: the preset's]")] = None,
@@ -115,8 +126,9 @@ def train_command(
     learn proposals jointly, of ClassificationSettings, such as `batch: 32`, or of ProposalSettings, such as
     `anchors: 9`.
     """
-    given = _settings(stage, settings, {"size": size, "updates": updates, "optimizer": optimizer, "lr": lr,
-                                        "loss": loss, "seed": seed, "device": device})
+    given = _settings(stage, settings, {"size": size, "smallest": smallest, "frozen": frozen, "updates": updates,
+                                        "patience": patience, "optimizer": optimizer, "lr": lr, "loss": loss,
+                                        "seed": seed, "device": device})
     for option, value in (("--graphs", graphs), ("--dim", dim)):
         if stage != "ranking" and value is not None:
             raise InputError(f"{option}: expected in the ranking stage only, got {value}; in classification labels are "

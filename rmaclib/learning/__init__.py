@@ -24,7 +24,7 @@ from rmaclib.learning.proposals import ProposalSettings, train_proposals
 from rmaclib.learning.ranking import RankingSettings, train_ranking
 from rmaclib.learning.training import train
 from rmaclib.learning.validation import Validation, hold_out, leave_one_out
-from rmaclib.learning.views import Squares, Views, random_crop, random_square
+from rmaclib.learning.views import Squares, Views, random_crop, random_side, random_square
 
 __all__ = [
     # the whole, and its stages
@@ -37,5 +37,5 @@ __all__ = [
     # classification
     "Classifier",
     # images and validation
-    "Squares", "Views", "random_crop", "random_square", "Validation", "hold_out", "leave_one_out",
+    "Squares", "Views", "random_crop", "random_side", "random_square", "Validation", "hold_out", "leave_one_out",
 ]

@@ -111,9 +111,9 @@ def train_classification(network: RMAC, collection: LabelledImages, settings: Cl
                                       Validation(validation, Relations(validation.labels), settings.extraction, bad))
     model = Classifier(network.backbone, len(set(collection.labels)), settings.head, settings.seed).eval().to(device)
     step = ClassificationStep(model, collection, settings, bad)
+    stage = Stage(model, network, step, settings, identity, evaluate, bad)
     if settings.fit and not (Path(out) / STATE).exists():
         step.fit(progress)
-    stage = Stage(model, network, step, settings, identity, evaluate, bad)
     return run(stage, out=out, progress=progress, watch=watch)
 
 

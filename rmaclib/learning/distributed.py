@@ -105,6 +105,18 @@ def agree(model: nn.Module) -> None:
             distributed.broadcast(tensor, 0)
 
 
+def agreed(value: float) -> float:
+    """Give every process the main one's number, so that all decide alike.
+
+    Args:
+        value: Of this process.
+
+    Returns:
+        That of the main process.
+    """
+    return float(total(torch.tensor(value if is_main() else 0.0, dtype=torch.float64)))
+
+
 def wait() -> None:
     """Return when every process has come here."""
     if rank_and_count()[1] > 1:

@@ -46,6 +46,7 @@ _MEASURED = "measured"  # a folder in it for the run of one update that is measu
 # What killed runs of the version before left of files that were being written.
 _LEFT_OVER = re.compile(r"\.(best|log|state|run|bad|curves)\.[0-9]+\.(safetensors|csv|json|txt|png)")
 _OF_THE_MACHINE = ("device", "save_every", "timeout")  # settings with which a run may go on otherwise
+_LATER = ("frozen", "patience", "smallest")  # what earlier versions didn't have: their runs were made with None
 _COPIES = {"sgd": 2, "adamw": 3}  # of the weights in a state
 
 
@@ -167,14 +168,16 @@ def identity_of(stage: str, network: RMAC, settings: LoopSettings, inputs: Input
     Args:
         stage: "classification", "ranking" or "proposals".
         network: As it is before training.
-        settings: Of the stage. Those of the machine don't count: device, save_every, timeout.
+        settings: Of the stage. Those of the machine don't count: device, save_every, timeout. Those that earlier
+            versions didn't have count where they aren't None.
         inputs: The images.
         **more: Names and texts that count too.
 
     Returns:
         A dictionary as JSON gives it.
     """
-    counted = {name: value for name, value in asdict(settings).items() if name not in _OF_THE_MACHINE}
+    counted = {name: value for name, value in asdict(settings).items()
+               if name not in _OF_THE_MACHINE and (name not in _LATER or value is not None)}
     identity = {"stage": stage, "settings": counted, "network": asdict(network.settings),
                 "weights": fingerprint(network), "images": _images_identity(inputs.training, inputs.positives.training),
                 "validation": None if inputs.validation is None else _images_identity(
@@ -214,8 +217,14 @@ def expect_same(out: Path, identity: Mapping, before: Mapping | None, resumed: b
                 raise LearningError(f"{error}; choose another folder, or remove this one to train again") from error
             note_once(f"{path}: was damaged, written again")
     before = on_disk if before is None else before
-    if before is not None and (different := differences(before, identity)):
+    if before is not None and (different := differences(_with_later(before), _with_later(identity))):
         raise LearningError(f"{out}: contains a training run with other {', '.join(different)}; choose another folder, "
                             "or remove this one to train again")
     if on_disk != identity:
         write_json(path, identity, checksum=True)
+
+
+def _with_later(identity: Mapping) -> dict:
+    """What a run depends on, with None for the settings that it leaves out: they are compared too."""
+    settings = identity.get("settings")
+    return {**identity, "settings": {**dict.fromkeys(_LATER), **settings} if isinstance(settings, dict) else settings}

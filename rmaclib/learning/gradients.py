@@ -9,8 +9,9 @@ of the descriptors of its distinct images alone. That splits the gradient into t
 
 By the chain rule the sum is the gradient of the loss, whatever the loss. Only a few images are ever in memory with
 their activations, and an image of many triplets is computed no more often than that of a single one. An image whose
-descriptor has no gradient, as when all its triplets are satisfied, is not run again. Both passes run a copy of the
-network without its batch normalisations, which are part of its convolutions (``rmaclib.backbones.folding``).
+descriptor has no gradient, as when all its triplets are satisfied, is not run again. The backward pass ends behind
+early layers whose parameters require no gradient (``LoopSettings.frozen``). Both passes run a copy of the network
+without its batch normalisations, which are part of its convolutions (``rmaclib.backbones.folding``).
 
 The two passes are the multistage backpropagation of Revaud, Almazán, Rezende and de Souza 2019, *Learning with
 Average Precision: Training Image Retrieval with a Listwise Loss*. Gao, Zhang, Han and Callan 2021, *Scaling Deep
@@ -84,7 +85,7 @@ def accumulate(network: RMAC, images: Images, loss: Callable[[Tensor], Tensor], 
         raise ValueError("network: expected evaluation mode (network.eval()), found parts in training mode; "
                          "batch statistics differ between the two passes")
     passes = _Passes(network, half)
-    device = passes.parameters[0].device
+    device = passes.like.device
     pixels = pixels or BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
     if sizes is None:
         sizes = [_height_and_width(images[place]) for place in range(len(images))]
@@ -110,8 +111,8 @@ class _Passes:
         self.folded, self.half = Folded(network), half
         self.copy, self.dim = self.folded.copy, network.dim
         split_depthwise(self.copy)
-        self.parameters = list(self.copy.parameters())
-        if self.parameters[0].device.type != "cpu":
+        self.like = next(self.copy.parameters())  # dtype and device of all
+        if self.like.device.type != "cpu":
             # As the maps, or a GPU would reorder filters every time.
             self.copy.to(memory_format=torch.channels_last)
 
@@ -129,9 +130,8 @@ class _Passes:
         def extract(group: list[int], batch: Tensor) -> Tensor:
             return self._extract(batch)
 
-        like = self.parameters[0]
-        descriptors = torch.zeros(count, self.dim, dtype=like.dtype, device=like.device)  # (N, D)
-        unreadable = torch.zeros(count, dtype=torch.int64, device=like.device)
+        descriptors = self.like.new_zeros(count, self.dim)  # (N, D)
+        unreadable = self.like.new_zeros(count, dtype=torch.int64)
         for group in run(groups, extract):
             unreadable[group.unreadable] = 1
             if group.result is not None:
@@ -143,11 +143,13 @@ class _Passes:
 
     def add_gradients(self, run: "_Runner", groups: list[list[int]], gradient: Tensor) -> None:
         """The second pass: add the network's gradients, given those of the descriptors (N, D)."""
+        parameters = self.folded.learned
+
         def differentiate(group: list[int], batch: Tensor) -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(self._extract(batch), self.parameters, gradient[group], allow_unused=True)
+            return torch.autograd.grad(self._extract(batch), parameters, gradient[group], allow_unused=True)
 
         # Allocated at the start, so that the largest image meets as much memory taken as one of its size after it.
-        sums, reached = [torch.zeros_like(parameter) for parameter in self.parameters], set()
+        sums, reached = [torch.zeros_like(parameter) for parameter in parameters], set()
         for group in run(groups, differentiate):
             if group.unreadable:
                 raise UnreadableError(group.unreadable)

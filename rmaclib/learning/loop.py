@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rmaclib.checkpoints import load_network, save_network
-from rmaclib.foundation.errors import NotFiniteError
-from rmaclib.learning.distributed import agree, is_main, sum_gradients, wait
+from rmaclib.foundation.errors import InputError, NotFiniteError
+from rmaclib.foundation.messages import tell
+from rmaclib.learning.distributed import agree, agreed, is_main, sum_gradients, wait
 from rmaclib.learning.errors import diverged
 from rmaclib.learning.folder import BAD, BEST, LOG, STATE, expect_same, need_room, training_folder, write_bad
+from rmaclib.learning.frozen import early_parameters, frozen_layers
 from rmaclib.learning.log import Log, Row, read_log
 from rmaclib.learning.optimization import LoopSettings, create_optimizer, take_step
 from rmaclib.learning.repeatable import repeatable
@@ -40,7 +42,8 @@ class Trained:
         network: The best one, on the CPU, in evaluation mode.
         best_update: After how many updates; 0 is the untrained one.
         score: Its validation score, 0..1. None without validation, where the last network is taken.
-        history: Rows of log.csv, numbers or None: one for each update, and with validation one (0) for the start.
+        history: Rows of log.csv, numbers or None: one for each update, and with validation one (0) for the start. It
+            ends where ``LoopSettings.patience`` did.
         bad: Name of an image -> why it can't be read.
     """
 
@@ -84,7 +87,7 @@ class Stage:
     """A stage of training, as the loop runs it.
 
     Attributes:
-        model: Its parameters are learned.
+        model: Its parameters are learned, those of ``settings.frozen`` excepted.
         network: What is saved; it shares its weights with the model.
         step: What an update does.
         settings: How it learns.
@@ -101,6 +104,13 @@ class Stage:
     evaluate: Callable[[], float] | None
     bad: dict[str, str]
 
+    def __post_init__(self) -> None:
+        if self.settings.patience is not None and self.evaluate is None:
+            raise InputError("patience: expected with validation images, whose score has to improve; got "
+                             f"{self.settings.patience} without them")
+        if self.settings.frozen is not None:
+            early_parameters(self.network.backbone, self.settings.frozen)  # or an error, before anything is computed
+
 
 def run(stage: Stage, *, out: str | os.PathLike, progress: bool = True, watch: Watch | None = None) -> Trained:
     """Train to the end, or go on with what is in the folder; a finished run is only loaded.
@@ -115,11 +125,12 @@ def run(stage: Stage, *, out: str | os.PathLike, progress: bool = True, watch: W
         The best network, and how training went.
 
     Raises:
+        InputError: All layers are frozen.
         LearningError: Another run's folder, a damaged file in it, training that diverges.
         OutputError: A folder that can't be written to.
     """
     model, settings = stage.model, stage.settings
-    with training_folder(out) as folder:
+    with training_folder(out) as folder, frozen_layers(stage.network.backbone, settings.frozen):
         wait()  # until the main process has the folder
         state = read_state(folder)
         if is_main():
@@ -127,6 +138,8 @@ def run(stage: Stage, *, out: str | os.PathLike, progress: bool = True, watch: W
         need_room(folder, model, settings.optimizer)
         agree(model)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise InputError(f"frozen: expected a layer with others behind it that learn, got {settings.frozen!r}")
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         optimizer = create_optimizer(parameters, settings)
@@ -136,7 +149,7 @@ def run(stage: Stage, *, out: str | os.PathLike, progress: bool = True, watch: W
         best = state.best if state else Best()
         with Log(folder / LOG, columns, state.lines if state else ()) as log:
             updates = _Updates(stage, optimizer, parameters, folder, log, best)
-            if (done := state.update if state else 0) < settings.updates:
+            if not settings.ends(done := state.update if state else 0, best.update):
                 updates.run(done, progress, watch if is_main() else None)
         if is_main():
             write_bad(folder / BAD, stage.bad)
@@ -165,7 +178,7 @@ class _Updates:
 
     def run(self, done: int, progress: bool, watch: Watch | None) -> None:
         """The updates after `done`, and before the first of them a validation."""
-        settings = self.stage.settings
+        settings, update = self.stage.settings, done
         hidden = None if progress and is_main() else True  # None: hidden where the output is no terminal
         with (repeatable(),
               tqdm(total=settings.updates, initial=done, desc="train", unit="update", disable=hidden) as bar,
@@ -174,13 +187,16 @@ class _Updates:
                 self._validate_first(bar)
                 if watch:
                     watch(self.log.rows)
-            for update in range(done + 1, settings.updates + 1):
+            while not settings.ends(update, self.best.update):
+                update += 1
                 self._update(update, bar)
-                if update == settings.updates or update % settings.save_every == 0:
+                if settings.ends(update, self.best.update) or update % settings.save_every == 0:
                     self._save(update)
                 if watch:
                     watch(self.log.rows)
                 bar.update()
+        if update < settings.updates and is_main():
+            tell(settings.why_stopped(update))
 
     def _validate_first(self, bar: tqdm) -> None:
         started = time.monotonic()
@@ -210,7 +226,7 @@ class _Updates:
     def _validated(self, update: int) -> float | None:
         """The score of the network as it is, which is saved when it is the best so far."""
         with _finite(update, self.stage.settings):
-            score = self.stage.evaluate() if self.stage.evaluate else None
+            score = agreed(self.stage.evaluate()) if self.stage.evaluate else None
         if score is None or self.best.score is None or score > self.best.score:
             self.best.update, self.best.score = update, score
             if is_main():

@@ -35,6 +35,8 @@ class LoopSettings:
             falls to zero, ``"constant"`` stays.
         drop_at: Share of the updates, 0..1, after which ``"step"`` drops.
         warmup: Updates over which the learning rate rises linearly to its value.
+        frozen: Dotted name of a layer of the backbone, such as "blocks.3" in efficientnet_lite0: the layers up to and
+            including it keep their weights. None: all layers learn.
         updates: Steps of the optimizer; the paper's number is not known.
         clip: Largest norm of the gradient; longer ones are shortened to it. None: no limit.
         precision: ``"float32"``, or ``"bfloat16"``: the backbone computes in it (autocast).
@@ -42,6 +44,8 @@ class LoopSettings:
         size: Longer side of the images in pixels; smaller images are not enlarged.
         device: ``"auto"`` (CUDA, else Apple's MPS, else CPU) or a torch device name.
         evaluate_every: Updates between two validations.
+        patience: Validations in a row without a better score, after which training ends. None: it goes on to the last
+            update. The score before the first update counts too.
         save_every: Updates between two saved states.
         timeout: Seconds after which, of several processes, one that waits for another ends with an error.
         seed: Every random choice follows from it.
@@ -54,6 +58,7 @@ class LoopSettings:
     schedule: Schedule = "step"
     drop_at: Share = 0.5
     warmup: Annotated[int, Field(ge=0)] = 0
+    frozen: str | None = None
     updates: Annotated[int, Field(ge=1, le=10**9)] = 4096
     clip: Annotated[float, Field(ge=1e-9)] | None = None
     precision: Precision = "float32"
@@ -61,6 +66,7 @@ class LoopSettings:
     size: Count = 800
     device: str = "auto"
     evaluate_every: Count = 64
+    patience: Count | None = None
     save_every: Count = 64
     timeout: Annotated[int, Field(ge=1, le=10**6)] = 1800
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -72,6 +78,31 @@ class LoopSettings:
     def full_lr(self) -> float:
         """The learning rate after the warm-up and before the schedule lowers it."""
         return _DEFAULT_LR[self.optimizer] if self.lr is None else self.lr
+
+    def ends(self, update: int, best: int) -> bool:
+        """Tell whether training ends after an update.
+
+        Args:
+            update: Counted from 1; 0 is before the first.
+            best: The update with the best validation score up to there.
+
+        Returns:
+            Whether it was the last of ``updates``, or the score has not improved in ``patience`` validations.
+        """
+        stale = update // self.evaluate_every - best // self.evaluate_every  # validations after the best one
+        return update >= self.updates or (self.patience is not None and stale >= self.patience)
+
+    def why_stopped(self, update: int) -> str:
+        """Tell why training has ended before the last of ``updates``.
+
+        Args:
+            update: After which it has.
+
+        Returns:
+            One line.
+        """
+        return (f"stopped after {update} updates: the validation score has not improved in {self.patience} "
+                f"validation{'s' if self.patience != 1 else ''}")
 
     @property
     def extraction(self) -> ExtractionSettings:

@@ -46,7 +46,7 @@ class Plan:
         self.stage, self.preset, self.given, self.folder = stage, preset, given, folder
         self.goes_on = (folder / RUN).exists() or (folder / STATE).exists()
         state = read_state(folder)
-        self.done, self.run = (state.update, state.run) if state else (0, None)
+        self.done, self.best, self.run = (state.update, state.best.update, state.run) if state else (0, 0, None)
 
     def settings(self, images: int) -> LoopSettings:
         """Choose the settings, before the updates are counted.
@@ -121,8 +121,10 @@ class Plan:
             settings: Of ``settings``.
 
         Returns:
-            Updates and time, one line.
+            Updates and time; or why it stopped before the last update. One line.
         """
+        if self.done < settings.updates and settings.ends(self.done, self.best):
+            return f"{self.folder}: {settings.why_stopped(self.done)}"
         log = read_log(self.folder / LOG) if (self.folder / LOG).exists() else []
         seconds = [row["seconds"] for row in log if row["seconds"] is not None]
         left = settings.updates - self.done

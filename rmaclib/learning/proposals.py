@@ -59,6 +59,12 @@ class ProposalSettings(LoopSettings):
     refresh: Count = 256
     backbone: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frozen is not None and not self.backbone:
+            raise ValueError(f"frozen: expected with `backbone: true` only, got {self.frozen!r}; no layer of the "
+                             "backbone learns")
+
 
 def train_proposals(network: RMAC, collection: LabelledImages, settings: ProposalSettings | None = None, *,
                     out: str | os.PathLike, validation: LabelledImages | None = None, progress: bool = True,

@@ -25,7 +25,7 @@ from rmaclib.learning.pairs import Positives, Relations
 from rmaclib.learning.proposals import MIRRORED, ProposalSettings, ProposalStep, prepare_proposals
 from rmaclib.learning.streams import Stream, generator
 from rmaclib.learning.validation import Validation, extract_together
-from rmaclib.learning.views import Views, why_unreadable
+from rmaclib.learning.views import Views, random_side, why_unreadable
 from rmaclib.network import RMAC
 
 _MARGINS: dict[LossName, float] = {"triplet": 0.1, "contrastive": 0.7}
@@ -45,6 +45,8 @@ class RankingSettings(LoopSettings):
         refresh: Updates after which descriptors of a new pool are extracted.
         size: Longer side in pixels, of pool, training and validation. Training images are cut or padded after that, to
             whole cells of the map (``Backbone.whole_cells``).
+        smallest: The longer side of each training image of an update is drawn at random: ``size``, or less by a
+            multiple of the backbone's stride, down to this. Pool and validation stay at ``size``. None: all do.
         propose: Images of an update from whose boxes the proposal network learns jointly, and the backbone with it; the
             two losses are added, the log has those of proposals as objectness and boxes. 0: it keeps its weights. It
             is best trained before (``train_proposals``): the learning rate is that of a network which knows something.
@@ -58,12 +60,15 @@ class RankingSettings(LoopSettings):
     pool: Annotated[int, Field(ge=3)] = 5000
     hardest: Count = 25
     refresh: Count = 64
+    smallest: Count | None = None
     propose: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
     crop: Annotated[float, Field(ge=0.01, le=1)] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.smallest is not None and self.smallest > self.size:
+            raise ValueError(f"smallest: expected at most size ({self.size}), got {self.smallest}")
         if self.margin is None:
             object.__setattr__(self, "margin", _MARGINS.get(self.loss))
         elif self.loss not in _MARGINS:
@@ -132,9 +137,9 @@ class RankingStep:
     """One update: mine when it is time, then the gradient over the update's distinct images.
 
     It reports: loss; active (share of triplets whose negative is not farther than the positive by the margin) and
-    stale_active (the same by the descriptors of the pool they were drawn from, where images are whole and not cut or
-    padded); mean squared distances to positive and negative; cosine, the mean over all pairs of the last pool; distinct
-    images of the update, and how many of them had a gradient (computed).
+    stale_active (the same by the descriptors of the pool they were drawn from, where images are whole, of ``size`` and
+    not cut or padded); mean squared distances to positive and negative; cosine, the mean over all pairs of the last
+    pool; distinct images of the update, and how many of them had a gradient (computed).
     """
 
     columns: tuple[str, ...] = ("loss", "active", "stale_active", "positive_distance", "negative_distance", "cosine",
@@ -177,7 +182,7 @@ class RankingStep:
         images, local = np.unique(triplets, return_inverse=True)
         # The regions of a pixel grid follow from the size of the image, which views change; others from the map.
         backbone = None if self.network.settings.grid == "pixel" else self.network.backbone
-        views = Views(self.collection, images, settings.size, backbone=backbone, flip=settings.flip,
+        views = Views(self.collection, images, self._sides(update, images), backbone=backbone, flip=settings.flip,
                       crop=settings.crop, seed=(settings.seed, Stream.RANKING_VIEW, update))
         device = next(self.network.parameters()).device
         tuples = Tuples(*(torch.from_numpy(array).to(device) for array in (
@@ -192,6 +197,14 @@ class RankingStep:
                 "stale_active": _active(before[:, 0], before[:, 1], self.slack),
                 "positive_distance": float(near.mean()), "negative_distance": float(far.mean()),
                 "cosine": self.cosine, "images": len(images), "computed": accumulated.computed}
+
+    def _sides(self, update: int, images: np.ndarray) -> list[int]:
+        """Longer sides in pixels of an update's images."""
+        settings = self.settings
+        if settings.smallest is None:
+            return [settings.size] * len(images)
+        return [random_side(settings.smallest, settings.size, self.network.backbone.stride,
+                            generator(settings.seed, Stream.RANKING_SIZE, update, index)) for index in images.tolist()]
 
     def _mine(self, refresh: int, update: int) -> None:
         """Extract descriptors of a new pool, and choose the triplets of the updates until the next one."""

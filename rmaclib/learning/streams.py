@@ -9,8 +9,7 @@ import numpy as np
 class Stream(IntEnum):
     """What random numbers are drawn for. The values are part of every result: they never change.
 
-    0 belongs to the seed alone, with which ``proposals.fit_anchors`` draws. 6 was skipped when the values were given,
-    and nothing has been drawn with it: a new stream may take it.
+    0 belongs to the seed alone, with which ``proposals.fit_anchors`` draws.
     """
 
     RANKING_POOL = 1
@@ -18,6 +17,7 @@ class Stream(IntEnum):
     RANKING_VIEW = 3
     CLASSIFICATION_ORDER = 4
     CLASSIFICATION_VIEW = 5
+    RANKING_SIZE = 6
     HELD_OUT = 7
     PROPOSALS_ORDER = 8
     PROPOSALS_POOL = 9

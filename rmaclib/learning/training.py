@@ -20,6 +20,7 @@ from rmaclib.learning.classification import ClassificationSettings, train_classi
 from rmaclib.learning.distributed import is_main, rank_and_count, wait
 from rmaclib.learning.errors import LearningError
 from rmaclib.learning.folder import CURVES, WHITENING, need_room, note_once, training_folder
+from rmaclib.learning.frozen import early_parameters
 from rmaclib.learning.loop import Trained
 from rmaclib.learning.optimization import Count, LoopSettings
 from rmaclib.learning.pairs import Positives, verified_pairs
@@ -167,6 +168,8 @@ def _train(plan: Plan, model: RMAC, training: LabelledImages, validation: Labell
            start: StartSettings, started: float) -> Trained:
     """Whitening, number of updates, and the stage itself; started: when the run was, in seconds."""
     settings = plan.settings(len(training.names))
+    if settings.frozen is not None:
+        early_parameters(model.backbone, settings.frozen)  # or an error, before anything is computed
     need_room(plan.folder, model, settings.optimizer)
     if isinstance(settings, RankingSettings) and model.fc is None:
         _whiten(plan.folder, model, training, settings, start)

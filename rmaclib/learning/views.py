@@ -75,6 +75,21 @@ def random_square(width: int, height: int, shorter: tuple[int, int], side: int,
     return left, top, min(width, left + length), min(height, top + length)
 
 
+def random_side(smallest: int, size: int, stride: int, random: np.random.Generator) -> int:
+    """Draw the longer side to which an image is resized, each of a few lengths as likely.
+
+    Args:
+        smallest: The least length in pixels.
+        size: The largest; the others differ from it by multiples of the stride, so that shapes repeat.
+        stride: In pixels.
+        random: The random numbers.
+
+    Returns:
+        The length in pixels, in smallest..size.
+    """
+    return size - stride * int(random.integers((size - smallest) // stride, endpoint=True))
+
+
 class _FromFiles:
     """Images of a collection, each a part of it resized, perhaps mirrored.
 
@@ -111,15 +126,15 @@ class Views(_FromFiles):
         sizes: (H, W) of each, from the files' headers.
     """
 
-    def __init__(self, collection: LabelledImages, indices: Sequence[int] | np.ndarray, size: int, *,
+    def __init__(self, collection: LabelledImages, indices: Sequence[int] | np.ndarray, size: int | Sequence[int], *,
                  backbone: Backbone | None = None, flip: bool = False, crop: float = 1.0, seed: Sequence[int] = (0,)):
         """Choose images and read their sizes.
 
         Args:
             collection: The images.
             indices: Which of them.
-            size: Longer side in pixels; smaller images are not enlarged. Images keep their shape, as when their
-                descriptors are extracted: a network that learned from stretched ones retrieved less.
+            size: Longer side in pixels, of all or of each; smaller images are not enlarged. Images keep their shape,
+                as when their descriptors are extracted: a network that learned from stretched ones retrieved less.
             backbone: Cut or pad the images (right, below, with its mean colour), after mirroring and cropping, to
                 whole cells of its map: ``Backbone.whole_cells``. Few shapes save memory, as libraries keep data for
                 each, and let a GPU compute more images together. None: leave them.
@@ -134,10 +149,10 @@ class Views(_FromFiles):
         super().__init__(collection, indices, flip, seed)
         self.crop = crop
         self._before: list[tuple[int, int]] = []  # (H, W) of each image before it is cut or padded
-        unreadable = []
-        for place, index in enumerate(self.indices):
+        unreadable, sides = [], [size] * len(self.indices) if isinstance(size, int) else size
+        for place, (index, side) in enumerate(zip(self.indices, sides, strict=True)):
             try:
-                width, height = resized_size(*read_size(collection.paths[index]), size)
+                width, height = resized_size(*read_size(collection.paths[index]), side)
                 self._before.append((height, width))
             except ImageError:
                 unreadable.append(place)

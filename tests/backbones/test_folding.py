@@ -63,7 +63,7 @@ def test_same_output_and_same_gradients(make, pairs):
     expected = gradients(network, images, direction)
     network.zero_grad()
     for _ in range(2):  # they add up
-        of_copy = torch.autograd.grad((folded.copy(images) @ direction).sum(), list(folded.copy.parameters()))
+        of_copy = torch.autograd.grad((folded.copy(images) @ direction).sum(), folded.learned)
         folded.add_gradients(of_copy)
     for name, parameter in network.named_parameters():
         assert torch.allclose(parameter.grad, 2 * expected[name]), name
@@ -87,7 +87,9 @@ def test_what_needs_no_gradient_gets_none():
     expected = gradients(network, images, torch.ones(2, dtype=torch.float64))
     network.zero_grad()
     folded = Folded(network)
-    folded.add_gradients(torch.autograd.grad(folded.copy(images).sum(), list(folded.copy.parameters())))
+    assert [name for name, parameter in folded.copy.named_parameters() if parameter.requires_grad] == [
+        "layers.2.weight", "layers.2.bias"]  # with its normalisation, layers.3, which learns
+    folded.add_gradients(torch.autograd.grad(folded.copy(images).sum(), folded.learned))
     with_gradient = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert with_gradient == expected.keys() == {"layers.3.weight", "layers.3.bias"}
     assert torch.allclose(network.layers[3].bias.grad, expected["layers.3.bias"])

@@ -1,5 +1,7 @@
 """Small pictures and a small network to train on them; also imported by the processes that a test starts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,9 @@ from safetensors.torch import load_file
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.whitening import learn_whitening
+from rmaclib.learning import LoopSettings
+from rmaclib.learning.folder import Inputs, identity_of
+from rmaclib.learning.loop import Stage
 from rmaclib.network import RMAC, NetworkSettings, create_network
 
 SHAPES = ((64, 64), (64, 96), (96, 70), (96, 96))
@@ -71,3 +76,36 @@ def stopped_equals_whole(run, update: int, folder):
     again, straight = (load_file(folder / name / "state.safetensors") for name in ("stopped", "whole"))
     assert again.keys() == straight.keys() and all(torch.equal(again[key], straight[key]) for key in again)
     return whole
+
+
+SCORES = {0: 0.5, 2: 0.6, 4: 0.6, 6: 0.4, 8: 0.7, 10: 0.5, 12: 0.7}  # of ``scripted``, after so many updates
+
+
+class ScriptedStep:
+    """An update whose gradient is one everywhere: the weights tell how many there were."""
+
+    columns = ("loss",)
+
+    def __init__(self, network: RMAC):
+        self.network, self.update = network, 0
+
+    def __call__(self, update):
+        self.update = update
+        for parameter in self.network.parameters():
+            parameter.grad.add_(1)
+        return {"loss": 1 / update}
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+
+def scripted(settings: LoopSettings, scores=SCORES) -> Stage:
+    """A stage of training without images; its validation scores are given, by the update."""
+    network = tiny()
+    step = ScriptedStep(network)
+    nothing = LabelledImages("nothing", Path(), (), (), (), ())
+    identity = identity_of("scripted", network, settings, Inputs(nothing, nothing))
+    return Stage(network, network, step, settings, identity, lambda: scores[step.update], {})

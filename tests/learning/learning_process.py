@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from learning_pictures import tiny
+from learning_pictures import scripted, tiny
 from safetensors.torch import save_file
 from test_classification import SETTINGS as CLASSIFICATION
 from test_gradients import Missing, gradient, some_images, update
 from test_ranking_stage import SETTINGS, run
 
 from rmaclib.datasets import open_collection
-from rmaclib.learning import UnreadableError, accumulate, train_classification, triplet
+from rmaclib.learning import LoopSettings, UnreadableError, accumulate, loop, train_classification, triplet
 from rmaclib.learning.distributed import is_main, processes, rank_and_count, sum_gradients
 
 
@@ -44,6 +44,14 @@ def trains(images, out: Path) -> None:
                          progress=False)
 
 
+def stops(out: Path) -> None:
+    """Trains with patience; by the scores of the second process alone it would go on to the last update."""
+    settings = LoopSettings(lr=1e-3, updates=8, evaluate_every=1, save_every=3, patience=2, device="cpu")
+    scores = {update: -update if is_main() else update for update in range(9)}
+    trained = loop.run(scripted(settings, scores), out=out / "stops", progress=False)
+    assert (len(trained.history), trained.best_update, trained.score) == (3, 0, 0)
+
+
 def dies(images, out: Path) -> None:
     """Trains, and the second process ends without a word after its first step."""
     step = torch.optim.SGD.step
@@ -65,3 +73,4 @@ if __name__ == "__main__":
         else:
             gradients(out)
             trains(images, out)
+            stops(out)

@@ -26,6 +26,7 @@ def environment(**more):
 def test_two_processes_equal_one(images, tmp_path):
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT,
                     "trains", images.root, tmp_path], check=True, env=environment(), timeout=110)
+    assert len(read_log(tmp_path / "stops/log.csv")) == 3
     network = tiny(dim=6, levels=2).double()
     network.zero_grad()
     single = accumulate(network, some_images(), partial(triplet, tuples=update(), margin=0.3))

@@ -58,6 +58,16 @@ def test_a_run_that_goes_on_keeps_the_settings_of_its_start(tmp_path):
     assert (settings.updates, settings.lr, settings.size) == (12, before.lr, before.size)
 
 
+def test_a_run_that_stopped_says_so(tmp_path):
+    settings = replace(plan(tmp_path).settings(15), updates=40, evaluate_every=4, patience=3)
+    stopped = plan(tmp_path)
+    stopped.done, stopped.best = 20, 8
+    assert stopped.rest(settings).endswith(
+        ": stopped after 20 updates: the validation score has not improved in 3 validations")
+    stopped.best = 12
+    assert stopped.rest(settings).endswith("goes on with the settings of its start, 20 of 40 updates left")
+
+
 def test_a_damaged_start_of_a_run_that_learned_nothing_begins_again(tmp_path):
     (tmp_path / "run.json").write_text("{")
     new = plan(tmp_path)

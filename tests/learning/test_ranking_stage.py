@@ -8,13 +8,14 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from learning_pictures import FILES, SIZE, pictures, tiny
+from learning_pictures import FILES, SIZE, pictures, stopped_equals_whole, tiny
 from safetensors.torch import load_file
 from scipy.sparse import csr_array
 
 from rmaclib.checkpoints import load_network
 from rmaclib.datasets import open_collection
 from rmaclib.learning import LOSSES, LearningError, Positives, RankingSettings, hold_out, train_ranking
+from rmaclib.learning.ranking import RankingStep
 from rmaclib.learning.state import read_state
 
 SETTINGS = RankingSettings(lr=1e-3, triplets=6, pool=20, hardest=5, refresh=3, updates=8, size=SIZE, flip=True,
@@ -127,6 +128,34 @@ def test_positives_are_verified_pairs_where_given(images, tmp_path):
                       validation=images)
     with pytest.raises(LearningError, match=r"other images\.positives, validation\.positives;"):
         train_ranking(tiny(images), images, replace(SETTINGS, updates=3, pool=25), out=tmp_path, validation=images)
+
+
+def test_sides_follow_from_the_run_the_update_and_the_image(images):
+    def sides(update, indices, **options):
+        settings = replace(SETTINGS, **options)
+        return RankingStep(tiny(), images, None, settings, {})._sides(update, np.array(indices))
+
+    every = list(range(25))
+    drawn = sides(1, every, size=448, smallest=224)
+    assert set(drawn) <= set(range(224, 449, 32)) and len(set(drawn)) > 4
+    assert sides(1, every[5:9], size=448, smallest=224) == drawn[5:9]  # whatever the other images are
+    assert drawn not in (sides(2, every, size=448, smallest=224), sides(1, every, size=448, smallest=224, seed=1))
+    assert sides(1, every, size=448) == [448] * 25
+
+
+def test_training_on_mixed_sizes_goes_on_to_the_same_result(images, tmp_path):
+    mixed = replace(SETTINGS, smallest=64, updates=4, flip=False, crop=1.0)
+
+    def trained(out, **options):
+        return run(images, out, mixed, **options)
+
+    whole = stopped_equals_whole(trained, 3, tmp_path)
+    single = run(images, tmp_path / "single", replace(mixed, smallest=None))
+    # Pool and validation have the same size: the start is the same, the first update is not.
+    assert whole.history[0]["validation"] == single.history[0]["validation"]
+    assert whole.history[1]["cosine"] == single.history[1]["cosine"]
+    assert whole.history[1]["stale_active"] == single.history[1]["stale_active"]
+    assert whole.history[1]["loss"] != single.history[1]["loss"]
 
 
 def test_bad_images_are_left_out_and_listed(tmp_path):

@@ -1,7 +1,15 @@
-import pytest
+import json
+from dataclasses import replace
 
+import pytest
+import torch
+from learning_pictures import SCORES, scripted, stopped_equals_whole
+
+from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.settings import from_mapping
-from rmaclib.learning import LoopSettings, RankingSettings, learning_rate
+from rmaclib.learning import LearningError, LoopSettings, RankingSettings, learning_rate, loop
+
+PATIENT = LoopSettings(lr=1e-3, updates=12, evaluate_every=2, save_every=3, patience=2, device="cpu")
 
 
 def test_paper_defaults():
@@ -40,6 +48,10 @@ def test_learning_rates():
     ({"size": 0}, "size"), ({"crop": 0}, "crop"), ({"crop": 1.1}, "crop"), ({"warmup": -1}, "warmup"),
     ({"clip": 0}, "clip"), ({"precision": "auto"}, "precision"), ({"pixels": 0}, "pixels"), ({"seed": -1}, "seed"),
     ({"evaluate_every": 0}, "evaluate_every"), ({"save_every": 0}, "save_every"),
+    ({"patience": 0}, "patience: expected at least 1"), ({"smallest": 0}, "smallest: expected at least 1"),
+    ({"frozen": 3}, "frozen: expected text"),
+    ({"smallest": 801}, r"smallest: expected at most size \(800\), got 801"),
+    ({"smallest": 400, "size": 320}, r"smallest: expected at most size \(320\), got 400"),
     ({"lr": [1]}, r"lr: expected a number, got \[1\]"), ({"seed": 2**32}, "seed: expected less than"),
     ({"triplets": 10.0}, "triplets: expected a whole number"), ({"flip": 1}, "flip: expected true or false"),
     ({"size": "512"}, "size: expected a whole number"), ({"margin": float("nan")}, "margin"),
@@ -48,3 +60,53 @@ def test_learning_rates():
 def test_bad_settings(options, message):
     with pytest.raises(ValueError, match=message):
         from_mapping(RankingSettings, options)
+
+
+# --- patience ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patience, last, best", [(1, 4, 2), (2, 6, 2), (3, 12, 8), (None, 12, 8)])
+def test_training_ends_when_the_score_has_not_improved(tmp_path, caplog, patience, last, best):
+    """The scores are 0.5 at the start, then 0.6, 0.6, 0.4, 0.7, 0.5, 0.7: an equal one is no better one."""
+    with caplog.at_level("INFO", "rmaclib"):
+        trained = loop.run(scripted(replace(PATIENT, patience=patience)), out=tmp_path, progress=False)
+    assert [row["update"] for row in trained.history] == list(range(last + 1))
+    assert (trained.best_update, trained.score) == (best, SCORES[best])
+    stops = [line for line in caplog.messages if "stopped" in line]
+    assert stops == ([] if last == 12 else [
+        f"stopped after {last} updates: the validation score has not improved in {patience} "
+        f"validation{'s' * (patience > 1)}"])
+
+
+@pytest.mark.parametrize("update", [2, 5, 6])
+def test_a_run_with_patience_that_was_stopped_and_started_again_ends_where_it_would_have(tmp_path, update):
+    def run(out, **options):
+        return loop.run(scripted(PATIENT), out=out, progress=False, **options)
+
+    assert len(stopped_equals_whole(run, update, tmp_path).history) == 7
+
+
+def test_a_run_that_has_run_out_of_patience_is_only_loaded(tmp_path):
+    first = loop.run(scripted(PATIENT), out=tmp_path, progress=False)
+    stage = scripted(PATIENT)
+    written = (tmp_path / "state.safetensors").stat().st_mtime_ns
+    again = loop.run(stage, out=tmp_path, progress=False, watch=lambda rows: pytest.fail("an update was computed"))
+    assert (again.history, again.best_update, again.score) == (first.history, first.best_update, first.score)
+    assert (tmp_path / "state.safetensors").stat().st_mtime_ns == written
+    assert all(torch.equal(tensor, first.network.state_dict()[name])
+               for name, tensor in again.network.state_dict().items())
+
+
+def test_patience_needs_a_validation(tmp_path):
+    with pytest.raises(InputError, match="patience: expected with validation images.*got 2 without them"):
+        replace(scripted(PATIENT), evaluate=None)
+
+
+def test_settings_that_earlier_versions_did_not_have_count_when_they_are_set(tmp_path):
+    loop.run(scripted(replace(PATIENT, updates=2, patience=None)), out=tmp_path / "before", progress=False)
+    assert "patience" not in json.loads((tmp_path / "before/run.json").read_text())["settings"]
+    with pytest.raises(LearningError, match=r"with other settings.patience \(None, now 2\);"):
+        loop.run(scripted(replace(PATIENT, updates=2)), out=tmp_path / "before")
+    loop.run(scripted(replace(PATIENT, updates=2)), out=tmp_path / "now", progress=False)
+    with pytest.raises(LearningError, match=r"with other settings.patience \(2, now None\);"):
+        loop.run(scripted(replace(PATIENT, updates=2, patience=None)), out=tmp_path / "now")

@@ -10,7 +10,7 @@ from PIL import Image
 from rmaclib.backbones import create_backbone
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.images import ImageError
-from rmaclib.learning import Squares, Views, random_crop, random_square
+from rmaclib.learning import Squares, Views, random_crop, random_side, random_square
 from rmaclib.learning.errors import UnreadableError
 from rmaclib.learning.views import why_unreadable
 
@@ -45,6 +45,25 @@ def test_images_keep_their_shape(tmp_path):
     (view,), (size,) = Views(images, [0], 320), Views(images, [0], 320).sizes
     assert size == tuple(view.shape[1:]) == (152, 320)  # 213 · 320 / 448 = 152.1
     assert Views(images, [0], 500).sizes == [(213, 448)]
+
+
+def test_each_image_may_have_its_own_size(tmp_path, picture):
+    images = single(tmp_path, picture)
+    views = Views(images, [0, 0, 0], [20, 100, 48])
+    assert views.sizes == [tuple(view.shape[1:]) for view in map(views.__getitem__, range(3))] == [
+        (10, 20), (32, 64), (24, 48)]
+    assert np.array_equal(pixels(views[2]), pixels(Views(images, [0], 48)[0]))
+    with pytest.raises(ValueError):
+        Views(images, [0, 0, 0], [20, 100])
+
+
+def test_sides_are_drawn_evenly_in_steps_of_the_stride_down_from_the_largest():
+    random = np.random.default_rng(0)
+    sides = [random_side(300, 448, 32, random) for _ in range(5000)]
+    lengths, counts = np.unique(sides, return_counts=True)
+    assert lengths.tolist() == [320, 352, 384, 416, 448] and counts == pytest.approx([1000] * 5, rel=0.1)
+    assert {random_side(64, 96, 32, random) for _ in range(50)} == {64, 96}
+    assert {random_side(smallest, 100, 32, random) for smallest in (69, 100) for _ in range(20)} == {100}
 
 
 def test_images_are_cut_or_padded_to_whole_cells_right_and_below(tmp_path):
