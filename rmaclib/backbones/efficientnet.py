@@ -84,7 +84,7 @@ class _Block(nn.Module):
     """An inverted bottleneck: widened by a pointwise convolution, filtered by a depthwise one, narrowed again.
 
     The result is added to the input where the two have the same shape. The activation of the widened map is a module,
-    so that the map can be requested by its name (``layers.Maps``).
+    so that the map can be requested by its name (``layers.with_layers``).
     """
 
     def __init__(self, channels: int, width: int, side: int, stride: int = 1):

@@ -75,38 +75,13 @@ def names_of_layers(model: nn.Module, body: nn.Module) -> dict[str, str]:
     return {name: inside[module] for name, module in model.named_modules() if name and module in inside}
 
 
-class Maps(nn.Module):
-    """The part of a network that is needed for some of its layers, giving the maps of all of them.
-
-    Its parameters have the names that they have in the network. (torch.fx.GraphModule would do the same, but is
-    compiled anew whenever it is copied.)
-
-    Args:
-        body: The network; its children are those of the new module.
-        graph: Its forward pass, traced with ``body`` as the root.
-    """
-
-    def __init__(self, body: nn.Module, graph: fx.Graph):
-        super().__init__()
-        for name, child in body.named_children():
-            self.add_module(name, child)
-        code = graph.python_code("self")
-        names = dict(code.globals)
-        exec(code.src, names)
-        self._compute: Callable[[nn.Module, Tensor], tuple] = names["forward"]  # copies compute with their own layers
-
-    def forward(self, images: Tensor) -> tuple:
-        """Turn images (B, 3, H, W) into the outputs of the graph, for each layer a map (B, C, h, w)."""
-        return self._compute(self, images)
-
-
 def with_layers(name: str, body: nn.Module, known: Mapping[str, str], last: Layer,
-                layers: Sequence[str]) -> tuple[Maps, tuple[Layer, ...]]:
+                layers: Sequence[str]) -> tuple[nn.Module, tuple[Layer, ...]]:
     """Reduce a network to what is needed for some of its layers.
 
     Args:
         name: Of the network, for errors.
-        body: The network up to its last map; it is taken apart.
+        body: The network up to its last map.
         known: Name of a layer → its name in ``body``.
         last: The last map.
         layers: Names of layers, or "last".
@@ -127,7 +102,6 @@ def with_layers(name: str, body: nn.Module, known: Mapping[str, str], last: Laye
             raise BackboneError(f"backbone {name}: expected layers before its last map, such as {', '.join(near)} "
                                 f"(rmac backbones --network {name} lists them), got {layer!r}")
         outputs.append(node)
-    maps = Maps(body, graph_to(graph, outputs))
     try:
         measured = measure(body, graph, outputs)
     except ONE_SIZE as error:
@@ -135,9 +109,10 @@ def with_layers(name: str, body: nn.Module, known: Mapping[str, str], last: Laye
     for layer, shape in zip(layers, measured, strict=True):
         if isinstance(shape, str):
             raise BackboneError(f"backbone {name}: layer {layer}: {shape}")
-    _prune(maps, {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")})
-    return maps, tuple(last if layer == LAST else Layer(layer, *shape)
-                       for layer, shape in zip(layers, measured, strict=True))
+    graph_to(graph, outputs).eliminate_dead_code()
+    # Contains the modules of the graph only, under the names that they have in the network.
+    return fx.GraphModule(body, graph), tuple(last if layer == LAST else Layer(layer, *shape)
+                                              for layer, shape in zip(layers, measured, strict=True))
 
 
 class _Tracer(fx.Tracer):
@@ -211,7 +186,7 @@ def measure(body: nn.Module, graph: fx.Graph, outputs: Sequence[fx.Node]) -> lis
     for node in outputs:
         with graph.inserting_after(node):
             versions.append(graph.call_function(getattr, (node, "_version")))
-    probe = Maps(body, graph_to(graph, [*outputs, *versions]))
+    probe = fx.GraphModule(body, graph_to(graph, [*outputs, *versions]))
     # Shapes only: on the meta device nothing is computed, and no statistics change.
     tensors = {name: tensor.to("meta") for name, tensor in (*probe.named_parameters(), *probe.named_buffers())}
     with torch.inference_mode(False), torch.no_grad():
@@ -228,14 +203,3 @@ def _measured(value: Tensor, version: int) -> tuple[int, int] | str:
     if value._version != version:
         return "expected a map that stays, got one that the layer behind it changes in place; request that one"
     return _SIDE // shape[3], shape[1]
-
-
-def _prune(module: nn.Module, used: set[str], prefix: str = "") -> None:
-    """Remove the modules that are neither used nor contain one that is."""
-    for name, child in list(module.named_children()):
-        if prefix + name in used:
-            continue
-        if any(target.startswith(f"{prefix}{name}.") for target in used):
-            _prune(child, used, f"{prefix}{name}.")
-        else:
-            delattr(module, name)

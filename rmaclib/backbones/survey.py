@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from rmaclib.backbones import make_network
 from rmaclib.backbones.folding import Folded
-from rmaclib.backbones.layers import LAST, Layer, Maps, graph_to, measure, names_of_layers, trace
+from rmaclib.backbones.layers import LAST, Layer, graph_to, measure, names_of_layers, trace
 
 _EXPANSION = "expansion"  # of the blocks of EfficientNet-Lite
 
@@ -80,7 +80,7 @@ def _seconds(body: nn.Module, graph: fx.Graph, outputs: Sequence[fx.Node], size:
     for node in outputs:
         with graph.inserting_after(node):
             clocks.append(graph.call_function(time.perf_counter))
-    timed = Maps(body, graph_to(graph, clocks)).eval()
+    timed = fx.GraphModule(body, graph_to(graph, clocks)).eval()
     image = torch.rand(1, 3, *size).contiguous(memory_format=torch.channels_last)
     times, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
