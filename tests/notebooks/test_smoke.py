@@ -138,11 +138,12 @@ def test_06_compression(tmp_path):
 
 
 def test_07_whole_chain(tmp_path):
-    # Two seeds of a network that was "trained", of another size of whitening; proposals by an untrained proposal network.
+    # Whitened networks stand for those of two seeds of training, an untrained proposal network for a trained one.
     images = open_collection("diorama_train").paths
     for seed in (0, 1):
         network = create_network(NetworkSettings("efficientnet_lite0", levels=2))
-        network.set_whitening(learn_whitening(network, images[20 * seed:20 * seed + 30], ExtractionSettings((96,)), dim=32))
+        sample = images[20 * seed:20 * seed + 30]
+        network.set_whitening(learn_whitening(network, sample, ExtractionSettings((96,)), dim=32))
         save_network(tmp_path / f"trained_{seed}.safetensors", network)
     save_network(tmp_path / "proposals.safetensors", network.add_proposer([(0.5, 0.5), (0.9, 0.7)]))
     smoke = yaml.safe_load((ROOT / "notebooks/profiles/smoke.yml").read_text())["07_whole_chain"]
@@ -152,7 +153,8 @@ def test_07_whole_chain(tmp_path):
     tests = {"diorama": test, "removed": {**test, "protocol": "oxford-removed"},
              "among": {**test, "distractors": "diorama_holidays"}}
     profile = tmp_path / "smoke.yml"
-    profile.write_text(yaml.safe_dump({"07_whole_chain": {**smoke, "chains": {"paper": chain}, "seeds": [0, 1], "tests": tests}}))
+    parameters = {**smoke, "chains": {"paper": chain}, "seeds": [0, 1], "tests": tests}
+    profile.write_text(yaml.safe_dump({"07_whole_chain": parameters}))
     figures, values = run_smoke("07_whole_chain", tmp_path, profile)
     results = {key.removeprefix("07_whole_chain/"): value for key, value in values.items()}
     assert figures == 3
