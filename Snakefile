@@ -19,8 +19,8 @@ if not Path(PROFILE_FILE).is_file():
 
 PRESET, PARAMETERS = read_profile(PROFILE_FILE)
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
-# Starts from the network that the other one has trained.
-AFTER = {"04_proposals": ["03_learning"]}
+# Starts from networks that the others have trained.
+AFTER = {"04_proposals": ["03_learning"], "07_whole_chain": ["03_learning", "04_proposals"]}
 unknown = sorted(set(PARAMETERS) - set(NOTEBOOKS))
 if unknown:
     raise WorkflowError(f"{PROFILE_FILE}: no such notebook: {', '.join(unknown)}")

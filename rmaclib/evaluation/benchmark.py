@@ -95,7 +95,24 @@ def score_descriptors(dataset: RetrievalDataset, queries: Descriptors, database:
     Returns:
         Scores of the rankings.
     """
+    return score_rankings(dataset, rank_descriptors(dataset, queries, database, search, codes), protocol)
+
+
+def rank_descriptors(dataset: RetrievalDataset, queries: Descriptors, database: Descriptors,
+                     search: SearchSettings | None = None, codes: faiss.Index | None = None) -> dict[str, np.ndarray]:
+    """Rank the database of a data set for each query.
+
+    Args:
+        dataset: Names the images.
+        queries: As in :func:`score_descriptors`.
+        database: As in :func:`score_descriptors`.
+        search: See ``search_order``.
+        codes: See ``search_order``.
+
+    Returns:
+        Query name → indices of database images, best first, for ``score_rankings``.
+    """
     index = {name: number for number, name in enumerate(dataset.names)}
     numbers = np.array([index[name] for name in database.names])
     order = search_order(queries.vectors, database.vectors, search, codes)  # (Q, database images)
-    return score_rankings(dataset, dict(zip(queries.names, numbers[order], strict=True)), protocol)
+    return dict(zip(queries.names, numbers[order], strict=True))

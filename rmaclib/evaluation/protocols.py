@@ -134,7 +134,7 @@ def check_protocol(dataset: RetrievalDataset, protocol: str) -> None:
                              f"{', '.join(sorted(query.relevance)) or 'none'}{fitting}")
 
 
-def score_rankings(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]],
+def score_rankings(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int] | np.ndarray],
                    protocol: str | None = None) -> Evaluation:
     """Score a ranking for each query (Section 5.1). A query without positives is skipped and listed.
 
@@ -208,7 +208,7 @@ def _prefixed(level: str, name: str) -> str:
     return f"{level}/{name}" if level else name
 
 
-def _check_names(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]]) -> None:
+def _check_names(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int] | np.ndarray]) -> None:
     names = {query.name for query in dataset.queries}
     for problem, wrong in (("queries without a ranking", names - rankings.keys()),
                            ("rankings of unknown queries", rankings.keys() - names)):
@@ -217,7 +217,7 @@ def _check_names(dataset: RetrievalDataset, rankings: Mapping[str, Sequence[int]
                              + ", ".join(sorted(wrong)[:5]))
 
 
-def _checked(name: str, ranking: Sequence[int], size: int) -> list[int]:
+def _checked(name: str, ranking: Sequence[int] | np.ndarray, size: int) -> list[int]:
     array = np.asarray(ranking)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise InputError(f"ranking of {name!r}: expected a sequence of whole numbers, got {array.dtype} "

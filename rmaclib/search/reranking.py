@@ -4,7 +4,7 @@ This goes beyond the paper, with the means of its Section 3: keypoints, matches 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 import numpy as np
 
@@ -63,7 +63,8 @@ def inside(features: Features, box: Box | None) -> Features:
 
 
 def rerank(query: str | os.PathLike, paths: Sequence[str | os.PathLike], box: Box | None = None,
-           settings: CleanSettings | None = None) -> tuple[np.ndarray, np.ndarray]:
+           settings: CleanSettings | None = None, *,
+           known: MutableMapping[str, Features | None] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Put the first neighbours of a query in a new order: by falling number of inliers.
 
     Those with equal numbers, such as all that aren't verified, stay in their order.
@@ -73,6 +74,8 @@ def rerank(query: str | os.PathLike, paths: Sequence[str | os.PathLike], box: Bo
         paths: R image files, nearest first. One that can't be read has 0 inliers.
         box: Part of the query to look for, (x1, y1, x2, y2) in its pixels.
         settings: Of keypoints, matching and verification.
+        known: Keypoints by path, None for an image that can't be read. It is filled with those of ``paths``, so that
+            queries that share it, and the settings, extract the keypoints of an image once.
 
     Returns:
         The new order, (R,) int64 indices into ``paths``, and the (R,) int64 inliers of each path.
@@ -81,14 +84,23 @@ def rerank(query: str | os.PathLike, paths: Sequence[str | os.PathLike], box: Bo
         ImageError: The query can't be read.
     """
     settings = settings or CleanSettings()
+    known = {} if known is None else known
     query_features = inside(extract_keypoints(query, settings.keypoints), box)
     readable, features = [], []
-    for number, path in enumerate(paths):
-        try:
-            features.append(extract_keypoints(path, settings.keypoints))
+    for number, path in enumerate([os.fspath(path) for path in paths]):
+        if path not in known:
+            known[path] = _keypoints(path, settings)
+        if (of_image := known[path]) is not None:
+            features.append(of_image)
             readable.append(number)
-        except ImageError:
-            continue
     inliers = np.zeros(len(paths), np.int64)
     inliers[readable] = verified_inliers(query_features, features, settings)
     return np.argsort(-inliers, kind="stable"), inliers
+
+
+def _keypoints(path: str, settings: CleanSettings) -> Features | None:
+    """Keypoints of an image, None where it can't be read."""
+    try:
+        return extract_keypoints(path, settings.keypoints)
+    except ImageError:
+        return None

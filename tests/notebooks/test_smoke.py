@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import yaml
 
-from rmaclib.checkpoints import load_network
+from rmaclib.checkpoints import load_network, save_network
 from rmaclib.datasets import open_collection, open_dataset
+from rmaclib.evaluation.benchmark import evaluate
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.descriptors import extract
+from rmaclib.extraction.whitening import learn_whitening
 from rmaclib.learning import leave_one_out
+from rmaclib.network import NetworkSettings, create_network
 from rmaclib.results import load_results
+from rmaclib.search.retrieval import SearchSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,3 +135,48 @@ def test_06_compression(tmp_path):
     assert results["pca_64"] == pytest.approx(results["uncompressed"], abs=0.05)  # all dimensions, less the mean
     assert abs(results["scalar_64"] - results["uncompressed"]) < 0.01
     assert results["recall_pq_16"] > results["recall_pq_8"] > 0.05
+
+
+def test_07_whole_chain(tmp_path):
+    # Whitened networks stand for those of two seeds of training, an untrained proposal network for a trained one.
+    images = open_collection("diorama_train").paths
+    for seed in (0, 1):
+        network = create_network(NetworkSettings("efficientnet_lite0", levels=2))
+        sample = images[20 * seed:20 * seed + 30]
+        network.set_whitening(learn_whitening(network, sample, ExtractionSettings((96,)), dim=32))
+        save_network(tmp_path / f"trained_{seed}.safetensors", network)
+    save_network(tmp_path / "proposals.safetensors", network.add_proposer([(0.5, 0.5), (0.9, 0.7)]))
+    smoke = yaml.safe_load((ROOT / "notebooks/profiles/smoke.yml").read_text())["07_whole_chain"]
+    chain = {**smoke["chains"]["paper"], "trained": "{output}/trained_{seed}.safetensors",
+             "proposals": "{output}/proposals.safetensors"}
+    test = smoke["tests"]["diorama"]
+    tests = {"diorama": test, "removed": {**test, "protocol": "oxford-removed"},
+             "among": {**test, "distractors": "diorama_holidays"}}
+    profile = tmp_path / "smoke.yml"
+    parameters = {**smoke, "chains": {"paper": chain}, "seeds": [0, 1], "tests": tests}
+    profile.write_text(yaml.safe_dump({"07_whole_chain": parameters}))
+    figures, values = run_smoke("07_whole_chain", tmp_path, profile)
+    results = {key.removeprefix("07_whole_chain/"): value for key, value in values.items()}
+    assert figures == 3
+    before = {"whitened": "off_the_shelf", "trained": "whitened", "proposals": "trained", "resolutions": "proposals",
+              "dba": "resolutions", "qe": "dba", "paper_dba": "resolutions", "paper_qe": "paper_dba", "rerank": "qe",
+              "pq_16": "qe", "pq_8": "qe"}
+    for label in tests:
+        assert 0.2 < results[f"{label}/paper/off_the_shelf"] < 0.9
+        for link, other in before.items():
+            gain = results[f"{label}/paper/{link}"] - results[f"{label}/paper/{other}"]
+            assert results[f"{label}/paper/{link}_gain"] == pytest.approx(gain)
+            low, high = map(float, results[f"{label}/paper/{link}_gain_interval"].strip("[]").split(","))
+            assert low - 0.05 <= 100 * gain <= high + 0.05
+        assert results[f"{label}/paper/trained_spread"] > 0  # two seeds
+        assert f"{label}/paper/proposals_spread" not in results  # one network for all seeds
+        assert results[f"{label}/paper/pq_8"] <= results[f"{label}/paper/qe"]
+    assert results["removed/paper/qe"] < results["diorama/paper/qe"]
+    assert results["among/paper/qe"] <= results["diorama/paper/qe"]
+    # The end of the chain, with the library's own commands.
+    chosen = results["held_out/paper/chosen"]
+    expected = evaluate(network.change(regions="proposals"), "diorama", "oxford",
+                        ExtractionSettings(tuple(test["sizes"]), precision="float32"),
+                        search=SearchSettings(qe=1, dba=chosen), progress=False).scores["mAP"]
+    assert results["diorama/paper/qe"] == pytest.approx(expected, abs=0.002)
+    assert results["held_out/paper/dba_0"] > 0 and results["held_out/paper/positives"] >= 1
