@@ -18,7 +18,7 @@ The public names, each also in the room that it comes from:
 The rooms, by section of the paper:
 
     Section 3       cleaning (keypoints to boxes), datasets
-    Section 4.1     network (R-MAC), regions, pooling, backbones, whitening
+    Section 4.1     network (R-MAC), network_settings, regions, pooling, backbones, whitening
     Section 4.2     learning (classification, ranking)
     Section 4.3     learning (proposals), proposals (the proposal network)
     Section 4.4     extraction (descriptors at one or several resolutions)

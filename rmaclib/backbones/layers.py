@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 
 from rmaclib.backbones.weights import BackboneError
 
@@ -187,10 +186,14 @@ def measure(body: nn.Module, graph: fx.Graph, outputs: Sequence[fx.Node]) -> lis
         with graph.inserting_after(node):
             versions.append(graph.call_function(getattr, (node, "_version")))
     probe = fx.GraphModule(body, graph_to(graph, [*outputs, *versions]))
-    # Shapes only: on the meta device nothing is computed, and no statistics change.
-    tensors = {name: tensor.to("meta") for name, tensor in (*probe.named_parameters(), *probe.named_buffers())}
-    with torch.inference_mode(False), torch.no_grad():
-        values = functional_call(probe, tensors, torch.empty(1, 3, _SIDE, _SIDE, device="meta"))
+    modes = {module: module.training for module in probe.modules()}
+    try:
+        # An image and not the meta device, whose first use takes a network's start from milliseconds to two seconds.
+        with torch.inference_mode(False), torch.no_grad():
+            values = probe.eval()(torch.zeros(1, 3, _SIDE, _SIDE))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     return [_measured(value, version)
             for value, version in zip(values[:len(outputs)], values[len(outputs):], strict=True)]
 

@@ -20,8 +20,9 @@ from rmaclib.foundation.files import is_line
 from rmaclib.sheet import FORMATS
 
 WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
-BACKBONES = ("efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, resnet50, resnet101, vgg16, timm:NAME; "
-             "several feature maps: NAME:LAYER+LAYER, see rmac backbones")
+BACKBONES = "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, resnet50, resnet101, vgg16, timm:NAME"
+NETWORKS = (f"A backbone ({BACKBONES}; NAME:LAYER+LAYER for several feature maps, see rmac backbones) or a checkpoint "
+            "(.safetensors).")
 _DEVICES = "auto, cpu, cuda, cuda:1, mps"
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?")
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg", ".webp")  # that plots.save_figure writes
@@ -207,8 +208,7 @@ Preset = Annotated[Literal["laptop", "paper", "authors_release"], typer.Option(
 Images = Annotated[str, typer.Argument(
     callback=text, help="Folder of images, CSV, list, or name of a registered collection.")]
 Network = Annotated[str | None, typer.Option(
-    callback=text, help=f"A backbone ({BACKBONES}) or a checkpoint (.safetensors)."
-                        + defaults("network", "backbone"))]
+    callback=text, help=NETWORKS + defaults("network", "backbone"))]
 Size = Annotated[list[int] | None, typer.Option(
     callback=whole(1, LARGEST_SIDE), help="Longer side in pixels; give it several times for several resolutions."
                                           + defaults("extraction", "sizes"))]

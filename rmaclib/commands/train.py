@@ -9,10 +9,10 @@ import typer
 
 from rmaclib.commands.common import command_group, messages, say, tell_bad, telling
 from rmaclib.commands.options import (
-    BACKBONES,
     LARGEST_SIDE,
     MOST_LEVELS,
     MOST_SEED,
+    NETWORKS,
     DeviceOrNone,
     NoWait,
     Regions,
@@ -60,7 +60,7 @@ def train_command(
     graphs: Annotated[Path | None, typer.Option(
         metavar="FOLDER", help="Of rmac clean: its verified pairs are the positives.  [default: equal labels]")] = None,
     network: Annotated[str, typer.Option(
-        callback=text, help=f"A backbone ({BACKBONES}) or a checkpoint (.safetensors).")] = "efficientnet_lite0",
+        callback=text, help=NETWORKS)] = "efficientnet_lite0",
     levels: Annotated[int | None, typer.Option(
         callback=whole(1, MOST_LEVELS), help="Levels L of the grid.  [default: 2, or the checkpoint's]")] = None,
     dim: Annotated[int | None, typer.Option(

@@ -172,7 +172,8 @@ def test_a_flat_folder_is_one_collection(make):
 
 
 @pytest.mark.photos
-@pytest.mark.parametrize("name, images, queries", [("oxford5k_subset", 1053, 55), ("paris6k_subset", 124, 5), ("paris6k_part", 250, 12)])
+@pytest.mark.parametrize("name, images, queries", [
+    ("oxford5k_subset", 1053, 55), ("paris6k_subset", 124, 5), ("paris6k_part", 250, 12)])
 def test_the_photographs_are_complete(photos, monkeypatch, name, images, queries):
     monkeypatch.setenv("RMACLIB_DATA", str(photos))
     dataset = open_dataset(name)
