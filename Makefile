@@ -22,7 +22,7 @@ PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: book test lint types attack lab serve record diorama clean help
+.PHONY: book test lint types attack lab serve record diorama train-release clean help
 .DEFAULT_GOAL := book
 
 book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), full (all seeds), smoke (quick), photos or paper (GPU, complete data sets)
@@ -66,11 +66,14 @@ record:  ## keep the results of the last build of PROFILE in data/results, to be
 diorama: $(READY)  ## render the embedded data set again, into _build/diorama_SEED; SEED=0 is the one in the repository
 	PYTHONPATH=data/diorama $(BIN)/python -m generator _build/diorama_$(SEED) --seed $(SEED)
 
+train-release: $(READY)  ## train the network of the package on landmarks48 in RMACLIB_DATA: hours on a processor; SEED=0
+	$(BIN)/python release/train.py --seed $(SEED)
+
 clean:  ## remove everything that was built, but not .venv
 	rm -rf _build .snakemake
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 # Done again only when the dependencies change; the stamp is written last, so that a broken install is not kept.
 $(READY): pyproject.toml constraints.txt

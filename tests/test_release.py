@@ -1,0 +1,61 @@
+"""The recipe of the network of the package: its settings exist, and its landmarks are apart."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rmaclib.cleaning import clean_settings
+from rmaclib.datasets import LabelledImages, known_datasets
+from rmaclib.foundation.settings import from_mapping
+from rmaclib.learning import ClassificationSettings, RankingSettings
+from rmaclib.learning.training import StartSettings
+from rmaclib.network import NetworkSettings
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("release_train", ROOT / "release/train.py")
+release_train = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(release_train)
+
+
+@pytest.fixture
+def recipe():
+    return yaml.safe_load(release_train.RECIPE.read_text())
+
+
+def test_every_setting_exists(recipe):
+    start = {name: recipe["ranking"].pop(name) for name in list(recipe["ranking"]) if name in ("whiten_images", "dim")}
+    for settings, values in ((ClassificationSettings, recipe["classification"]), (RankingSettings, recipe["ranking"]),
+                             (StartSettings, start)):
+        from_mapping(settings, values)
+    clean_settings(recipe["cleaning"])
+    assert {name: NetworkSettings(**network).dim for name, network in recipe["networks"].items()} == {
+        "paper": 512, "ours": 512}
+    assert {recipe["collection"], *recipe["tests"]} <= known_datasets().keys()
+
+
+def test_no_landmark_is_both_held_out_and_kept_apart(recipe):
+    assert len(recipe["held_out"]) == 10
+    apart = recipe["held_out"] + recipe["kept_apart"]
+    assert len(set(apart)) == len(apart)
+
+
+def test_images_are_selected_by_their_landmark(tmp_path):
+    names = tuple(f"{number}.jpg" for number in range(5))
+    images = LabelledImages("towns", tmp_path, names, tuple(tmp_path / name for name in names), (0, 1, 2, 1, 0),
+                            (None,) * 5, ("bath", "york", "ely"))
+    assert release_train.of_landmarks(images, ["york", "ely"]).names == ("1.jpg", "2.jpg", "3.jpg")
+    assert release_train.of_landmarks(images, ["york", "ely"], inside=False).names == ("0.jpg", "4.jpg")
+    with pytest.raises(SystemExit, match="found no oxford"):
+        release_train.of_landmarks(images, ["oxford"])
+
+
+@pytest.mark.photos
+def test_the_collection_has_the_landmarks(recipe, photos, monkeypatch):
+    monkeypatch.setenv("RMACLIB_DATA", str(photos))
+    images = release_train.open_collection(recipe["collection"])
+    parts = [release_train.of_landmarks(images, recipe[part]) for part in ("held_out", "kept_apart")]
+    rest = release_train.of_landmarks(images, recipe["held_out"] + recipe["kept_apart"], inside=False)
+    assert [len(set(part.labels)) for part in (*parts, rest)] == [10, 8, 30]
+    assert sum(len(part.names) for part in (*parts, rest)) == len(images.names)
