@@ -1,20 +1,20 @@
 """Train the network of the package on photographs: make train-release SEED=0
 
 Cleaning (Section 3), classification on all images, ranking on the cleaned ones (Section 4.2), by recipe.yml beside this
-file. Each step says how long it takes. A killed run given the same arguments again goes on.
+file. Training says how long it takes before it starts. A killed run given the same arguments again goes on.
 """
 
 import argparse
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 import rmaclib
-from rmaclib.checkpoints import save_network
+from rmaclib.checkpoints import load_network, save_network
 from rmaclib.cleaning import clean_settings
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset
 from rmaclib.extraction.batches import ExtractionSettings
@@ -28,7 +28,7 @@ RECIPE = Path(__file__).with_name("recipe.yml")
 _NAME = "release"  # of the records
 
 
-def of_landmarks(images: LabelledImages, names: list[str], inside: bool = True) -> LabelledImages:
+def select_landmarks(images: LabelledImages, names: list[str], inside: bool = True) -> LabelledImages:
     """Select the images of some landmarks, or (not inside) of all others.
 
     Raises:
@@ -49,52 +49,52 @@ class Release:
         self.form, self.seed, self.out = form, seed, out
         self.recipe = yaml.safe_load(RECIPE.read_text())
         self.settings = NetworkSettings(**self.recipe["networks"][form])
+        self.extraction = ExtractionSettings((self.recipe["size"],), precision="float32")
         recipe, collection = self.recipe, open_collection(self.recipe["collection"])
         apart = recipe["held_out"] + recipe["kept_apart"]
         # Landmarks are cleaned one by one: those that are held out don't touch the others.
         clean = rmaclib.clean(collection, clean_settings(recipe["cleaning"]), out=out / "cleaning").clean
-        self.all, self.clean = (of_landmarks(images, apart, inside=False) for images in (collection, clean))
-        self.held_out, self.kept_apart = (of_landmarks(clean, recipe[part]) for part in ("held_out", "kept_apart"))
+        self.all, self.clean = (select_landmarks(images, apart, inside=False) for images in (collection, clean))
+        self.held_out, self.kept_apart = (select_landmarks(clean, recipe[part]) for part in ("held_out", "kept_apart"))
 
     def train(self) -> RMAC:
-        """C-Full → R-Clean; the trained network."""
+        """C-Full → R-Clean; the trained network as it is shipped, in half precision."""
         folder, recipe = self.out / f"{self.form}_{self.seed}", self.recipe
-        start = NetworkSettings(**{**asdict(self.settings), "dim": None})
-        classified = rmaclib.train(self.all, out=folder / "C-Full", stage="classification", network=start,
+        classified = rmaclib.train(self.all, out=folder / "C-Full", stage="classification", network=self.settings,
                                    validation=self.held_out,
                                    settings={**recipe["classification"], "seed": self.seed})
         ranked = rmaclib.train(self.clean, out=folder / "R-Clean", network=classified.network,
                                validation=self.held_out, graphs=self.out / "cleaning",
                                settings={**recipe["ranking"], "seed": self.seed, "dim": self.settings.dim})
         save_network(folder / "network.safetensors", ranked.network, half=True)
-        return ranked.network
+        return load_network(folder / "network.safetensors")
 
     def untrained(self) -> RMAC:
-        """The same form off the shelf, whitened on the images that the trained one has learned from."""
-        network = rmaclib.create_network(NetworkSettings(**{**asdict(self.settings), "dim": None}))
-        sample = training_sample(self.all, self.recipe["ranking"]["whiten_images"], self.seed)
-        return network.set_whitening(learn_whitening(network, sample, self._extraction, dim=self.settings.dim))
+        """The same form off the shelf, with the whitening that ranking would start from."""
+        network, ranking = rmaclib.create_network(replace(self.settings, dim=None)), self.recipe["ranking"]
+        sample = training_sample(self.clean, ranking["whiten_images"], self.seed)
+        at_size = ExtractionSettings((ranking["size"],), precision="float32")
+        return network.set_whitening(learn_whitening(network, sample, at_size, dim=self.settings.dim))
 
     def measure(self, network: RMAC, name: str) -> None:
         """Record the scores of a network on the landmarks held out and kept apart, and on the test sets."""
-        started, extraction = time.monotonic(), self._extraction
-        scores = {}
         for part, images in (("held_out", self.held_out), ("kept_apart", self.kept_apart)):
-            validation = Validation(images, Relations(np.array(images.labels)), extraction, {})
-            scores[part] = ("leave-one-out", images.counts, validation(network))
+            started = time.monotonic()
+            validation = Validation(images, Relations(np.array(images.labels)), self.extraction, {})
+            self._record(network, name, validation(network), started, "leave-one-out",
+                         {"name": part, "counts": images.counts})
         for test in self.recipe["tests"]:
-            evaluation = rmaclib.evaluate(network, test, settings=extraction)
-            scores[test] = (evaluation.protocol, open_dataset(test).counts, evaluation.scores["mAP"])
-        for dataset, (protocol, counts, score) in scores.items():
-            print(f"{self.form}, {name}, {dataset}: mAP {100 * score:.1f}", flush=True)
-            record(self.out / "results", f"{_NAME}/{dataset}/{self.form}/{name}", score, unit="mAP", protocol=protocol,
-                   dataset={"name": dataset, "counts": counts}, seed=self.seed, seconds=time.monotonic() - started,
-                   settings={"network": asdict(network.settings), "extraction": asdict(extraction),
-                             "recipe": self.recipe}, notebook=_NAME, profile=_NAME)
+            started = time.monotonic()
+            evaluation = rmaclib.evaluate(network, test, settings=self.extraction)
+            self._record(network, name, evaluation.scores["mAP"], started, evaluation.protocol,
+                         {"name": test, "counts": open_dataset(test).counts})
 
-    @property
-    def _extraction(self) -> ExtractionSettings:
-        return ExtractionSettings((self.recipe["size"],), precision="float32")
+    def _record(self, network: RMAC, name: str, score: float, started: float, protocol: str, dataset: dict) -> None:
+        print(f"{self.form}, {name}, {dataset['name']}: mAP {100 * score:.1f}", flush=True)
+        record(self.out / "results", f"{_NAME}/{dataset['name']}/{self.form}/{name}_{self.seed}", score, unit="mAP",
+               protocol=protocol, dataset=dataset, seed=self.seed, seconds=time.monotonic() - started,
+               settings={"network": asdict(network.settings), "extraction": asdict(self.extraction),
+                         "recipe": self.recipe}, notebook=_NAME, profile=_NAME)
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     release = Release(options.form, options.seed, options.out)
     release.measure(release.untrained(), "untrained")
-    release.measure(release.train(), f"seed_{options.seed}")
+    release.measure(release.train(), "trained")
 
 
 if __name__ == "__main__":

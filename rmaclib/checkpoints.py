@@ -121,18 +121,18 @@ def save_network(path: str | os.PathLike, network: RMAC, half: bool = False) -> 
         OutputError: The file can't be written, or the disk is full.
     """
     notes = {"format": _FORMAT, "version": _VERSION, "network": asdict(network.settings)}
-    save_tensors(path, _halved(network) if half else network.state_dict(), notes)
+    save_tensors(path, _halved(path, network) if half else network.state_dict(), notes)
 
 
-def _halved(network: RMAC) -> dict[str, Tensor]:
+def _halved(path: str | os.PathLike, network: RMAC) -> dict[str, Tensor]:
     """The tensors of a network, those of floating point numbers in half precision."""
     tensors = {name: tensor.to("cpu", torch.float16) if tensor.is_floating_point() else tensor
                for name, tensor in network.state_dict().items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             largest = float(network.state_dict()[name].abs().max())
-            raise InputError(f"half: expected weights of at most {torch.finfo(torch.float16).max:.0f}, as half "
-                             f"precision has no larger ones, found {largest:g} in {name}")
+            raise InputError(f"{path}: half: expected finite weights of at most {torch.finfo(torch.float16).max:.0f}, "
+                             f"as half precision has no larger ones, found {largest:g} in {name}")
     # Small weights may have become zero. Regions are those of the grid: on noise, proposals change with any digit.
     copy = deepcopy(network).cpu().eval().change(regions="grid")
     noise = torch.rand(_NOISE, generator=torch.Generator().manual_seed(0))
@@ -141,8 +141,8 @@ def _halved(network: RMAC) -> dict[str, Tensor]:
         copy.load_state_dict(tensors)
         least = float(torch.cosine_similarity(before, copy(noise)).min())
     if not least >= _NEAR:  # also when it is NaN
-        raise InputError(f"half: expected descriptors at a cosine of {_NEAR} or more to those of the weights as they "
-                         f"are, found {least:.5f}")
+        raise InputError(f"{path}: half: expected descriptors at a cosine of {_NEAR} or more to those of the weights "
+                         f"as they are, found {least:.5f}")
     return tensors
 
 

@@ -6,7 +6,7 @@ Everything behind the feature map is differentiable, so that training (Section 4
 connected layer and the backbone alike. Shift and fully connected layer start as a PCA-whitening of region vectors
 (whitening.fit_whitening).
 
-Where the backbone gives several maps, which the paper has not, each has a grid, a shift and a fully connected layer of
+The paper has one feature map. Where a backbone gives several, each has a grid, a shift and a fully connected layer of
 its own. The descriptors of the maps, each times a learned weight, are concatenated and ℓ2-normalised.
 """
 

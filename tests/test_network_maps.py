@@ -183,8 +183,10 @@ def test_round_trip(saved):
 @pytest.mark.parametrize("changes, message", [
     ({"backbone": "efficientnet_lite0"}, "fc.weight"), ({"dim": 8}, "fc.0.weight"), ({"dim": 10}, "fc.1.weight"),
     ({"dim": None}, "fc.0.weight"), ({"dim": 1}, "fc.0.weight"),
-    ({"backbone": PAIR + "+blocks.6.0.expansion"}, "fc.0.weight"), ({"backbone": PAIR + "+"}, "different layers"),
-    ({"backbone": "efficientnet_lite0:last+blocks.5.0.expansion"}, "weights don't fit"),
+    ({"backbone": PAIR.replace("+", "+blocks.6.0.expansion+")}, "fc.0.weight"),
+    ({"backbone": PAIR + "+"}, "different layers"),
+    ({"backbone": "efficientnet_lite0:last+blocks.5.0.expansion"}, "in the order in which they are run"),
+    ({"backbone": "efficientnet_lite0:blocks.6.0.expansion+last"}, "weights don't fit"),
     ({"backbone": "efficientnet_lite0:no+last"}, "got 'no'"),
     ({"anchors": [[0.5, 0.5]]}, "proposer.hidden.weight")])
 def test_settings_that_are_not_those_of_the_file(saved, tmp_path, changes, message):

@@ -7,7 +7,7 @@ seconds, are imported when one of their networks is requested.
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from torch.nn import functional
 from rmaclib.backbones import efficientnet
 from rmaclib.backbones.layers import LAST, ONE_SIZE, Layer, names_of_layers, split_name, with_layers
 from rmaclib.backbones.weights import BackboneError, downloading, load_state, read_state
+from rmaclib.foundation.errors import InputError
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "NAMES", "Backbone", "BackboneError", "Layer", "create_backbone"]
 
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
         name: As given to create_backbone.
         layers: Whose feature maps it gives, one or several.
         body: Images to the feature map; with several layers, to a tuple of maps.
+        module_names: Name of a layer as its users know it -> its name in ``body``.
         mean: (1, 3, 1, 1), of RGB values in 0..1.
         std: (1, 3, 1, 1), of RGB values in 0..1.
     """
@@ -44,10 +46,11 @@ class Backbone(nn.Module):
     std: Tensor
 
     def __init__(self, name: str, body: nn.Module, layers: Sequence[Layer], mean: Sequence[float],
-                 std: Sequence[float]):
+                 std: Sequence[float], module_names: Mapping[str, str] | None = None):
         super().__init__()
         self.name, self.layers = name, tuple(layers)
         self.body = body
+        self.module_names = module_names or {inside: inside for inside, _ in body.named_modules() if inside}
         # Not persistent: they follow from the name, a checkpoint needn't repeat them.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -68,6 +71,17 @@ class Backbone(nn.Module):
         channels = [layer.channels for layer in self.layers]
         least = min(channels)
         return range(len(channels), len(channels) * least + channels.index(least) + 1)  # the first have the remainder
+
+    def require_dim(self, dim: int) -> None:
+        """Check the dimensions of a whitening.
+
+        Raises:
+            InputError: None of ``dims``.
+        """
+        if dim not in self.dims:
+            maps = "" if len(self.layers) == 1 else f", shared evenly among its {len(self.layers)} maps"
+            raise InputError(f"dim: expected {self.dims[0]}..{self.dims[-1]}, the channels of {self.name}{maps}, "
+                             f"got {dim}")
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images into the map (B, C, h, w) of the last of the layers; see ``maps``."""
@@ -179,10 +193,11 @@ def create_backbone(name: str, pretrained: bool = True, weights: _Weights = None
     """
     name_of_network, layers = split_name(name)
     model, body, last, mean, std = make_network(name_of_network, pretrained, weights)
+    module_names = names_of_layers(model, body)
     if layers == (LAST,):
-        return Backbone(name, body, (last,), mean, std)
-    maps, of_maps = with_layers(name_of_network, body, names_of_layers(model, body), last, layers)
-    return Backbone(name, maps, of_maps, mean, std)
+        return Backbone(name, body, (last,), mean, std, module_names)
+    maps, of_maps = with_layers(name_of_network, body, module_names, last, layers)
+    return Backbone(name, maps, of_maps, mean, std, module_names)
 
 
 def make_network(name: str, pretrained: bool, weights: _Weights = None) -> Network:

@@ -4,7 +4,7 @@ Layers have been joined before: the activations of all layers at a pixel are its
 MS-RMAC aggregates the R-MAC of several layers (Li et al. 2017).
 
 The forward pass is traced with torch.fx down to the requested layers; what has none of them inside stays as it is.
-Other than forward hooks, the code that comes out of it may run in several threads at once.
+Unlike forward hooks, the traced code may run in several threads at once.
 """
 
 import threading
@@ -74,14 +74,14 @@ def names_of_layers(model: nn.Module, body: nn.Module) -> dict[str, str]:
     return {name: inside[module] for name, module in model.named_modules() if name and module in inside}
 
 
-def with_layers(name: str, body: nn.Module, known: Mapping[str, str], last: Layer,
+def with_layers(name: str, body: nn.Module, module_names: Mapping[str, str], last: Layer,
                 layers: Sequence[str]) -> tuple[nn.Module, tuple[Layer, ...]]:
     """Reduce a network to what is needed for some of its layers.
 
     Args:
         name: Of the network, for errors.
         body: The network up to its last map.
-        known: Name of a layer → its name in ``body``.
+        module_names: Name of a layer → its name in ``body``.
         last: The last map.
         layers: Names of layers, or "last".
 
@@ -92,15 +92,20 @@ def with_layers(name: str, body: nn.Module, known: Mapping[str, str], last: Laye
         BackboneError: An unknown layer, one whose output is no feature map or is changed behind it, or a network that
             can't be traced.
     """
-    graph, nodes = trace(name, body, [known[layer] for layer in layers if layer in known])
+    graph, nodes = trace(name, body, [module_names[layer] for layer in layers if layer in module_names])
     outputs = []
     for layer in layers:
-        node = nodes.get(LAST if layer == LAST else known.get(layer, ""))
+        node = nodes.get(LAST if layer == LAST else module_names.get(layer, ""))
         if node is None:
-            near = get_close_matches(layer, [each for each in known if each != layer], _NEAR, 0)
+            near = get_close_matches(layer, [each for each in module_names if each != layer], _NEAR, 0)
             raise BackboneError(f"backbone {name}: expected layers before its last map, such as {', '.join(near)} "
                                 f"(rmac backbones --network {name} lists them), got {layer!r}")
         outputs.append(node)
+    order = list(graph.nodes)
+    places = [order.index(node) for node in outputs]
+    if places != sorted(set(places)):
+        raise BackboneError(f"backbone {name}: expected different layers in the order in which they are run, "
+                            f"got {'+'.join(layers)}")
     try:
         measured = measure(body, graph, outputs)
     except ONE_SIZE as error:
@@ -108,7 +113,7 @@ def with_layers(name: str, body: nn.Module, known: Mapping[str, str], last: Laye
     for layer, shape in zip(layers, measured, strict=True):
         if isinstance(shape, str):
             raise BackboneError(f"backbone {name}: layer {layer}: {shape}")
-    graph_to(graph, outputs).eliminate_dead_code()
+    cut_behind(graph, outputs).eliminate_dead_code()
     # Contains the modules of the graph only, under the names that they have in the network.
     return fx.GraphModule(body, graph), tuple(last if layer == LAST else Layer(layer, *shape)
                                               for layer, shape in zip(layers, measured, strict=True))
@@ -147,7 +152,7 @@ def trace(name: str, body: nn.Module, layers: Sequence[str]) -> tuple[fx.Graph, 
         where a layer is run several times. That of "last" is the network's own output.
 
     Raises:
-        BackboneError: The network can't be traced, because its way depends on its values.
+        BackboneError: The network can't be traced, because its control flow depends on its values.
     """
     tracer = _Tracer(layers)
     try:
@@ -155,12 +160,12 @@ def trace(name: str, body: nn.Module, layers: Sequence[str]) -> tuple[fx.Graph, 
             graph = tracer.trace(body)
     except Exception as error:  # what a network does with a symbolic map can raise anything
         raise BackboneError(f"backbone {name}: can't give the maps of {', '.join(layers)} "
-                            f"({str(error).splitlines()[0]})") from error
+                            f"({error or type(error).__name__})") from error
     (last,) = graph.output_node().all_input_nodes
     return graph, tracer.nodes | {LAST: last}
 
 
-def graph_to(graph: fx.Graph, outputs: Sequence[fx.Node]) -> fx.Graph:
+def cut_behind(graph: fx.Graph, outputs: Sequence[fx.Node]) -> fx.Graph:
     """Cut a graph behind the last of some nodes, in place, and let it give their values as a tuple."""
     for node in reversed(list(graph.nodes)):
         if node in outputs:
@@ -185,7 +190,7 @@ def measure(body: nn.Module, graph: fx.Graph, outputs: Sequence[fx.Node]) -> lis
     for node in outputs:
         with graph.inserting_after(node):
             versions.append(graph.call_function(getattr, (node, "_version")))
-    probe = fx.GraphModule(body, graph_to(graph, [*outputs, *versions]))
+    probe = fx.GraphModule(body, cut_behind(graph, [*outputs, *versions]))
     modes = {module: module.training for module in probe.modules()}
     try:
         # An image and not the meta device, whose first use takes a network's start from milliseconds to two seconds.
@@ -204,5 +209,5 @@ def _measured(value: Tensor, version: int) -> tuple[int, int] | str:
     if len(shape) != 4 or shape[0] != 1 or shape[2] != shape[3]:
         return f"expected a feature map (B, C, h, w), got {shape} of an image of {_SIDE} × {_SIDE} pixels"
     if value._version != version:
-        return "expected a map that stays, got one that the layer behind it changes in place; request that one"
+        return "expected a map that stays, got one that the layer behind it changes in place; request that layer"
     return _SIDE // shape[3], shape[1]

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from rmaclib.backbones import make_network
 from rmaclib.backbones.folding import Folded
-from rmaclib.backbones.layers import LAST, Layer, graph_to, measure, names_of_layers, trace
+from rmaclib.backbones.layers import LAST, Layer, cut_behind, measure, names_of_layers, trace
 
 _EXPANSION = "expansion"  # of the blocks of EfficientNet-Lite
 
@@ -42,12 +42,12 @@ def survey(name: str, height: int, width: int, rounds: int) -> list[TimedLayer]:
         The layers in the order in which they are run, "last" at the end.
 
     Raises:
-        BackboneError: An unknown network, or one that can't be traced.
+        BackboneError: An unmodule_names network, or one that can't be traced.
     """
     model, body, last, _, _ = make_network(name, pretrained=False)
-    known = names_of_layers(model, body)
+    module_names = names_of_layers(model, body)
     body = Folded(body.eval()).copy  # as descriptors are extracted
-    inside = {layer: known[layer] for layer in _listed(model) if layer in known}
+    inside = {layer: module_names[layer] for layer in _listed(model) if layer in module_names}
     graph, nodes = trace(name, body, list(inside.values()))
     run = {layer: nodes[of_body] for layer, of_body in inside.items() if nodes.get(of_body, nodes[LAST]) != nodes[LAST]}
     order = {node: place for place, node in enumerate(graph.nodes)}
@@ -80,7 +80,7 @@ def _seconds(body: nn.Module, graph: fx.Graph, outputs: Sequence[fx.Node], size:
     for node in outputs:
         with graph.inserting_after(node):
             clocks.append(graph.call_function(time.perf_counter))
-    timed = fx.GraphModule(body, graph_to(graph, clocks)).eval()
+    timed = fx.GraphModule(body, cut_behind(graph, clocks)).eval()
     image = torch.rand(1, 3, *size).contiguous(memory_format=torch.channels_last)
     times, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)

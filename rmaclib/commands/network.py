@@ -171,7 +171,7 @@ def open_unwhitened(options: NetworkOptions) -> "RMAC":
     if dim is not None and saved is not None and dim != saved:
         raise InputError(f"{options.dim_source}: expected {saved}, with which {network} was saved, got {dim}")
     if dim is not None and dim > most:
-        raise InputError(f"{options.dim_source}: expected at most {most}, the channels of {network}, got {dim}")
+        raise InputError(f"{options.dim_source}: expected at most {most}, which {network} has channels for, got {dim}")
     return model
 
 

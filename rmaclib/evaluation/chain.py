@@ -128,7 +128,7 @@ def score_link(link: Link, dataset: RetrievalDataset, queries: Descriptors, data
     if link.rerank:
         for query in dataset.queries:
             first = rankings[query.name][:link.rerank]
-            order, _ = rerank(query.path, [dataset.paths[index] for index in first], query.box, known=keypoints)
+            order, _ = rerank(query.path, [dataset.paths[index] for index in first], query.box, keypoints=keypoints)
             rankings[query.name] = np.concatenate([first[order], rankings[query.name][link.rerank:]])
     return score_rankings(dataset, rankings, protocol)
 
@@ -194,8 +194,8 @@ def extract_once(network: RMAC | SharedFeatures, images: RetrievalDataset | Labe
     Raises:
         OutputError: The folder can't be written.
     """
-    described = json.dumps(network_settings(network), sort_keys=True) + fingerprint(network)
-    of_network = hashlib.sha256(described.encode()).hexdigest()[:12]
+    identity = json.dumps(network_settings(network), sort_keys=True) + fingerprint(network)
+    of_network = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return extract(network, images.paths, ExtractionSettings((size,), precision="float32"), names=images.names,
                    out=Path(folder) / of_network / f"{images.name}_{size}", progress=progress)
 
@@ -212,4 +212,5 @@ def joined(own: Descriptors, distractors: Descriptors, name: str) -> Descriptors
         The descriptors of the larger data set.
     """
     return Descriptors(np.concatenate([own.vectors, distractors.vectors]),
-                       own.names + tuple(f"{name}/{image}" for image in distractors.names), own.bad + distractors.bad)
+                       own.names + tuple(f"{name}/{image}" for image in distractors.names),
+                       own.bad + tuple((f"{name}/{image}", reason) for image, reason in distractors.bad))

@@ -11,7 +11,6 @@ from torch import Tensor
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.extraction.batches import ExtractionSettings, Extractor, chunks_of, image_bar
 from rmaclib.extraction.images import Item
-from rmaclib.foundation.errors import InputError
 from rmaclib.network import RMAC
 from rmaclib.network_settings import shares
 from rmaclib.whitening import Whitening, WhiteningFit
@@ -37,9 +36,7 @@ def learn_whitening(network: RMAC, paths: Sequence[str | os.PathLike], settings:
     """
     backbone = network.backbone
     dim = backbone.dims[-1] if dim is None else dim
-    if dim not in backbone.dims:
-        raise InputError(f"dim: expected {backbone.dims[0]}..{backbone.dims[-1]}, the channels of {backbone.name}, "
-                         f"got {dim}")
+    backbone.require_dim(dim)
     fits = [WhiteningFit(share, shrinkage) for share in shares(dim, len(backbone.layers))]
     items: list[Item] = [(Path(path), None) for path in paths]
     with Extractor(network, settings or ExtractionSettings(), _all_regions) as extractor:

@@ -26,7 +26,8 @@ def early_parameters(backbone: Backbone, layer: str) -> list[nn.Parameter]:
     Raises:
         InputError: There is no such layer; the text names some.
     """
-    layers = _layers(backbone)
+    modules = dict(backbone.body.named_modules())  # those behind the last map may be missing
+    layers = {name: modules[inside] for name, inside in backbone.module_names.items() if inside in modules}
     if layer not in layers:
         near = get_close_matches(layer, layers, _SHOWN, 0)
         raise InputError(f"frozen: expected a layer of {backbone.name}, such as {', '.join(near)}, got {layer!r}")
@@ -61,10 +62,3 @@ def frozen_layers(backbone: Backbone, layer: str | None) -> Iterator[None]:
     finally:
         for parameter in early:
             parameter.requires_grad_()
-
-
-def _layers(backbone: Backbone) -> dict[str, nn.Module]:
-    """The layers of a backbone in their order, by the names that its users know."""
-    body = backbone.body
-    network = body.get_submodule("model") if hasattr(body, "model") else body  # backbones keep a whole network there
-    return {name: module for name, module in network.named_modules() if name}

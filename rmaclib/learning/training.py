@@ -185,7 +185,7 @@ def _train(plan: Plan, model: RMAC, training: LabelledImages, validation: Labell
 
 def _whiten(folder: Path, model: RMAC, training: LabelledImages, settings: RankingSettings,
             start: StartSettings) -> None:
-    dim = start.dim or _DIM
+    dim = start.dim or min(_DIM, model.backbone.dims[-1])
     if not (folder / WHITENING).exists() and dim in model.backbone.dims:
         _tell(f"whitening learned on {min(start.whiten_images, len(training.names))} images of {training.name}")
     whiten(model, training, settings.extraction, dim=dim, images=start.whiten_images, seed=settings.seed, out=folder)

@@ -11,7 +11,6 @@ from rmaclib.checkpoints import fingerprint, load_tensors, save_tensors
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.whitening import learn_whitening, training_sample
-from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.files import differences, files_fingerprint
 from rmaclib.learning.distributed import is_main
 from rmaclib.learning.errors import LearningError
@@ -44,9 +43,8 @@ def whiten(network: RMAC, collection: LabelledImages, settings: ExtractionSettin
         InputError: More dimensions than the feature maps have.
         LearningError: A run that has started from another whitening, or whose file is damaged.
     """
-    backbone, dims = network.backbone, network.backbone.dims
-    if dim not in dims:
-        raise InputError(f"dim: expected {dims[0]}..{dims[-1]}, the channels of {backbone.name}, got {dim}")
+    backbone = network.backbone
+    backbone.require_dim(dim)
     if not is_main():
         # The weights are those of the main process as soon as training begins: distributed.agree.
         return network.set_whitening([
@@ -83,8 +81,8 @@ def _kept(folder: Path, made_with: dict, maps: int) -> Sequence[Whitening] | Non
         tensors, notes, _ = load_tensors(path, LearningError, "the whitening of a training run")
         if notes is None:
             raise LearningError("it has no notes")
-        before, whitenings = notes["made_with"], []
-        for suffix in map(_suffix, range(maps)):
+        different, whitenings = differences(notes["made_with"], made_with), []
+        for suffix in map(_suffix, range(0 if different else maps)):
             shift, weight, variances = (tensors[f"{name}{suffix}"].numpy() for name in _ARRAYS)
             whitenings.append(Whitening(shift, weight, variances, notes[f"count{suffix}"]))
     except (LearningError, KeyError, TypeError) as error:
@@ -93,7 +91,7 @@ def _kept(folder: Path, made_with: dict, maps: int) -> Sequence[Whitening] | Non
                                 f"remove it and {folder / STATE} to train again from the start") from error
         note_once(f"{path}: was damaged, made again")
         return None
-    if not (different := differences(before, made_with)):
+    if not different:
         return whitenings
     if (folder / RUN).exists():
         raise LearningError(f"{folder}: contains a training run that started from a whitening with other "

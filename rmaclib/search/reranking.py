@@ -64,7 +64,7 @@ def inside(features: Features, box: Box | None) -> Features:
 
 def rerank(query: str | os.PathLike, paths: Sequence[str | os.PathLike], box: Box | None = None,
            settings: CleanSettings | None = None, *,
-           known: MutableMapping[str, Features | None] | None = None) -> tuple[np.ndarray, np.ndarray]:
+           keypoints: MutableMapping[str, Features | None] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Put the first neighbours of a query in a new order: by falling number of inliers.
 
     Those with equal numbers, such as all that aren't verified, stay in their order.
@@ -74,8 +74,8 @@ def rerank(query: str | os.PathLike, paths: Sequence[str | os.PathLike], box: Bo
         paths: R image files, nearest first. One that can't be read has 0 inliers.
         box: Part of the query to look for, (x1, y1, x2, y2) in its pixels.
         settings: Of keypoints, matching and verification.
-        known: Keypoints by path, None for an image that can't be read. It is filled with those of ``paths``, so that
-            queries that share it, and the settings, extract the keypoints of an image once.
+        keypoints: Those of images by path, None for one that can't be read. It is filled with those of ``paths``, so
+            that queries that share it, and the settings, extract the keypoints of an image once.
 
     Returns:
         The new order, (R,) int64 indices into ``paths``, and the (R,) int64 inliers of each path.
@@ -84,13 +84,13 @@ def rerank(query: str | os.PathLike, paths: Sequence[str | os.PathLike], box: Bo
         ImageError: The query can't be read.
     """
     settings = settings or CleanSettings()
-    known = {} if known is None else known
+    keypoints = {} if keypoints is None else keypoints
     query_features = inside(extract_keypoints(query, settings.keypoints), box)
     readable, features = [], []
     for number, path in enumerate([os.fspath(path) for path in paths]):
-        if path not in known:
-            known[path] = _keypoints(path, settings)
-        if (of_image := known[path]) is not None:
+        if path not in keypoints:
+            keypoints[path] = _keypoints(path, settings)
+        if (of_image := keypoints[path]) is not None:
             features.append(of_image)
             readable.append(number)
     inliers = np.zeros(len(paths), np.int64)

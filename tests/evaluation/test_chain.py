@@ -159,4 +159,4 @@ def test_distractors_are_joined_as_their_images(data):
                   "others")
     assert both.names == data.with_distractors(others).names
     np.testing.assert_array_equal(both.vectors, vectors)
-    assert both.bad == (("z", "bad"),)
+    assert both.bad == (("others/z", "bad"),)

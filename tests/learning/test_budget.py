@@ -85,7 +85,7 @@ def die(*forward):  # in the update: what comes before needs no gradient
 
 images = open_collection(sys.argv[2])
 network = tiny(images)
-network.backbone.register_forward_hook(die)
+network.backbone.body.register_forward_hook(die)
 settings = RankingSettings(size=SIZE, device="cpu", triplets=3)
 measure("ranking", network, images, settings, images, Path(sys.argv[3]))
 """

@@ -36,6 +36,13 @@ def test_the_parameters_up_to_a_layer(layer, last, count):
     assert (early[-1], len(early)) == (last, count) and early == list(names.values())[:count]
 
 
+@pytest.mark.parametrize("name", ["resnet50", "resnet50:layer3+last"])
+def test_layers_have_the_names_of_their_library(name):
+    backbone = create_backbone(name, pretrained=False)
+    early = early_parameters(backbone, "layer2")  # a first convolution, and two stages of a known size
+    assert sum(parameter.numel() for parameter in early) == 9_408 + 128 + 215_808 + 1_219_584
+
+
 def test_what_a_layer_is_a_part_of_goes_on_behind_it():
     backbone = tiny().backbone
     block = backbone.body.model.get_submodule(LAYER)

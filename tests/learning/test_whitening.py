@@ -8,6 +8,7 @@ from learning_pictures import SIZE, tiny
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.foundation.errors import InputError
 from rmaclib.learning import LearningError, whitening
+from rmaclib.network import NetworkSettings, create_network
 
 EXTRACTION = ExtractionSettings((SIZE,), precision="float32", device="cpu")
 
@@ -34,6 +35,14 @@ def test_another_whitening_is_rejected_once_a_run_has_begun(images, tmp_path):
         whitened(images, tmp_path, dim=4)
     with pytest.raises(LearningError, match="images, settings.sizes"):
         whitened(images, tmp_path, dim=5, images=9, settings=replace(EXTRACTION, sizes=(64,)))
+
+
+def test_the_whitening_of_a_network_with_other_maps_is_rejected(images, tmp_path):
+    whitened(images, tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    network = create_network(NetworkSettings("efficientnet_lite0:blocks.5.0.expansion+last"), pretrained=False)
+    with pytest.raises(LearningError, match="a whitening with other network.backbone"):
+        whitening.whiten(network, images, EXTRACTION, dim=6, images=20, seed=0, out=tmp_path, progress=False)
 
 
 def test_a_damaged_file_is_made_again_or_named(images, tmp_path, noted):

@@ -38,10 +38,10 @@ def test_verified_images_come_first_the_rest_keeps_its_order(files):
 def test_keypoints_that_are_known_are_not_extracted_again(files, tmp_path):
     names, known = ["part", "broken", "turned"], {}
     paths = [files[name] for name in names]
-    expected = rerank(files["query"], paths, known=known)
+    expected = rerank(files["query"], paths, keypoints=known)
     assert set(known) == {str(path) for path in paths} and known[str(files["broken"])] is None
     known = {str(tmp_path / name): known[str(files[name])] for name in names}  # no such files
-    order, inliers = rerank(files["query"], [tmp_path / name for name in names], known=known)
+    order, inliers = rerank(files["query"], [tmp_path / name for name in names], keypoints=known)
     np.testing.assert_array_equal(order, expected[0])
     np.testing.assert_array_equal(inliers, expected[1])
 
