@@ -83,11 +83,11 @@ class Release:
             validation = Validation(images, Relations(np.array(images.labels)), self.extraction, {})
             self._record(network, name, validation(network), started, "leave-one-out",
                          {"name": part, "counts": images.counts})
-        for test in self.recipe["tests"]:
+        for test in map(open_dataset, self.recipe["tests"]):
             started = time.monotonic()
             evaluation = rmaclib.evaluate(network, test, settings=self.extraction)
             self._record(network, name, evaluation.scores["mAP"], started, evaluation.protocol,
-                         {"name": test, "counts": open_dataset(test).counts})
+                         {"name": test.name, "counts": test.counts})
 
     def _record(self, network: RMAC, name: str, score: float, started: float, protocol: str, dataset: dict) -> None:
         print(f"{self.form}, {name}, {dataset['name']}: mAP {100 * score:.1f}", flush=True)

@@ -67,7 +67,8 @@ def test_half_precision(lite0, tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda network: network.fc.bias[3].fill_(-7e4), "expected finite weights of at most 65504, .*found 70000 in fc.bias"),
+    (lambda network: network.fc.bias[3].fill_(-7e4),
+     "expected finite weights of at most 65504, .*found 70000 in fc.bias"),
     (lambda network: network.fc.weight.mul_(1e-10), "half: expected descriptors at a cosine of 0.9999 .*, found")])
 def test_what_half_precision_cannot_represent(network, tmp_path, change, message):
     network = copy.deepcopy(network)

@@ -81,18 +81,16 @@ def _kept(folder: Path, made_with: dict, maps: int) -> Sequence[Whitening] | Non
         tensors, notes, _ = load_tensors(path, LearningError, "the whitening of a training run")
         if notes is None:
             raise LearningError("it has no notes")
-        different, whitenings = differences(notes["made_with"], made_with), []
-        for suffix in map(_suffix, range(0 if different else maps)):
-            shift, weight, variances = (tensors[f"{name}{suffix}"].numpy() for name in _ARRAYS)
-            whitenings.append(Whitening(shift, weight, variances, notes[f"count{suffix}"]))
+        if not (different := differences(notes["made_with"], made_with)):
+            return [Whitening(count=notes[f"count{suffix}"],
+                              **{name: tensors[f"{name}{suffix}"].numpy() for name in _ARRAYS})
+                    for suffix in map(_suffix, range(maps))]
     except (LearningError, KeyError, TypeError) as error:
         if (folder / STATE).exists():
             raise LearningError(f"{path}: expected the whitening that the run started from, it is damaged ({error}); "
                                 f"remove it and {folder / STATE} to train again from the start") from error
         note_once(f"{path}: was damaged, made again")
         return None
-    if not different:
-        return whitenings
     if (folder / RUN).exists():
         raise LearningError(f"{folder}: contains a training run that started from a whitening with other "
                             f"{', '.join(different)}; choose another folder, or remove this one to train again")

@@ -17,8 +17,8 @@ def run(*arguments):
 
 def rows(text):
     """(layer, stride, channels, milliseconds) of each row of the table."""
-    found = re.findall(r"^│ (\S+) +│ +(\d+) │ +(\d+) │ +([\d.]+) │$", text, re.M)
-    return [(layer, int(stride), int(channels), float(ms)) for layer, stride, channels, ms in found]
+    cells = re.findall(r"^│ (\S+) +│ +(\d+) │ +(\d+) │ +([\d.]+) │$", text, re.M)
+    return [(layer, int(stride), int(channels), float(ms)) for layer, stride, channels, ms in cells]
 
 
 def test_the_default_and_the_names_of_all():
