@@ -17,15 +17,15 @@ import rmaclib
 from rmaclib.checkpoints import load_network, save_network
 from rmaclib.cleaning import clean_settings
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset
+from rmaclib.evaluation import interval, paired_bootstrap
+from rmaclib.evaluation.chain import leave_one_out_precisions, query_precisions
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.whitening import learn_whitening, training_sample
-from rmaclib.learning.pairs import Relations
-from rmaclib.learning.validation import Validation
 from rmaclib.network import RMAC, NetworkSettings
 from rmaclib.results import record
 
 RECIPE = Path(__file__).with_name("recipe.yml")
-_NAME = "release"  # of the records
+_NOTEBOOK, _PROFILE = "train", "release"  # of the records: release/train.py
 
 
 def select_landmarks(images: LabelledImages, names: list[str], inside: bool = True) -> LabelledImages:
@@ -63,51 +63,83 @@ class Release:
         classified = rmaclib.train(self.all, out=folder / "C-Full", stage="classification", network=self.settings,
                                    validation=self.held_out,
                                    settings={**recipe["classification"], "seed": self.seed})
-        ranked = rmaclib.train(self.clean, out=folder / "R-Clean", network=classified.network,
-                               validation=self.held_out, graphs=self.out / "cleaning",
-                               settings={**recipe["ranking"], "seed": self.seed, "dim": self.settings.dim})
+        start = folder / "start.safetensors"
+        if not start.exists():
+            save_network(start, self._whitened(classified.network))
+        ranked = rmaclib.train(self.clean, out=folder / "R-Clean", network=start, validation=self.held_out,
+                               graphs=self.out / "cleaning", settings={**recipe["ranking"], "seed": self.seed})
         save_network(folder / "network.safetensors", ranked.network, half=True)
         return load_network(folder / "network.safetensors")
 
     def untrained(self) -> RMAC:
-        """The same form off the shelf, with the whitening that ranking would start from."""
-        network, ranking = rmaclib.create_network(replace(self.settings, dim=None)), self.recipe["ranking"]
-        sample = training_sample(self.clean, ranking["whiten_images"], self.seed)
-        at_size = ExtractionSettings((ranking["size"],), precision="float32")
+        """The same form off the shelf, whitened as the network that ranking starts from."""
+        return self._whitened(rmaclib.create_network(replace(self.settings, dim=None)))
+
+    def _whitened(self, network: RMAC) -> RMAC:
+        """Give a network a whitening learned on images of the noisy list."""
+        sample = training_sample(self.all, self.recipe["whitening"]["images"], self.seed)
+        at_size = ExtractionSettings((self.recipe["whitening"]["size"],), precision="float32")
         return network.set_whitening(learn_whitening(network, sample, at_size, dim=self.settings.dim))
 
-    def measure(self, network: RMAC, name: str) -> None:
-        """Record the scores of a network on the landmarks held out and kept apart, and on the test sets."""
-        for part, images in (("held_out", self.held_out), ("kept_apart", self.kept_apart)):
-            started = time.monotonic()
-            validation = Validation(images, Relations(np.array(images.labels)), self.extraction, {})
-            self._record(network, name, validation(network), started, "leave-one-out",
-                         {"name": part, "counts": images.counts})
-        for test in map(open_dataset, self.recipe["tests"]):
-            started = time.monotonic()
-            evaluation = rmaclib.evaluate(network, test, settings=self.extraction)
-            self._record(network, name, evaluation.scores["mAP"], started, evaluation.protocol,
-                         {"name": test.name, "counts": test.counts})
+    def precisions(self, network: RMAC) -> dict[str, tuple[str, dict, np.ndarray]]:
+        """Measure a network on the landmarks held out and kept apart, and on the test sets.
 
-    def _record(self, network: RMAC, name: str, score: float, started: float, protocol: str, dataset: dict) -> None:
-        print(f"{self.form}, {name}, {dataset['name']}: mAP {100 * score:.1f}", flush=True)
-        record(self.out / "results", f"{_NAME}/{dataset['name']}/{self.form}/{name}_{self.seed}", score, unit="mAP",
-               protocol=protocol, dataset=dataset, seed=self.seed, seconds=time.monotonic() - started,
-               settings={"network": asdict(network.settings), "extraction": asdict(self.extraction),
-                         "recipe": self.recipe}, notebook=_NAME, profile=_NAME)
+        Returns:
+            Name of a set -> protocol, what a record tells about the set, average precision of each query.
+        """
+        measured = {}
+        for part, images in (("held_out", self.held_out), ("kept_apart", self.kept_apart)):
+            label_of = dict(zip(images.names, images.labels, strict=True))
+            described = rmaclib.extract(network, images.paths, self.extraction, names=images.names)
+            values = leave_one_out_precisions(described.vectors, [label_of[name] for name in described.names])
+            measured[part] = "leave one out", {"name": part, "counts": images.counts}, values[~np.isnan(values)]
+        for test in map(open_dataset, self.recipe["tests"]):
+            evaluation = rmaclib.evaluate(network, test, settings=self.extraction)
+            measured[test.name] = (evaluation.protocol, {"name": test.name, "counts": test.counts},
+                                   np.array(list(query_precisions(evaluation).values())))
+        return measured
+
+
+def keep(releases: list[Release], started: float) -> None:
+    """Record the scores of some seeds before and after training, the gain and its interval, and the spread."""
+    first = releases[0]
+    networks = {"untrained": Release.untrained, "trained": Release.train}
+    measured = {name: [release.precisions(network(release)) for release in releases]
+                for name, network in networks.items()}
+    for part, (protocol, dataset, _) in measured["trained"][0].items():
+        before, after = (np.array([of_seed[part][2] for of_seed in measured[name]]) for name in networks)  # (S, Q)
+        values = {name: (interval(each), "mAP") for name, each in (("untrained", before), ("trained", after))}
+        values["gain"] = paired_bootstrap(before, after), "points"
+        for release, *each in zip(releases, before, after, strict=True):
+            for name, of_seed in zip(networks, each, strict=True):
+                values[f"{name}_{release.seed}"] = interval(of_seed), "mAP"
+        for name, (value, unit) in values.items():
+            mean, low, high = (100 * each for each in value)
+            sign = "+" if unit == "points" else ""
+            for key, content in ((name, value.mean), (f"{name}_interval", f"[{low:{sign}.1f}, {high:{sign}.1f}]")):
+                record(first.out / "results", f"{_NOTEBOOK}/{part}/{first.form}/{key}", content,
+                       unit="" if isinstance(content, str) else unit, protocol=protocol, dataset=dataset,
+                       seed=first.seed, seconds=time.monotonic() - started,
+                       settings={"seeds": [release.seed for release in releases], "recipe": first.recipe,
+                                 "network": asdict(first.settings), "extraction": asdict(first.extraction)},
+                       notebook=_NOTEBOOK, profile=_PROFILE)
+            print(f"{first.form}, {part}, {name}: {mean:.1f} [{low:.1f}, {high:.1f}]", flush=True)
 
 
 def main() -> None:
-    """Train, measure, and write the network in half precision."""
+    """Train each seed, write its network in half precision, measure all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="every random choice follows from it (default: 0)")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0],
+                        help="every random choice of a training follows from it; several are measured together")
     parser.add_argument("--form", choices=("ours", "paper"), default="ours", help="which network (default: ours)")
     parser.add_argument("--out", type=Path, default=Path("_build/release"), help="(default: _build/release)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    release = Release(options.form, options.seed, options.out)
-    release.measure(release.untrained(), "untrained")
-    release.measure(release.train(), "trained")
+    started = time.monotonic()
+    releases = [Release(options.form, seed, options.out) for seed in options.seed]
+    for release in releases:
+        release.train()
+    keep(releases, started)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from rmaclib.cleaning import clean_settings
 from rmaclib.datasets import LabelledImages, known_datasets
 from rmaclib.foundation.settings import from_mapping
 from rmaclib.learning import ClassificationSettings, RankingSettings
-from rmaclib.learning.training import StartSettings
 from rmaclib.network import NetworkSettings
 
 ROOT = Path(__file__).parents[1]
@@ -25,9 +24,7 @@ def recipe():
 
 
 def test_every_setting_exists(recipe):
-    start = {name: recipe["ranking"].pop(name) for name in list(recipe["ranking"]) if name in ("whiten_images", "dim")}
-    for settings, values in ((ClassificationSettings, recipe["classification"]), (RankingSettings, recipe["ranking"]),
-                             (StartSettings, start)):
+    for settings, values in ((ClassificationSettings, recipe["classification"]), (RankingSettings, recipe["ranking"])):
         from_mapping(settings, values)
     clean_settings(recipe["cleaning"])
     assert {name: NetworkSettings(**network).dim for name, network in recipe["networks"].items()} == {
