@@ -58,8 +58,11 @@ class Release:
         self.held_out, self.kept_apart = (select_landmarks(clean, recipe[part]) for part in ("held_out", "kept_apart"))
 
     def train(self) -> RMAC:
-        """C-Full → R-Clean; the trained network as it is shipped, in half precision."""
+        """C-Full → R-Clean → a new whitening; the trained network as it is shipped, in half precision."""
         folder, recipe = self.out / f"{self.form}_{self.seed}", self.recipe
+        trained = folder / "network.safetensors"
+        if trained.exists():
+            return load_network(trained)
         classified = rmaclib.train(self.all, out=folder / "C-Full", stage="classification", network=self.settings,
                                    validation=self.held_out,
                                    settings={**recipe["classification"], "seed": self.seed})
@@ -68,8 +71,8 @@ class Release:
             save_network(start, self._whitened(classified.network))
         ranked = rmaclib.train(self.clean, out=folder / "R-Clean", network=start, validation=self.held_out,
                                graphs=self.out / "cleaning", settings={**recipe["ranking"], "seed": self.seed})
-        save_network(folder / "network.safetensors", ranked.network, half=True)
-        return load_network(folder / "network.safetensors")
+        save_network(trained, self._whitened(ranked.network), half=True)
+        return load_network(trained)
 
     def untrained(self) -> RMAC:
         """The same form off the shelf, whitened as the network that ranking starts from."""
