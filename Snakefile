@@ -54,7 +54,7 @@ rule notebook:
     # notebook's parameters must not train another notebook's network again.
     input:
         notebook="notebooks/{name}.ipynb",
-        library=files("rmaclib", "*.py"),
+        library=files("rmaclib", "*.py") + files("rmaclib", "*.safetensors"),
         runner="book/run_notebook.py",
         before=lambda wildcards: [f"{OUT}/notebooks/{name}.ipynb" for name in AFTER.get(wildcards.name, [])],
         data=["data/registry.yml", "data/diorama/diorama.json"],  # the latter stands for the whole of Diorama
@@ -76,7 +76,7 @@ rule html:
         pages=files("book"),
         settings=["_config.yml", "_toc.yml"],
         recorded=files("data/results"),
-        library=files("rmaclib", "*.py"),  # the API pages
+        library=files("rmaclib", "*.py") + files("rmaclib", "*.safetensors"),  # the API pages
     output:
         "_build/html/index.html",
     params:

@@ -113,7 +113,7 @@ def keep(releases: list[Release], started: float) -> None:
         before, after = (np.array([of_seed[part][2] for of_seed in measured[name]]) for name in networks)  # (S, Q)
         values = {name: (interval(each), "mAP") for name, each in (("untrained", before), ("trained", after))}
         values["gain"] = paired_bootstrap(before, after), "points"
-        for release, *each in zip(releases, before, after, strict=True):
+        for release, *each in zip(releases, before, after, strict=True) if len(releases) > 1 else ():
             for name, of_seed in zip(networks, each, strict=True):
                 values[f"{name}_{release.seed}"] = interval(of_seed), "mAP"
         for name, (value, unit) in values.items():

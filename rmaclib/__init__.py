@@ -24,7 +24,7 @@ The rooms, by section of the paper:
     Section 4.4     extraction (descriptors at one or several resolutions)
     Section 5       search (expansion, compression, index, re-ranking), ranking
     Section 5.1     evaluation (average precision, protocols, benchmarks), datasets
-    All sections    presets, checkpoints, images, boxes, results, plots, chain_plots, sheet
+    All sections    presets, checkpoints, networks (of the package), images, boxes, results, plots, chain_plots, sheet
     Command line    cli, commands; foundation is what every room stands on
 
 Example::

@@ -26,6 +26,7 @@ from rmaclib.foundation.files import whole_file
 from rmaclib.foundation.settings import from_mapping
 from rmaclib.network import OFF_THE_SHELF_LEVELS, RMAC, create_network
 from rmaclib.network_settings import NetworkSettings, shares
+from rmaclib.networks import DEFAULT, network_file
 
 _FORMAT, _VERSION = "rmaclib-checkpoint", 2
 _NOTES = "rmaclib"  # the one entry of the metadata
@@ -232,17 +233,18 @@ def _castable(expected: tuple | None, given: tuple | None) -> bool:
             and given[1] in (torch.float16, torch.bfloat16, torch.float32, torch.float64))
 
 
-def is_checkpoint(network: str) -> bool:
-    """Whether a text means a file and not the name of a backbone."""
-    return network.endswith(".safetensors") or Path(network).is_file()
+def checkpoint_file(network: str) -> Path | None:
+    """Find the file that a text means: one of the package's networks by its name, or a path; None for a backbone."""
+    is_path = network.endswith(".safetensors") or Path(network).is_file()
+    return network_file(network) or (Path(network) if is_path else None)
 
 
-def open_network(network: str, **settings: Any) -> RMAC:
+def open_network(network: str = DEFAULT, **settings: Any) -> RMAC:
     """Load a checkpoint, or make a network from the name of a backbone.
 
     Args:
-        network: A .safetensors file, or a name for ``backbones.create_backbone``, which gives R-MAC off the shelf, as
-            ``create_network`` does.
+        network: A .safetensors file; the name of a trained network of the package (``networks.NAMES``); or a name for
+            ``backbones.create_backbone``, which gives R-MAC off the shelf, as ``create_network`` does.
         settings: Of NetworkSettings, by name; they replace those of the network.
 
     Returns:
@@ -253,6 +255,7 @@ def open_network(network: str, **settings: Any) -> RMAC:
         BackboneError: An unknown backbone.
         InputError: A setting out of range, or one that needs other weights than those of the checkpoint.
     """
-    if is_checkpoint(network):
-        return load_network(network).change(**settings)
+    file = checkpoint_file(network)
+    if file is not None:
+        return load_network(file).change(**settings)
     return create_network(NetworkSettings(**{"backbone": network, "levels": OFF_THE_SHELF_LEVELS, **settings}))

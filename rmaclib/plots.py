@@ -203,26 +203,33 @@ def _framed(axes: Axes, caption: str, path: str | os.PathLike | None, colour: st
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def bars(labels: Sequence[str], values: Sequence[float], xlabel: str, title: str = "") -> Figure:
+def bars(labels: Sequence[str], values: Sequence[float] | Mapping[str, Sequence[float]], xlabel: str,
+         title: str = "") -> Figure:
     """Draw horizontal bars, each with its value behind it.
 
     Args:
         labels: One for each bar.
-        values: Their lengths, none negative.
+        values: Their lengths, none negative; with names, a bar of each name below a label.
         xlabel: What the values are, with their unit.
         title: Above the bars.
 
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(6.4, 0.45 * len(labels) + 1), layout="constrained")
+    groups = values if isinstance(values, Mapping) else {"": values}
+    thickness = 0.8 / len(groups)
+    figure = Figure(figsize=(6.4, (0.17 + 0.28 * len(groups)) * len(labels) + 1), layout="constrained")
     axes = figure.subplots()
-    places = range(len(labels))[::-1]
-    axes.barh(places, values, color=QUERY)
-    for place, value in zip(places, values, strict=True):
-        axes.text(value, place, f" {value:.1f}", va="center", fontsize=9)
-    axes.set_yticks(places, labels)
-    axes.set_xlim(0, max(values) * 1.12)
+    middles = np.arange(len(labels))[::-1]
+    for number, (name, lengths) in enumerate(groups.items()):
+        places = middles + ((len(groups) - 1) / 2 - number) * thickness
+        axes.barh(places, lengths, 0.92 * thickness, color=(QUERY, RELEVANT, IRRELEVANT)[number % 3], label=name)
+        for place, value in zip(places, lengths, strict=True):
+            axes.text(value, place, f" {value:.1f}", va="center", fontsize=9)
+    axes.set_yticks(middles, labels)
+    axes.set_xlim(0, max(max(lengths) for lengths in groups.values()) * 1.12)
+    if len(groups) > 1:
+        axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(groups))
     axes.set_xlabel(xlabel)
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

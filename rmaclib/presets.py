@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 from rmaclib.foundation.settings import from_mapping, one_of
+from rmaclib.networks import DEFAULT
 
 __all__ = ["MARKS", "PRESETS", "SECTIONS", "Entry", "Preset", "Value", "authors_release", "laptop", "paper", "preset"]
 
@@ -70,12 +71,20 @@ class Preset:
     Attributes:
         name: As on the command line.
         about: One line.
-        sections: Section → name of the setting (dots where settings are nested) → ``Value``.
+        sections: Section → name of the setting (dots where settings are nested) → ``Value``. Those of the network are
+            of an untrained one, made from the name of a backbone.
+        trained: Name of the trained network of the package that stands for that; None where there is none.
     """
 
     name: str
     about: str
     sections: Mapping[str, Mapping[str, Value]]
+    trained: str | None = None
+
+    @property
+    def network(self) -> str:
+        """The network that commands use where none is named."""
+        return self.trained or self.sections["network"]["backbone"].value
 
     def values(self, section: str) -> dict[str, Any]:
         """The values of a section, as a settings file would give them.
@@ -292,7 +301,7 @@ laptop = Preset("laptop", "Minutes on a processor; the defaults of the commands.
         "qe": Value(0, "ours", "no query expansion"),
         "dba": Value(0, "ours", "no database-side augmentation"),
     },
-})
+}, trained=DEFAULT)
 
 PRESETS: dict[str, Preset] = {each.name: each for each in (laptop, paper, authors_release)}
 

@@ -8,11 +8,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rmaclib import cli
+from rmaclib.checkpoints import open_network
 from rmaclib.datasets import open_collection, open_dataset
 from rmaclib.evaluation.benchmark import extract_queries, score_descriptors
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.folder import load_descriptors
-from rmaclib.network import NetworkSettings, create_network
 from rmaclib.search.index import Index
 from rmaclib.search.index_folder import SearchIndexError
 from rmaclib.search.retrieval import SearchSettings
@@ -32,7 +32,8 @@ def test_evaluate_json(little):
 
 
 def test_evaluate_whitened_and_per_query(little):
-    result = run("evaluate", little, "--size", 224, "--dim", 32, "--whiten-on", "diorama_val", "--per-query")
+    result = run("evaluate", little, "--network", "efficientnet_lite0", "--size", 224, "--dim", 32, "--whiten-on",
+                 "diorama_val", "--per-query")
     assert result.exit_code == 0, result.output
     assert "mAP" in result.stdout and "berala" in result.stdout
     assert "whitening learned on" in result.stderr
@@ -68,15 +69,15 @@ def test_evaluate_with_everything(little, tmp_path):
     assert record["search"] == {"qe": 1, "dba": 3, "qe_alpha": 0.0, "dba_alpha": None}
     dataset, vectors = open_dataset(little), load_descriptors(tmp_path / "d")
     settings = ExtractionSettings((66, 96, 126))
-    network = create_network(NetworkSettings("efficientnet_lite0", levels=3))
+    network = open_network()
     expected = score_descriptors(dataset, extract_queries(network, dataset, settings), vectors, "oxford",
                                  SearchSettings(1, 3))
     assert record["scores"]["mAP"] == pytest.approx(expected.scores["mAP"], abs=1e-9)
     plain = score_descriptors(dataset, extract_queries(network, dataset, settings), vectors, "oxford")
     assert record["scores"]["mAP"] != plain.scores["mAP"]
-    coded = run(*arguments[:2], "--size", 96, "--pq", 80, "--qe", 1, "--whiten-on", "diorama_train", "--json")
+    coded = run(*arguments[:2], "--size", 96, "--pq", 64, "--qe", 1, "--whiten-on", "diorama_train", "--json")
     assert coded.exit_code == 0, coded.output
-    assert json.loads(coded.stdout)["pq"] == 80 and 0.2 < json.loads(coded.stdout)["scores"]["mAP"] <= 1
+    assert json.loads(coded.stdout)["pq"] == 64 and 0.2 < json.loads(coded.stdout)["scores"]["mAP"] <= 1
     assert "codes learned on 875 images of diorama_train" in coded.stderr
     twice = run(*arguments, "--size", 128)
     assert twice.exit_code == 2 and "--multires" in twice.stderr and "96, 128" in twice.stderr
@@ -87,7 +88,7 @@ def test_extract(little, tmp_path):
     assert result.exit_code == 0, result.output
     descriptors = load_descriptors(tmp_path / "d")
     assert list(descriptors.names) == [str(path) for path in sorted((little / "jpg").iterdir())]
-    assert descriptors.vectors.shape == (len(descriptors.names), 1280)
+    assert descriptors.vectors.shape == (len(descriptors.names), 512)
 
 
 def test_index_then_search(little, tmp_path):

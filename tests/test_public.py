@@ -121,10 +121,10 @@ def test_descriptors_and_a_benchmark(example, little):
 def test_cleaning_and_learning(example):
     cleaned = rmaclib.clean(open_collection("my_landmarks"), out="clean", progress=False).clean
     assert 2 < len(cleaned.names) <= 12 and None not in cleaned.boxes
-    few = {"updates": 1, "triplets": 2, "size": 64, "dim": 8, "whiten_images": 12}
+    few = {"updates": 1, "triplets": 2, "size": 64}
     rmaclib.train("my_landmarks", out="trained", settings=few)
     network = rmaclib.load_network("trained/best.safetensors")
-    assert network.dim == 8
+    assert network.settings == rmaclib.Index().network.settings  # training starts from the network of the package
 
 
 def test_every_public_name_has_an_example():

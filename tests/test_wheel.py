@@ -17,6 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from rmaclib.networks import NAMES
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 # No part of the library needs these: they are the book's, the generator's, or make something optional possible.
@@ -92,7 +94,8 @@ def test_the_wheel_has_the_library_and_nothing_else(wheel):
     version = wheel.name.split("-")[1]
     assert {name.split("/")[0] for name in names} == {"rmaclib", f"rmaclib-{version}.dist-info"}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rmaclib").rglob("*.py")}
-    assert {name for name in names if name.startswith("rmaclib/")} == modules | {"rmaclib/py.typed"}
+    networks = {f"rmaclib/networks/{name}.{ending}" for name in NAMES for ending in ("md", "safetensors")}
+    assert {name for name in names if name.startswith("rmaclib/")} == modules | {"rmaclib/py.typed"} | networks
     assert f"rmaclib-{version}.dist-info/licenses/LICENSE" in names
 
 

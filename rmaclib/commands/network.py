@@ -33,7 +33,7 @@ class NetworkOptions(NamedTuple):
     """The options that say which network extracts the descriptors, and how it is whitened.
 
     Attributes:
-        network: A backbone or a checkpoint.
+        network: A trained network of the package, a backbone, or a checkpoint.
         levels: L of the grid; None, as for the following, keeps the checkpoint's.
         grid: Kind of grid.
         pooling: Of a region.
@@ -72,17 +72,15 @@ class NetworkOptions(NamedTuple):
         Returns:
             The options.
         """
-        from rmaclib.checkpoints import is_checkpoint
+        from rmaclib.checkpoints import checkpoint_file
 
-        given, preset = context.params, context.params["preset"]
-        chosen = presets.preset(preset).values("network")
-        network = given["network"] or chosen["backbone"]
-        if is_checkpoint(network):
-            chosen = {}
+        given, preset = context.params, presets.preset(context.params["preset"])
+        network = given["network"] or preset.network
+        chosen = preset.values("network") if checkpoint_file(network) is None else {}
         values: dict[str, Any] = {name: given[name] for name in cls._fields if name in given}
         values |= {name: chosen.get(name) for name in (*_CHANGED, "dim") if given[name] is None}
         values["network"] = network
-        values["dim_source"] = "--dim" if given["dim"] is not None else f"--preset {preset}, --dim"
+        values["dim_source"] = "--dim" if given["dim"] is not None else f"--preset {preset.name}, --dim"
         return cls(**values)
 
     @property
@@ -138,7 +136,7 @@ def open_network(network: str, **settings: Any) -> "RMAC":
     """Open a checkpoint, or a backbone as it comes, and say so when it takes long.
 
     Args:
-        network: Name of a backbone, or path of a checkpoint.
+        network: Name of a trained network of the package or of a backbone, or path of a checkpoint.
         **settings: Of the network, put over its own.
 
     Returns:
@@ -169,7 +167,8 @@ def open_unwhitened(options: NetworkOptions) -> "RMAC":
     model = open_network(network, **options.settings)
     saved, most = model.settings.dim, model.backbone.dims[-1]
     if dim is not None and saved is not None and dim != saved:
-        raise InputError(f"{options.dim_source}: expected {saved}, with which {network} was saved, got {dim}")
+        raise InputError(f"{options.dim_source}: expected {saved}, with which {network} was saved, got {dim}; an "
+                         f"untrained network has any: --network {presets.laptop.values('network')['backbone']}")
     if dim is not None and dim > most:
         raise InputError(f"{options.dim_source}: expected at most {most}, which {network} has channels for, got {dim}")
     return model
@@ -227,6 +226,8 @@ def prepare(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings"
     if out is not None:
         _check_space(out, len(paths), model, 0 if goes_on else options.dim or model.dim, saved)
     if not is_to_be_whitened(model, options):
+        if training is None and options.whiten_on is not None:
+            note(f"--whiten-on: no effect, {options.network} has a whitening")
         training = None
     elif training is None:
         training = whitening_collection(options.whiten_on)

@@ -15,14 +15,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from rmaclib import presets
+from rmaclib import networks, presets
 from rmaclib.foundation.files import is_line
 from rmaclib.sheet import FORMATS
 
 WHITENING_SETS = ("landmarks48", "diorama_train")  # photographs first
 BACKBONES = "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, resnet50, resnet101, vgg16, timm:NAME"
-NETWORKS = (f"A backbone ({BACKBONES}; NAME:LAYER+LAYER for several feature maps, see rmac backbones) or a checkpoint "
-            "(.safetensors).")
+NETWORKS = (f"A trained network of the package ({', '.join(networks.NAMES)}), a checkpoint (.safetensors), or an "
+            f"untrained backbone ({BACKBONES}; NAME:LAYER+LAYER for several feature maps, see rmac backbones).")
 _DEVICES = "auto, cpu, cuda, cuda:1, mps"
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]+)?")
 PICTURES = (".jpeg", ".jpg", ".pdf", ".png", ".svg", ".webp")  # that plots.save_figure writes
@@ -189,26 +189,30 @@ def defaults(section: str, name: str, none: str = "none", more: str = "") -> str
     Returns:
         Such as "[default: 512; paper: 550, 800, 1050]".
     """
+    sections = {preset.name: preset.values(section) for preset in presets.PRESETS.values()}
+    return _default_of({preset: values[name] for preset, values in sections.items() if name in values}, none, more)
+
+
+def _default_of(values: dict[str, Any], none: str = "none", more: str = "") -> str:
+    """The same for values by preset."""
     names: dict[str, str] = {}  # value as it is shown → the first preset that has it
-    for preset in presets.PRESETS.values():
-        values = preset.values(section)
-        if name in values:
-            value = values[name]
-            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else none if value is None else str(value)
-            names.setdefault(shown, preset.name)
+    for preset, value in values.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else none if value is None else str(value)
+        names.setdefault(shown, preset)
     laptop, *others = names
     parts = [laptop, *(f"{names[shown]}: {shown}" for shown in others), *([more] if more else [])]
     return f"  [default: {'; '.join(parts)}]"
 
 
-_OWN = "a checkpoint has its own"
+_OWN = "a trained network has its own"
 Preset = Annotated[Literal["laptop", "paper", "authors_release"], typer.Option(
     help="Settings to start from: for this machine, the paper's, or those of its authors' release, which are the "
          "paper's with another grid. An option wins over the preset.")]
 Images = Annotated[str, typer.Argument(
     callback=text, help="Folder of images, CSV, list, or name of a registered collection.")]
 Network = Annotated[str | None, typer.Option(
-    callback=text, help=NETWORKS + defaults("network", "backbone"))]
+    callback=text,
+    help=NETWORKS + _default_of({name: preset.network for name, preset in presets.PRESETS.items()}))]
 Size = Annotated[list[int] | None, typer.Option(
     callback=whole(1, LARGEST_SIDE), help="Longer side in pixels; give it several times for several resolutions."
                                           + defaults("extraction", "sizes"))]
@@ -229,7 +233,7 @@ Pooling = Annotated[Literal["max", "average", "gem"] | None, typer.Option(
     help="Pooling of a region." + defaults("network", "pooling", more=_OWN))]
 Regions = Annotated[Literal["grid", "proposals", "both"] | None, typer.Option(
     help="What is pooled; proposals need a network that was trained to make them.  [default: grid, or the "
-         "checkpoint's]")]
+         "trained network's]")]
 Proposals = Annotated[int | None, typer.Option(
     callback=whole(1), help="Region proposals of an image, at most." + defaults("network", "proposals", more=_OWN))]
 Enlarge = Annotated[bool, typer.Option("--enlarge", help="Also enlarge images that are smaller than the size.")]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from rmaclib import presets
 from rmaclib.commands.common import command_group, messages, say, tell_bad, telling
 from rmaclib.commands.options import (
     LARGEST_SIDE,
@@ -59,8 +60,9 @@ def train_command(
         help="Images that choose the best network.  [default: some of COLLECTION, held out]")] = None,
     graphs: Annotated[Path | None, typer.Option(
         metavar="FOLDER", help="Of rmac clean: its verified pairs are the positives.  [default: equal labels]")] = None,
-    network: Annotated[str, typer.Option(
-        callback=text, help=NETWORKS)] = "efficientnet_lite0",
+    network: Annotated[str | None, typer.Option(
+        callback=text, help=f"{NETWORKS}  [default: {presets.laptop.network}; in the stage proposals, which needs one "
+                            f"feature map, {presets.laptop.values('network')['backbone']}]")] = None,
     levels: Annotated[int | None, typer.Option(
         callback=whole(1, MOST_LEVELS), help="Levels L of the grid.  [default: 2, or the checkpoint's]")] = None,
     dim: Annotated[int | None, typer.Option(
@@ -137,6 +139,7 @@ def train_command(
         given |= {"whiten_images": whiten_images} | ({} if dim is None else {"dim": dim})
     from rmaclib.learning import LoopSettings, train
     from rmaclib.learning.distributed import is_main, processes
+    from rmaclib.learning.training import start_network
 
     timeout = given.get("timeout", LoopSettings.timeout)
     with processes(timeout), waiting(not no_wait), _naming_the_file(settings):
@@ -144,7 +147,8 @@ def train_command(
         collection = read_photographs(images, out, skip_bad, open_collection)
         held_out = None if validation is None else read_photographs(validation, out, skip_bad,
                                                                         open_collection)
-        model = _open_network(network, dim, {"levels": levels, "regions": regions, "proposals": proposals})
+        model = _open_network(network or start_network(stage), dim,
+                              {"levels": levels, "regions": regions, "proposals": proposals})
         trained = train(collection, out=out, stage=stage, preset=preset, network=model, validation=held_out,
                         graphs=graphs, settings=given)
     _tell_result(trained, stage, out)
@@ -172,16 +176,17 @@ def _naming_the_file(file: Path | None) -> Iterator[None]:
 
 
 def _open_network(network: str, dim: int | None, options: dict[str, Any]) -> "RMAC":
-    """A checkpoint, or a backbone without a whitening; options: settings of the network, None where not given."""
-    from rmaclib.checkpoints import is_checkpoint, open_network
+    """A trained network, or a backbone without a whitening; options: settings of the network, None where not given."""
+    from rmaclib.checkpoints import checkpoint_file, open_network
     from rmaclib.network import NetworkSettings
 
-    if options["levels"] is None and not is_checkpoint(network):
+    if options["levels"] is None and checkpoint_file(network) is None:
         options["levels"] = NetworkSettings.levels  # the paper's, where it trains; off the shelf 3 is better
     with telling(f"opening {network}"):
         model = open_network(network, **{name: value for name, value in options.items() if value is not None})
     if dim is not None and model.settings.dim is not None and dim != model.settings.dim:
-        raise InputError(f"--dim: expected {model.settings.dim}, the dimensions of {network}, got {dim}")
+        raise InputError(f"--dim: expected {model.settings.dim}, the dimensions of {network}, got {dim}; an untrained "
+                         f"network has any: --network {presets.laptop.values('network')['backbone']}")
     return model
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from rmaclib.checkpoints import is_checkpoint, open_network
+from rmaclib.checkpoints import checkpoint_file, open_network
 from rmaclib.datasets import LabelledImages, open_apart
 from rmaclib.extraction.batches import pick_device
 from rmaclib.foundation.errors import InputError
@@ -30,6 +30,7 @@ from rmaclib.learning.ranking import RankingSettings, train_ranking
 from rmaclib.learning.validation import hold_out
 from rmaclib.learning.whitening import whiten
 from rmaclib.network import RMAC, NetworkSettings, create_network
+from rmaclib.networks import DEFAULT
 
 _DIM = 512  # of a whitening, where nothing else is requested
 _SHARE, _SHARE_OF_FEW = 0.1, 0.2  # of the images of each landmark, held out for validation
@@ -51,7 +52,7 @@ class StartSettings:
 
 
 def train(collection: Source, *, out: str | os.PathLike, stage: StageName = "ranking", preset: Preset | None = None,
-          network: str | os.PathLike | NetworkSettings | RMAC = "efficientnet_lite0", validation: Source | None = None,
+          network: str | os.PathLike | NetworkSettings | RMAC | None = None, validation: Source | None = None,
           graphs: str | os.PathLike | None = None, settings: Mapping[str, Any] | None = None) -> Trained:
     """Train a network on a collection (Section 4.2 and 4.3): the whole way, in one call.
 
@@ -69,7 +70,7 @@ def train(collection: Source, *, out: str | os.PathLike, stage: StageName = "ran
         out: Folder for best.safetensors, log.csv, curves.png and the state: new, empty, or of a run that goes on.
         stage: "classification", "ranking" or "proposals".
         preset: "laptop" or "paper": what is not in settings. Default: of a new run the laptop's.
-        network: Name of a backbone, file of a checkpoint, settings of a new network, or a network (changed in place).
+        network: For ``open_network``, settings of a new one, or a network (changed in place). Default: start_network's.
         validation: Images that choose the best network, as collection. Default: some of the collection, held out.
         graphs: Folder of ``rmac clean``: its verified pairs are the positives. Default: images of one label.
         settings: Of the stage, such as ``RankingSettings``, by name; with ranking also those of ``StartSettings``.
@@ -94,7 +95,7 @@ def train(collection: Source, *, out: str | os.PathLike, stage: StageName = "ran
     training, held_out = _training_and_validation(collection, validation, first.seed, out)
     for images in (training, held_out):
         _check_images(stage, images)
-    model, start = _open(network, start)
+    model, start = _open(network or start_network(stage), start)
     with training_folder(out) as folder:
         wait()  # until the main process has the folder
         plan = Plan(stage, preset, given, folder)
@@ -110,6 +111,20 @@ def train(collection: Source, *, out: str | os.PathLike, stage: StageName = "ran
 
             save_figure(training_curves(trained.history, f"{folder.name}: {stage}"), folder / CURVES)
     return trained
+
+
+def start_network(stage: StageName) -> str:
+    """Name the network that a stage starts from where none is given: the trained network of the package.
+
+    Proposals need a network of one feature map, and start from an untrained one.
+
+    Args:
+        stage: As of ``train``.
+
+    Returns:
+        For ``checkpoints.open_network``.
+    """
+    return "efficientnet_lite0" if stage == "proposals" else DEFAULT
 
 
 def _tell(text: str) -> None:
@@ -158,7 +173,7 @@ def _open(network: str | os.PathLike | NetworkSettings | RMAC, start: StartSetti
     if not isinstance(network, RMAC):
         name = os.fspath(network)
         # The paper's L where a backbone is trained; off the shelf 3 is better.
-        network = open_network(name) if is_checkpoint(name) else open_network(name, levels=NetworkSettings.levels)
+        network = open_network(name, **({} if checkpoint_file(name) else {"levels": NetworkSettings.levels}))
     if start.dim is not None and network.settings.dim not in (None, start.dim):
         raise InputError(f"dim: expected {network.settings.dim}, the dimensions of the network, got {start.dim}")
     return network, start

@@ -26,7 +26,7 @@ from rmaclib.foundation.files import differences
 from rmaclib.foundation.folders import LOCK, MARKER, OutputFolder, refuse_inside
 from rmaclib.foundation.settings import from_mapping, whole_number
 from rmaclib.images import read_image
-from rmaclib.network import RMAC, create_network
+from rmaclib.network import RMAC
 from rmaclib.search.index_folder import (
     CHECKPOINT,
     META,
@@ -56,8 +56,8 @@ class Index:
         index.save("photos.index")
 
     Args:
-        network: R-MAC network that extracts the descriptors of images and queries. Default: EfficientNet-Lite0 with
-            ImageNet weights, three levels of regions.
+        network: R-MAC network that extracts the descriptors of images and queries. Default: the trained network of the
+            package, see ``checkpoints.open_network``.
         settings: Of the extraction. Default: longer side 512 pixels.
         vectors: Descriptors that this network made with these settings. Default: none, an empty index.
 
@@ -84,7 +84,7 @@ class Index:
 
     def __init__(self, network: RMAC | None = None, settings: ExtractionSettings | None = None,
                  vectors: VectorIndex | None = None):
-        self.network, self.settings = network or create_network(), settings or EXTRACTION
+        self.network, self.settings = network or open_network(), settings or EXTRACTION
         # The device is the machine's, not the index's.
         about = {"network": asdict(self.network.settings), "weights": fingerprint(self.network),
                  "describe": asdict(replace(self.settings, device="auto"))}
@@ -104,7 +104,8 @@ class Index:
         Args:
             images: A folder of images, sub-folders included; a list or registered name that
                 :func:`rmaclib.datasets.open_collection` takes; an image file; or a sequence of image files.
-            network: A network, the name of a backbone, or a checkpoint file. Default: EfficientNet-Lite0.
+            network: A network, or what ``checkpoints.open_network`` takes: the name of a trained network of the package
+                (the default) or of a backbone, or a checkpoint file.
             settings: Of the extraction. Default: longer side 512 pixels.
             out: Folder to save the index in. A run that was killed goes on where it was when it is called again.
                 Another process that writes to the folder is waited for; what its index lacks is then added to it.

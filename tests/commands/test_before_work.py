@@ -84,7 +84,7 @@ def nothing_was_computed(result):
 
 def test_codes_that_do_not_fit_are_refused_before_extracting(little):
     result = run("evaluate", little, "--pq", 7)
-    refused(result, InputError, "--pq", "1280", "7")
+    refused(result, InputError, "--pq", "512", "7")
     few = run("evaluate", little, "--pq", 8, "--whiten-on", little / "jpg")
     refused(few, InputError, "--pq", "256")
     assert nothing_was_computed(result) and nothing_was_computed(few)
@@ -92,13 +92,15 @@ def test_codes_that_do_not_fit_are_refused_before_extracting(little):
 
 @pytest.mark.parametrize("command", ["extract", "index"])
 def test_too_many_dimensions_are_refused_before_extracting(photos, tmp_path, command):
-    result = run(command, photos, "--out", tmp_path / "x", "--dim", 1281)
+    result = run(command, photos, "--out", tmp_path / "x", "--dim", 1281, "--network", "efficientnet_lite0")
     refused(result, InputError, "--dim", "1280", "1281")
+    trained = run(command, photos, "--out", tmp_path / "x", "--dim", 128)
+    refused(trained, InputError, "--dim", "expected 512", "got 128", "--network efficientnet_lite0")
     network = create_network(NetworkSettings("timm:test_efficientnet", dim=4), pretrained=False)
     checkpoints.save_network(tmp_path / "n.safetensors", network)
     other = run(command, photos, "--out", tmp_path / "x", "--dim", 8, "--network", tmp_path / "n.safetensors")
     refused(other, InputError, "--dim", "expected 4", "got 8")
-    assert nothing_was_computed(result) and nothing_was_computed(other)
+    assert all(map(nothing_was_computed, (result, trained, other)))
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -271,8 +273,8 @@ def test_opening_is_told(photos, little, tmp_path, lite0, monkeypatch):
 def test_the_time_is_told_before(photos, little, tmp_path):
     messages = []
     for _ in range(2):
-        result = run("extract", little / "jpg", "--out", tmp_path / "x", "--size", 64, "--dim", 8, "--whiten-on",
-                     "diorama_val", "--whiten-images", 40)
+        result = run("extract", little / "jpg", "--out", tmp_path / "x", "--network", "efficientnet_lite0", "--size",
+                     64, "--dim", 8, "--whiten-on", "diorama_val", "--whiten-images", 40)
         assert result.exit_code == 0
         lines = [line for line in result.stderr.splitlines() if line.startswith(("whitening learned", "extracting"))]
         messages += [re.sub(": (a few seconds|about [0-9.]+ [a-z]+)", ": SOON", line) for line in lines]
@@ -282,6 +284,12 @@ def test_the_time_is_told_before(photos, little, tmp_path):
     assert messages == [whitening, extracting, whitening, f"{extracting}, less what is done already"]
     assert [duration(seconds) for seconds in (1, 62, 100, 1500, 9000)] == [
         "a few seconds", "about 60 s", "about 2 min", "about 25 min", "about 2.5 h"]
+
+
+def test_a_trained_network_keeps_its_whitening(photos, tmp_path):
+    result = run("index", photos, "--out", tmp_path / "x", "--size", 32, "--whiten-on", "diorama_val")
+    assert result.exit_code == 0 and "--whiten-on: no effect, landmarks_lite0 has a whitening" in result.stderr
+    assert "learned on" not in result.stderr
 
 
 def test_the_images_that_codes_are_learned_on_are_opened_once_and_timed(little, tmp_path, monkeypatch):
@@ -417,9 +425,9 @@ def test_a_network_that_proposes_nothing_is_refused(photos):
     refused(run("propose", photos, "--network", "efficientnet_lite0"), InputError, "--network", "efficientnet_lite0")
 
 
-def test_the_index_of_the_commands_is_that_of_the_library(photos, tmp_path, lite0):
+def test_the_index_of_the_commands_is_that_of_the_library(photos, tmp_path):
     assert run("index", photos, "--out", tmp_path / "x", "--size", 32).exit_code == 0
-    made = Index.build(sorted(photos.rglob("*.jpg")), lite0, ExtractionSettings((32,)))
-    query = np.random.default_rng(0).normal(size=(1, 1280))
+    made = Index.build(sorted(photos.rglob("*.jpg")), settings=ExtractionSettings((32,)))
+    query = np.random.default_rng(0).normal(size=(1, 512))
     loaded = Index.load(tmp_path / "x")
     assert loaded.vectors.search(query, 6) == made.vectors.search(query, 6)

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rmaclib import checkpoints, cli, presets
+from rmaclib import checkpoints, cli, networks, presets
 from rmaclib.commands.network import NetworkOptions, extraction_settings
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.foundation.errors import InputError
@@ -57,8 +57,11 @@ def test_options_win_over_the_preset(command):
 def test_the_laptops_preset_is_the_default(command):
     assert chosen(command) == chosen(command, "--preset", "laptop")
     network, extraction = chosen(command)
+    assert network.network == networks.DEFAULT and network.settings == {} and network.dim is None  # it has its own
+    assert extraction == ExtractionSettings((512,))
+    network, _ = chosen(command, "--network", "efficientnet_lite0")
     assert NetworkSettings(network.network, **network.settings) == NetworkSettings("efficientnet_lite0", levels=3)
-    assert network.dim is None and extraction == ExtractionSettings((512,))
+    assert network.dim is None
 
 
 @COMMANDS
