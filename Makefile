@@ -66,7 +66,7 @@ record:  ## keep the results of the last build of PROFILE in data/results, to be
 diorama: $(READY)  ## render the embedded data set again, into _build/diorama_SEED; SEED=0 is the one in the repository
 	PYTHONPATH=data/diorama $(BIN)/python -m generator _build/diorama_$(SEED) --seed $(SEED)
 
-train-release: $(READY)  ## train the network of the package on landmarks48 in RMACLIB_DATA: hours on a processor; SEED=0
+train-release: $(READY)  ## train the network of the package on landmarks48 in RMACLIB_DATA: an hour on two cores; SEED=0
 	$(BIN)/python release/train.py --seed $(SEED)
 
 clean:  ## remove everything that was built, but not .venv
@@ -79,5 +79,5 @@ help:  ## this list
 $(READY): pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python from 3.11 to 3.13 found; install one, or give PYTHON=/path" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,dev,cluster,diorama,hessian]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,dev,cluster,compare,diorama,hessian]"
 	@touch $@

@@ -76,7 +76,7 @@ rule html:
         pages=files("book"),
         settings=["_config.yml", "_toc.yml"],
         recorded=files("data/results"),
-        library=files("rmaclib", "*.py") + files("rmaclib", "*.safetensors"),  # the API pages
+        library=files("rmaclib", "*.py"),  # the API pages
     output:
         "_build/html/index.html",
     params:

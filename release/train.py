@@ -14,17 +14,20 @@ import numpy as np
 import yaml
 
 import rmaclib
-from rmaclib.checkpoints import load_network, save_network
+from rmaclib.checkpoints import fingerprint, load_network, save_network
 from rmaclib.cleaning import clean_settings
 from rmaclib.datasets import LabelledImages, open_collection, open_dataset
 from rmaclib.evaluation import interval, paired_bootstrap
 from rmaclib.evaluation.chain import leave_one_out_precisions, query_precisions
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.whitening import learn_whitening, training_sample
+from rmaclib.foundation.errors import OutputError
+from rmaclib.foundation.files import read_json, write_json
 from rmaclib.network import RMAC, NetworkSettings
 from rmaclib.results import record
 
 RECIPE = Path(__file__).with_name("recipe.yml")
+_MADE_BY = "recipe.json"  # beside a training: what it was made by
 _NOTEBOOK, _PROFILE = "train", "release"  # of the records: release/train.py
 
 
@@ -51,27 +54,39 @@ class Release:
         self.settings = NetworkSettings(**self.recipe["networks"][form])
         self.extraction = ExtractionSettings((self.recipe["size"],), precision="float32")
         recipe, collection = self.recipe, open_collection(self.recipe["collection"])
+        self.tests = [open_dataset(name) for name in recipe["tests"]]  # one that is missing is noticed now
         apart = recipe["held_out"] + recipe["kept_apart"]
         # Landmarks are cleaned one by one: those that are held out don't touch the others.
         clean = rmaclib.clean(collection, clean_settings(recipe["cleaning"]), out=out / "cleaning").clean
         self.all, self.clean = (select_landmarks(images, apart, inside=False) for images in (collection, clean))
         self.held_out, self.kept_apart = (select_landmarks(clean, recipe[part]) for part in ("held_out", "kept_apart"))
+        self.folder = out / f"{form}_{seed}"
+        made_by = {name: recipe[name] for name in recipe if name not in ("networks", "tests", "size")}
+        made_by["network"] = recipe["networks"][form]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / _MADE_BY).exists():
+            write_json(self.folder / _MADE_BY, made_by)
+        elif read_json(self.folder / _MADE_BY, OutputError, "the recipe of a training") != made_by:
+            raise SystemExit(f"error: {self.folder}: was trained by another {RECIPE.name}; choose another --out, or "
+                             "remove it to train again")
 
-    def train(self) -> RMAC:
-        """C-Full → R-Clean → a new whitening; the trained network as it is shipped, in half precision."""
-        folder, recipe = self.out / f"{self.form}_{self.seed}", self.recipe
-        trained = folder / "network.safetensors"
-        if trained.exists():
-            return load_network(trained)
+    def ranked(self) -> RMAC:
+        """C-Full → R-Clean."""
+        folder, recipe = self.folder, self.recipe
         classified = rmaclib.train(self.all, out=folder / "C-Full", stage="classification", network=self.settings,
                                    validation=self.held_out,
                                    settings={**recipe["classification"], "seed": self.seed})
         start = folder / "start.safetensors"
         if not start.exists():
             save_network(start, self._whitened(classified.network))
-        ranked = rmaclib.train(self.clean, out=folder / "R-Clean", network=start, validation=self.held_out,
-                               graphs=self.out / "cleaning", settings={**recipe["ranking"], "seed": self.seed})
-        save_network(trained, self._whitened(ranked.network), half=True)
+        return rmaclib.train(self.clean, out=folder / "R-Clean", network=start, validation=self.held_out,
+                             graphs=self.out / "cleaning", settings={**recipe["ranking"], "seed": self.seed}).network
+
+    def train(self) -> RMAC:
+        """C-Full → R-Clean → a new whitening; the trained network as it is shipped, in half precision."""
+        trained = self.folder / "network.safetensors"
+        if not trained.exists():
+            save_network(trained, self._whitened(self.ranked()), half=True)
         return load_network(trained)
 
     def untrained(self) -> RMAC:
@@ -96,7 +111,7 @@ class Release:
             described = rmaclib.extract(network, images.paths, self.extraction, names=images.names)
             values = leave_one_out_precisions(described.vectors, [label_of[name] for name in described.names])
             measured[part] = "leave one out", {"name": part, "counts": images.counts}, values[~np.isnan(values)]
-        for test in map(open_dataset, self.recipe["tests"]):
+        for test in self.tests:
             evaluation = rmaclib.evaluate(network, test, settings=self.extraction)
             measured[test.name] = (evaluation.protocol, {"name": test.name, "counts": test.counts},
                                    np.array(list(query_precisions(evaluation).values())))
@@ -104,18 +119,19 @@ class Release:
 
 
 def keep(releases: list[Release], started: float) -> None:
-    """Record the scores of some seeds before and after training, the gain and its interval, and the spread."""
+    """Record the scores of some seeds before training, after ranking and at its end, and the gain with its interval."""
     first = releases[0]
-    networks = {"untrained": Release.untrained, "trained": Release.train}
+    networks = {"untrained": Release.untrained, "ranked": Release.ranked, "trained": Release.train}
+    weights = [fingerprint(release.train()) for release in releases]
     measured = {name: [release.precisions(network(release)) for release in releases]
                 for name, network in networks.items()}
     for part, (protocol, dataset, _) in measured["trained"][0].items():
-        before, after = (np.array([of_seed[part][2] for of_seed in measured[name]]) for name in networks)  # (S, Q)
-        values = {name: (interval(each), "mAP") for name, each in (("untrained", before), ("trained", after))}
-        values["gain"] = paired_bootstrap(before, after), "points"
-        for release, *each in zip(releases, before, after, strict=True) if len(releases) > 1 else ():
-            for name, of_seed in zip(networks, each, strict=True):
-                values[f"{name}_{release.seed}"] = interval(of_seed), "mAP"
+        by_seed = {name: np.array([of_seed[part][2] for of_seed in measured[name]]) for name in networks}  # (S, Q)
+        values = {name: (interval(each), "mAP") for name, each in by_seed.items()}
+        for key, name in (("gain", "trained"), ("ranked_gain", "ranked")):
+            values[key] = paired_bootstrap(by_seed["untrained"], by_seed[name]), "points"
+        for place, release in enumerate(releases if len(releases) > 1 else ()):
+            values |= {f"{name}_{release.seed}": (interval(each[place]), "mAP") for name, each in by_seed.items()}
         for name, (value, unit) in values.items():
             mean, low, high = (100 * each for each in value)
             sign = "+" if unit == "points" else ""
@@ -124,7 +140,8 @@ def keep(releases: list[Release], started: float) -> None:
                        unit="" if isinstance(content, str) else unit, protocol=protocol, dataset=dataset,
                        seed=first.seed, seconds=time.monotonic() - started,
                        settings={"seeds": [release.seed for release in releases], "recipe": first.recipe,
-                                 "network": asdict(first.settings), "extraction": asdict(first.extraction)},
+                                 "network": asdict(first.settings), "extraction": asdict(first.extraction),
+                                 "weights": weights},
                        notebook=_NOTEBOOK, profile=_PROFILE)
             print(f"{first.form}, {part}, {name}: {mean:.1f} [{low:.1f}, {high:.1f}]", flush=True)
 

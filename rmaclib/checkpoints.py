@@ -156,11 +156,11 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_network(path: str | os.PathLike) -> RMAC:
+def load_network(path: str | os.PathLike = DEFAULT) -> RMAC:
     """Load a network that save_network wrote; nothing else is read or downloaded.
 
     Args:
-        path: Of the file.
+        path: Of the file; or the name of a trained network of the package (``networks.NAMES``).
 
     Returns:
         The network, on the CPU, in evaluation mode.
@@ -169,7 +169,7 @@ def load_network(path: str | os.PathLike) -> RMAC:
         CheckpointError: No such file, no checkpoint, a damaged one, one of a newer version, or weights that don't fit
             the settings in it.
     """
-    path = Path(path)
+    path = network_file(os.fspath(path)) or Path(path)
     tensors, notes, metadata = load_tensors(path, CheckpointError, "a checkpoint")
     notes = _first_version(path, metadata) if notes is None else notes
     if notes.get("format") != _FORMAT:

@@ -269,7 +269,7 @@ class RMAC(nn.Module):
         """
         if len(self.backbone.layers) > 1:
             raise InputError("proposals: expected a network of one feature map, for regions are proposed and pooled on "
-                             f"the same cells; got {self.backbone.name}")
+                             f"the same cells, such as efficientnet_lite0; got {self.backbone.name}")
         self.settings = replace(self.settings, anchors=tuple(anchors), proposal_channels=channels)
         proposer = ProposalNetwork(self.backbone.channels, self.settings.anchors, channels, seed)
         self.proposer = proposer.to(self.backbone.mean.device).eval()

@@ -229,7 +229,8 @@ def bars(labels: Sequence[str], values: Sequence[float] | Mapping[str, Sequence[
     axes.set_yticks(middles, labels)
     axes.set_xlim(0, max(max(lengths) for lengths in groups.values()) * 1.12)
     if len(groups) > 1:
-        axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(groups))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(groups), frameon=False,
+                      fontsize=9)
     axes.set_xlabel(xlabel)
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

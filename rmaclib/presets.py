@@ -82,7 +82,7 @@ class Preset:
     trained: str | None = None
 
     @property
-    def network(self) -> str:
+    def default_network(self) -> str:
         """The network that commands use where none is named."""
         return self.trained or self.sections["network"]["backbone"].value
 
@@ -244,7 +244,7 @@ def _quick(lr: float, why: str, updates: int, warmup: int, evaluate_every: int, 
 
 _SMALL_IMAGES = "small: a training takes minutes on a processor"
 _CHOSEN = "chosen by validation on photographs (notebook 03)"
-laptop = Preset("laptop", "Minutes on a processor; the defaults of the commands.", {
+laptop = Preset("laptop", "Minutes on a processor; the defaults of the commands, beside a trained network.", {
     "cleaning": {
         "keypoints.detector": Value("sift", "ours", "needs no further package"),
         "keypoints.size": Value(512, "ours", "small enough for a processor"),

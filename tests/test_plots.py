@@ -74,6 +74,11 @@ def test_regions_and_heat_are_drawn():
 def test_bars_and_curve_write_their_values():
     texts = [text.get_text().strip() for text in plots.bars(["a", "b"], [1.234, 2], "x").axes[0].texts]
     assert texts == ["1.2", "2.0"]
+    figure = plots.bars(["a", "b"], {"before": [1, 2], "after": [3, 4]}, "x")
+    assert [text.get_text().strip() for text in figure.axes[0].texts] == ["1.0", "2.0", "3.0", "4.0"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["before", "after"]
+    heights = [patch.get_y() for patch in figure.axes[0].patches]  # a before, b before, a after, b after
+    assert heights[1] < heights[2] < heights[0] and heights[3] < heights[1]
     axes = plots.curve([1, 2], [3, 4.56], "x", "y", level=(3.5, "level")).axes[0]
     assert [text.get_text() for text in axes.texts] == ["3.0", "4.6", "level"]
 

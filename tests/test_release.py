@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rmaclib.checkpoints import fingerprint, load_network
 from rmaclib.cleaning import clean_settings
 from rmaclib.datasets import LabelledImages, known_datasets
 from rmaclib.foundation.settings import from_mapping
 from rmaclib.learning import ClassificationSettings, RankingSettings
 from rmaclib.network import NetworkSettings
+from rmaclib.networks import DEFAULT, network_file
+from rmaclib.results import load_results
 
 ROOT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location("release_train", ROOT / "release/train.py")
@@ -27,6 +30,7 @@ def test_every_setting_exists(recipe):
     for settings, values in ((ClassificationSettings, recipe["classification"]), (RankingSettings, recipe["ranking"])):
         from_mapping(settings, values)
     clean_settings(recipe["cleaning"])
+    assert recipe["whitening"].keys() == {"images", "size"}
     assert {name: NetworkSettings(**network).dim for name, network in recipe["networks"].items()} == {
         "paper": 512, "ours": 512}
     assert {recipe["collection"], *recipe["tests"]} <= known_datasets().keys()
@@ -36,6 +40,18 @@ def test_no_landmark_is_both_held_out_and_kept_apart(recipe):
     assert len(recipe["held_out"]) == 10
     apart = recipe["held_out"] + recipe["kept_apart"]
     assert len(set(apart)) == len(apart)
+
+
+def test_the_profile_of_photographs_holds_out_the_same(recipe):
+    profile = yaml.safe_load((ROOT / "notebooks/profiles/photos.yml").read_text())
+    assert profile["01_rmac"]["held_out"] == profile["07_whole_chain"]["held_out"] == recipe["held_out"]
+
+
+def test_the_records_are_those_of_the_shipped_network():
+    records = load_results(ROOT / "data/results/release")
+    weights = fingerprint(load_network(network_file(DEFAULT)))
+    ours = [result for key, result in records.items() if "/ours/" in key]
+    assert ours and all(result.settings["weights"][0] == weights for result in ours)
 
 
 def test_images_are_selected_by_their_landmark(tmp_path):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from rmaclib import networks
 from rmaclib.backbones import efficientnet
 from rmaclib.backbones.layers import LAST, ONE_SIZE, Layer, names_of_layers, split_name, with_layers
 from rmaclib.backbones.weights import BackboneError, downloading, load_state, read_state
@@ -208,7 +209,8 @@ def make_network(name: str, pretrained: bool, weights: _Weights = None) -> Netwo
         return _torchvision(name, pretrained, weights)
     if name.startswith("timm:"):
         return _timm(name, pretrained, weights)
-    raise BackboneError(f"backbone: expected one of {', '.join(NAMES)}, got {name!r}")
+    raise BackboneError(f"backbone: expected one of {', '.join(NAMES)}, got {name!r}; trained networks, which "
+                        f"rmaclib.load_network opens, are {', '.join(networks.NAMES)}")
 
 
 class _Named(nn.Module):

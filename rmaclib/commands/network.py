@@ -75,7 +75,7 @@ class NetworkOptions(NamedTuple):
         from rmaclib.checkpoints import checkpoint_file
 
         given, preset = context.params, presets.preset(context.params["preset"])
-        network = given["network"] or preset.network
+        network = given["network"] or preset.default_network
         chosen = preset.values("network") if checkpoint_file(network) is None else {}
         values: dict[str, Any] = {name: given[name] for name in cls._fields if name in given}
         values |= {name: chosen.get(name) for name in (*_CHANGED, "dim") if given[name] is None}
@@ -226,8 +226,8 @@ def prepare(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings"
     if out is not None:
         _check_space(out, len(paths), model, 0 if goes_on else options.dim or model.dim, saved)
     if not is_to_be_whitened(model, options):
-        if training is None and options.whiten_on is not None:
-            note(f"--whiten-on: no effect, {options.network} has a whitening")
+        if training is None and (given := [name for name in ("whiten_on", "shrinkage") if getattr(options, name)]):
+            note(f"--{given[0].replace('_', '-')}: no effect, {options.network} has a whitening")
         training = None
     elif training is None:
         training = whitening_collection(options.whiten_on)

@@ -212,14 +212,14 @@ Images = Annotated[str, typer.Argument(
     callback=text, help="Folder of images, CSV, list, or name of a registered collection.")]
 Network = Annotated[str | None, typer.Option(
     callback=text,
-    help=NETWORKS + _default_of({name: preset.network for name, preset in presets.PRESETS.items()}))]
+    help=NETWORKS + _default_of({name: preset.default_network for name, preset in presets.PRESETS.items()}))]
 Size = Annotated[list[int] | None, typer.Option(
     callback=whole(1, LARGEST_SIDE), help="Longer side in pixels; give it several times for several resolutions."
                                           + defaults("extraction", "sizes"))]
 Levels = Annotated[int | None, typer.Option(
     callback=whole(1, MOST_LEVELS), help="Levels L of the grid." + defaults("network", "levels", more=_OWN))]
 Dim = Annotated[int | None, typer.Option(
-    callback=whole(1), help="Whiten regions and keep so many dimensions."
+    callback=whole(1), help="Whiten the regions of an untrained network and keep so many dimensions."
                             + defaults("network", "dim", "no whitening", _OWN))]
 WhitenOn = Annotated[str | None, typer.Option(
     callback=text, help="Training images for whitening and codes: a name, list or folder; never the test set.  "

@@ -61,13 +61,15 @@ def train_command(
     graphs: Annotated[Path | None, typer.Option(
         metavar="FOLDER", help="Of rmac clean: its verified pairs are the positives.  [default: equal labels]")] = None,
     network: Annotated[str | None, typer.Option(
-        callback=text, help=f"{NETWORKS}  [default: {presets.laptop.network}; in the stage proposals, which needs one "
-                            f"feature map, {presets.laptop.values('network')['backbone']}]")] = None,
+        callback=text, help=f"{NETWORKS}  [default: {presets.laptop.default_network}; to learn proposals, which needs "
+                            f"one feature map, {presets.laptop.values('network')['backbone']}]")] = None,
     levels: Annotated[int | None, typer.Option(
-        callback=whole(1, MOST_LEVELS), help="Levels L of the grid.  [default: 2, or the checkpoint's]")] = None,
+        callback=whole(1, MOST_LEVELS),
+        help="Levels L of the grid.  [default: the trained network's; of a backbone 2]")] = None,
     dim: Annotated[int | None, typer.Option(
         callback=whole(1),
-        help="Dimensions; the layer starts from a whitening.  [default: 512, or the checkpoint's]")] = None,
+        help="Dimensions; the layer starts from a whitening.  [default: the trained network's; of a backbone 512]"
+    )] = None,
     size: Annotated[int | None, typer.Option(
         callback=whole(1, LARGEST_SIDE),
         help="Longer side in pixels; in the classification stage, of the validation.  [default: the preset's]")] = None,
@@ -92,7 +94,8 @@ def train_command(
         help="What is minimised.  [default: triplet]")] = None,
     regions: Regions = None,
     proposals: Annotated[int | None, typer.Option(
-        callback=whole(1), help="Region proposals of an image, at most.  [default: 32, or the checkpoint's]")] = None,
+        callback=whole(1),
+        help="Region proposals of an image, at most.  [default: 32, or the trained network's]")] = None,
     seed: Annotated[int | None, typer.Option(
         callback=whole(0, MOST_SEED), help="Every random choice follows from it.  [default: 0]")] = None,
     device: DeviceOrNone = None,
@@ -119,7 +122,7 @@ def train_command(
       ranked/best.safetensors --out proposing`
 
     - `torchrun --nproc-per-node 8 -m rmaclib train landmarks_clean --validation landmarks_clean_val --preset paper
-      --out trained` (a process for each GPU; they share the images of an update)
+      --network resnet101 --out trained` (a process for each GPU; they share the images of an update)
 
     OUT/best.safetensors is the network with the best retrieval among the validation images (in the stage proposals,
     the best recall of their boxes); --network of the other commands takes it. OUT/log.csv has a line for each update,
@@ -147,7 +150,7 @@ def train_command(
         collection = read_photographs(images, out, skip_bad, open_collection)
         held_out = None if validation is None else read_photographs(validation, out, skip_bad,
                                                                         open_collection)
-        model = _open_network(network or start_network(stage), dim,
+        model = _open_network(network or start_network(stage, given), dim,
                               {"levels": levels, "regions": regions, "proposals": proposals})
         trained = train(collection, out=out, stage=stage, preset=preset, network=model, validation=held_out,
                         graphs=graphs, settings=given)

@@ -31,6 +31,7 @@ from rmaclib.learning.validation import hold_out
 from rmaclib.learning.whitening import whiten
 from rmaclib.network import RMAC, NetworkSettings, create_network
 from rmaclib.networks import DEFAULT
+from rmaclib.presets import laptop
 
 _DIM = 512  # of a whitening, where nothing else is requested
 _SHARE, _SHARE_OF_FEW = 0.1, 0.2  # of the images of each landmark, held out for validation
@@ -95,7 +96,7 @@ def train(collection: Source, *, out: str | os.PathLike, stage: StageName = "ran
     training, held_out = _training_and_validation(collection, validation, first.seed, out)
     for images in (training, held_out):
         _check_images(stage, images)
-    model, start = _open(network or start_network(stage), start)
+    model, start = _open(network or start_network(stage, given), start)
     with training_folder(out) as folder:
         wait()  # until the main process has the folder
         plan = Plan(stage, preset, given, folder)
@@ -113,18 +114,20 @@ def train(collection: Source, *, out: str | os.PathLike, stage: StageName = "ran
     return trained
 
 
-def start_network(stage: StageName) -> str:
+def start_network(stage: StageName, settings: Mapping[str, Any]) -> str:
     """Name the network that a stage starts from where none is given: the trained network of the package.
 
     Proposals need a network of one feature map, and start from an untrained one.
 
     Args:
         stage: As of ``train``.
+        settings: Of the stage.
 
     Returns:
         For ``checkpoints.open_network``.
     """
-    return "efficientnet_lite0" if stage == "proposals" else DEFAULT
+    proposes = stage == "proposals" or settings.get("propose")
+    return laptop.values("network")["backbone"] if proposes else DEFAULT
 
 
 def _tell(text: str) -> None:
@@ -175,7 +178,8 @@ def _open(network: str | os.PathLike | NetworkSettings | RMAC, start: StartSetti
         # The paper's L where a backbone is trained; off the shelf 3 is better.
         network = open_network(name, **({} if checkpoint_file(name) else {"levels": NetworkSettings.levels}))
     if start.dim is not None and network.settings.dim not in (None, start.dim):
-        raise InputError(f"dim: expected {network.settings.dim}, the dimensions of the network, got {start.dim}")
+        raise InputError(f"dim: expected {network.settings.dim}, the dimensions of the network, got {start.dim}; an "
+                         f"untrained network, such as {laptop.values('network')['backbone']!r}, has any")
     return network, start
 
 
