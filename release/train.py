@@ -119,12 +119,14 @@ class Release:
 
 
 def keep(releases: list[Release], started: float) -> None:
-    """Record the scores of some seeds before training, after ranking and at its end, and the gain with its interval."""
+    """Train some seeds; record their scores before training, after ranking and at the end, and gains with intervals."""
     first = releases[0]
-    networks = {"untrained": Release.untrained, "ranked": Release.ranked, "trained": Release.train}
-    weights = [fingerprint(release.train()) for release in releases]
-    measured = {name: [release.precisions(network(release)) for release in releases]
-                for name, network in networks.items()}
+    trained = [release.train() for release in releases]
+    weights = [fingerprint(network) for network in trained]
+    networks = {"untrained": map(Release.untrained, releases), "ranked": map(Release.ranked, releases),
+                "trained": trained}
+    measured = {name: [release.precisions(network) for release, network in zip(releases, of_seeds, strict=True)]
+                for name, of_seeds in networks.items()}
     for part, (protocol, dataset, _) in measured["trained"][0].items():
         by_seed = {name: np.array([of_seed[part][2] for of_seed in measured[name]]) for name in networks}  # (S, Q)
         values = {name: (interval(each), "mAP") for name, each in by_seed.items()}
@@ -156,10 +158,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     started = time.monotonic()
-    releases = [Release(options.form, seed, options.out) for seed in options.seed]
-    for release in releases:
-        release.train()
-    keep(releases, started)
+    keep([Release(options.form, seed, options.out) for seed in options.seed], started)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class Preset:
         name: As on the command line.
         about: One line.
         sections: Section → name of the setting (dots where settings are nested) → ``Value``. Those of the network are
-            of an untrained one, made from the name of a backbone.
+            of an untrained network, made from the name of a backbone.
         trained: Name of the trained network of the package that stands for that; None where there is none.
     """
 
@@ -82,9 +82,14 @@ class Preset:
     trained: str | None = None
 
     @property
+    def backbone(self) -> str:
+        """The untrained network."""
+        return self.sections["network"]["backbone"].value
+
+    @property
     def default_network(self) -> str:
         """The network that commands use where none is named."""
-        return self.trained or self.sections["network"]["backbone"].value
+        return self.trained or self.backbone
 
     def values(self, section: str) -> dict[str, Any]:
         """The values of a section, as a settings file would give them.

@@ -168,7 +168,7 @@ def open_unwhitened(options: NetworkOptions) -> "RMAC":
     saved, most = model.settings.dim, model.backbone.dims[-1]
     if dim is not None and saved is not None and dim != saved:
         raise InputError(f"{options.dim_source}: expected {saved}, with which {network} was saved, got {dim}; an "
-                         f"untrained network has any: --network {presets.laptop.values('network')['backbone']}")
+                         f"untrained network has any: --network {presets.laptop.backbone}")
     if dim is not None and dim > most:
         raise InputError(f"{options.dim_source}: expected at most {most}, which {network} has channels for, got {dim}")
     return model

@@ -62,7 +62,7 @@ def train_command(
         metavar="FOLDER", help="Of rmac clean: its verified pairs are the positives.  [default: equal labels]")] = None,
     network: Annotated[str | None, typer.Option(
         callback=text, help=f"{NETWORKS}  [default: {presets.laptop.default_network}; to learn proposals, which needs "
-                            f"one feature map, {presets.laptop.values('network')['backbone']}]")] = None,
+                            f"one feature map, {presets.laptop.backbone}]")] = None,
     levels: Annotated[int | None, typer.Option(
         callback=whole(1, MOST_LEVELS),
         help="Levels L of the grid.  [default: the trained network's; of a backbone 2]")] = None,
@@ -189,7 +189,7 @@ def _open_network(network: str, dim: int | None, options: dict[str, Any]) -> "RM
         model = open_network(network, **{name: value for name, value in options.items() if value is not None})
     if dim is not None and model.settings.dim is not None and dim != model.settings.dim:
         raise InputError(f"--dim: expected {model.settings.dim}, the dimensions of {network}, got {dim}; an untrained "
-                         f"network has any: --network {presets.laptop.values('network')['backbone']}")
+                         f"network has any: --network {presets.laptop.backbone}")
     return model
 
 

@@ -71,7 +71,7 @@ def train(collection: Source, *, out: str | os.PathLike, stage: StageName = "ran
         out: Folder for best.safetensors, log.csv, curves.png and the state: new, empty, or of a run that goes on.
         stage: "classification", "ranking" or "proposals".
         preset: "laptop" or "paper": what is not in settings. Default: of a new run the laptop's.
-        network: For ``open_network``, settings of a new one, or a network (changed in place). Default: start_network's.
+        network: For ``open_network``, new settings, or a network (changed in place). Default: start_network's.
         validation: Images that choose the best network, as collection. Default: some of the collection, held out.
         graphs: Folder of ``rmac clean``: its verified pairs are the positives. Default: images of one label.
         settings: Of the stage, such as ``RankingSettings``, by name; with ranking also those of ``StartSettings``.
@@ -127,7 +127,7 @@ def start_network(stage: StageName, settings: Mapping[str, Any]) -> str:
         For ``checkpoints.open_network``.
     """
     proposes = stage == "proposals" or settings.get("propose")
-    return laptop.values("network")["backbone"] if proposes else DEFAULT
+    return laptop.backbone if proposes else DEFAULT
 
 
 def _tell(text: str) -> None:
@@ -179,7 +179,7 @@ def _open(network: str | os.PathLike | NetworkSettings | RMAC, start: StartSetti
         network = open_network(name, **({} if checkpoint_file(name) else {"levels": NetworkSettings.levels}))
     if start.dim is not None and network.settings.dim not in (None, start.dim):
         raise InputError(f"dim: expected {network.settings.dim}, the dimensions of the network, got {start.dim}; an "
-                         f"untrained network, such as {laptop.values('network')['backbone']!r}, has any")
+                         f"untrained network, such as {laptop.backbone!r}, has any")
     return network, start
 
 
