@@ -131,7 +131,7 @@ def test_05_resolutions_and_expansion(tmp_path):
 def test_06_compression(tmp_path):
     figures, values = run_smoke("06_compression", tmp_path)
     results = {key.removeprefix("06_compression/diorama/"): value for key, value in values.items()}
-    assert figures == 4 and results["same_as_faiss"] == 1
+    assert figures == 5 and results["same_as_faiss"] == 1
     assert results["pca_64"] == pytest.approx(results["uncompressed"], abs=0.05)  # all dimensions, less the mean
     assert abs(results["scalar_64"] - results["uncompressed"]) < 0.01
     assert results["recall_pq_16"] > results["recall_pq_8"] > 0.05
