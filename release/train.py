@@ -16,12 +16,12 @@ import yaml
 import rmaclib
 from rmaclib.checkpoints import fingerprint, load_network, save_network
 from rmaclib.cleaning import clean_settings
-from rmaclib.datasets import LabelledImages, open_collection, open_dataset
+from rmaclib.datasets import open_collection, open_dataset
 from rmaclib.evaluation import interval, paired_bootstrap
 from rmaclib.evaluation.chain import leave_one_out_precisions, query_precisions
 from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.whitening import learn_whitening, training_sample
-from rmaclib.foundation.errors import OutputError
+from rmaclib.foundation.errors import OutputError, RmacError
 from rmaclib.foundation.files import read_json, write_json
 from rmaclib.network import RMAC, NetworkSettings
 from rmaclib.results import record
@@ -31,35 +31,26 @@ _MADE_BY = "recipe.json"  # beside a training: what it was made by
 _NOTEBOOK, _PROFILE = "train", "release"  # of the records: release/train.py
 
 
-def select_landmarks(images: LabelledImages, names: list[str], inside: bool = True) -> LabelledImages:
-    """Select the images of some landmarks, or (not inside) of all others.
+class Images:
+    """The images of a recipe: those that are learned from, noisy and cleaned, those that are not, the test sets."""
 
-    Raises:
-        SystemExit: A landmark that the collection doesn't have.
-    """
-    label_names = images.label_names or ()
-    if unknown := sorted(set(names) - set(label_names)):
-        raise SystemExit(f"error: {images.name}: expected the landmarks of {RECIPE.name}, "
-                         f"found no {', '.join(unknown)}")
-    chosen = {label for label, name in enumerate(label_names) if name in names}
-    return images.part([index for index, label in enumerate(images.labels) if (label in chosen) == inside])
-
-
-class Release:
-    """The training of one seed and form: its images, and its steps in order."""
-
-    def __init__(self, form: str, seed: int, out: Path):
-        self.form, self.seed, self.out = form, seed, out
-        self.recipe = yaml.safe_load(RECIPE.read_text())
-        self.settings = NetworkSettings(**self.recipe["networks"][form])
-        self.extraction = ExtractionSettings((self.recipe["size"],), precision="float32")
-        recipe, collection = self.recipe, open_collection(self.recipe["collection"])
+    def __init__(self, recipe: dict, out: Path):
+        collection = open_collection(recipe["collection"])
         self.tests = [open_dataset(name) for name in recipe["tests"]]  # one that is missing is noticed now
         apart = recipe["held_out"] + recipe["kept_apart"]
         # Landmarks are cleaned one by one: those that are held out don't touch the others.
         clean = rmaclib.clean(collection, clean_settings(recipe["cleaning"]), out=out / "cleaning").clean
-        self.all, self.clean = (select_landmarks(images, apart, inside=False) for images in (collection, clean))
-        self.held_out, self.kept_apart = (select_landmarks(clean, recipe[part]) for part in ("held_out", "kept_apart"))
+        self.all, self.clean = (images.of_landmarks(apart, others=True) for images in (collection, clean))
+        self.held_out, self.kept_apart = (clean.of_landmarks(recipe[part]) for part in ("held_out", "kept_apart"))
+
+
+class Release:
+    """The training of one seed and form: its steps in order."""
+
+    def __init__(self, form: str, seed: int, out: Path, recipe: dict, images: Images):
+        self.form, self.seed, self.out, self.recipe, self.images = form, seed, out, recipe, images
+        self.settings = NetworkSettings(**recipe["networks"][form])
+        self.extraction = ExtractionSettings((recipe["size"],), precision="float32")
         self.folder = out / f"{form}_{seed}"
         made_by = {name: recipe[name] for name in recipe if name not in ("networks", "tests", "size")}
         made_by["network"] = recipe["networks"][form]
@@ -67,19 +58,18 @@ class Release:
         if not (self.folder / _MADE_BY).exists():
             write_json(self.folder / _MADE_BY, made_by)
         elif read_json(self.folder / _MADE_BY, OutputError, "the recipe of a training") != made_by:
-            raise SystemExit(f"error: {self.folder}: was trained by another {RECIPE.name}; choose another --out, or "
-                             "remove it to train again")
+            raise OutputError(f"{self.folder}: was trained by another {RECIPE.name}; choose another --out, or remove "
+                              "it to train again")
 
     def ranked(self) -> RMAC:
         """C-Full → R-Clean."""
-        folder, recipe = self.folder, self.recipe
-        classified = rmaclib.train(self.all, out=folder / "C-Full", stage="classification", network=self.settings,
-                                   validation=self.held_out,
-                                   settings={**recipe["classification"], "seed": self.seed})
+        folder, recipe, images = self.folder, self.recipe, self.images
+        classified = rmaclib.train(images.all, out=folder / "C-Full", stage="classification", network=self.settings,
+                                   validation=images.held_out, settings={**recipe["classification"], "seed": self.seed})
         start = folder / "start.safetensors"
         if not start.exists():
             save_network(start, self._whitened(classified.network))
-        return rmaclib.train(self.clean, out=folder / "R-Clean", network=start, validation=self.held_out,
+        return rmaclib.train(images.clean, out=folder / "R-Clean", network=start, validation=images.held_out,
                              graphs=self.out / "cleaning", settings={**recipe["ranking"], "seed": self.seed}).network
 
     def train(self) -> RMAC:
@@ -95,7 +85,7 @@ class Release:
 
     def _whitened(self, network: RMAC) -> RMAC:
         """Give a network a whitening learned on images of the noisy list."""
-        sample = training_sample(self.all, self.recipe["whitening"]["images"], self.seed)
+        sample = training_sample(self.images.all, self.recipe["whitening"]["images"], self.seed)
         at_size = ExtractionSettings((self.recipe["whitening"]["size"],), precision="float32")
         return network.set_whitening(learn_whitening(network, sample, at_size, dim=self.settings.dim))
 
@@ -106,12 +96,12 @@ class Release:
             Name of a set -> protocol, what a record tells about the set, average precision of each query.
         """
         measured = {}
-        for part, images in (("held_out", self.held_out), ("kept_apart", self.kept_apart)):
+        for part, images in (("held_out", self.images.held_out), ("kept_apart", self.images.kept_apart)):
             label_of = dict(zip(images.names, images.labels, strict=True))
             described = rmaclib.extract(network, images.paths, self.extraction, names=images.names)
             values = leave_one_out_precisions(described.vectors, [label_of[name] for name in described.names])
             measured[part] = "leave one out", {"name": part, "counts": images.counts}, values[~np.isnan(values)]
-        for test in self.tests:
+        for test in self.images.tests:
             evaluation = rmaclib.evaluate(network, test, settings=self.extraction)
             measured[test.name] = (evaluation.protocol, {"name": test.name, "counts": test.counts},
                                    np.array(list(query_precisions(evaluation).values())))
@@ -158,7 +148,12 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     started = time.monotonic()
-    keep([Release(options.form, seed, options.out) for seed in options.seed], started)
+    try:
+        recipe = yaml.safe_load(RECIPE.read_text())
+        images = Images(recipe, options.out)
+        keep([Release(options.form, seed, options.out, recipe, images) for seed in options.seed], started)
+    except RmacError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

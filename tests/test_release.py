@@ -8,7 +8,7 @@ import yaml
 
 from rmaclib.checkpoints import fingerprint, load_network
 from rmaclib.cleaning import clean_settings
-from rmaclib.datasets import LabelledImages, known_datasets
+from rmaclib.datasets import known_datasets
 from rmaclib.foundation.settings import from_mapping
 from rmaclib.learning import ClassificationSettings, RankingSettings
 from rmaclib.network import NetworkSettings
@@ -54,21 +54,11 @@ def test_the_records_are_those_of_the_shipped_network():
     assert ours and all(result.settings["weights"][0] == weights for result in ours)
 
 
-def test_images_are_selected_by_their_landmark(tmp_path):
-    names = tuple(f"{number}.jpg" for number in range(5))
-    images = LabelledImages("towns", tmp_path, names, tuple(tmp_path / name for name in names), (0, 1, 2, 1, 0),
-                            (None,) * 5, ("bath", "york", "ely"))
-    assert release_train.select_landmarks(images, ["york", "ely"]).names == ("1.jpg", "2.jpg", "3.jpg")
-    assert release_train.select_landmarks(images, ["york", "ely"], inside=False).names == ("0.jpg", "4.jpg")
-    with pytest.raises(SystemExit, match="found no oxford"):
-        release_train.select_landmarks(images, ["oxford"])
-
-
 @pytest.mark.photos
 def test_the_collection_has_the_landmarks(recipe, photos, monkeypatch):
     monkeypatch.setenv("RMACLIB_DATA", str(photos))
     images = release_train.open_collection(recipe["collection"])
-    parts = [release_train.select_landmarks(images, recipe[part]) for part in ("held_out", "kept_apart")]
-    rest = release_train.select_landmarks(images, recipe["held_out"] + recipe["kept_apart"], inside=False)
+    parts = [images.of_landmarks(recipe[part]) for part in ("held_out", "kept_apart")]
+    rest = images.of_landmarks(recipe["held_out"] + recipe["kept_apart"], others=True)
     assert [len(set(part.labels)) for part in (*parts, rest)] == [10, 8, 30]
     assert sum(len(part.names) for part in (*parts, rest)) == len(images.names)

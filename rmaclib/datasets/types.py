@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -169,6 +169,26 @@ class LabelledImages:
             The selection, without the lists of what was left out.
         """
         return replace(self._select(indices), name=name or self.name, missing=(), skipped=())
+
+    def of_landmarks(self, names: Collection[str], name: str = "", others: bool = False) -> "LabelledImages":
+        """Select the images of some landmarks, such as those that no training may see.
+
+        Args:
+            names: Of the landmarks.
+            name: Name of the selection; by default that of the collection.
+            others: Select the images of all other landmarks instead.
+
+        Returns:
+            The selection, without the lists of what was left out.
+
+        Raises:
+            InputError: A landmark of which the collection has no image.
+        """
+        label_names = self.label_names or ()
+        chosen = {label for label in set(self.labels) if label < len(label_names) and label_names[label] in names}
+        if unknown := sorted(set(names) - {label_names[label] for label in chosen}):
+            raise InputError(f"{self.name}: expected images of the landmarks {', '.join(unknown)}, found none")
+        return self.part([index for index, label in enumerate(self.labels) if (label in chosen) != others], name)
 
     def usable(self, can_name: Callable[[int], bool] | None = None, places: Sequence[str] = (),
                by_label: bool = True) -> "LabelledImages":

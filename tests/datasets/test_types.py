@@ -5,6 +5,7 @@ import pytest
 
 from rmaclib.datasets import DatasetError, LabelledImages, Query, RetrievalDataset
 from rmaclib.evaluation import score_rankings
+from rmaclib.foundation.errors import InputError
 
 QUERY = Query("q", "b", Path("small/b.jpg"), None, {"good": frozenset("a"), "ok": frozenset(), "junk": frozenset("b")})
 SMALL = RetrievalDataset("small", "oxford", Path("small"), ("a", "b", "c"),
@@ -50,3 +51,17 @@ def test_an_image_of_the_database_is_no_distractor():
 def test_missing_images_of_both_are_listed():
     larger = replace(SMALL, missing=("e",)).with_distractors(replace(STREET, missing=("f",)))
     assert larger.missing == ("e", "f")
+
+
+def test_images_are_selected_by_their_landmark():
+    names = tuple(f"{number}.jpg" for number in range(5))
+    towns = LabelledImages("towns", Path("x"), names, tuple(Path("x") / name for name in names), (0, 1, 2, 1, 0),
+                           (None,) * 5, ("bath", "york", "ely", "wells"))
+    assert towns.of_landmarks(["york", "ely"]).names == ("1.jpg", "2.jpg", "3.jpg")
+    assert towns.of_landmarks({"york", "ely"}, others=True).names == ("0.jpg", "4.jpg")
+    assert towns.of_landmarks(["bath"], "a spa").name == "a spa" and towns.of_landmarks([]).names == ()
+    for missing in ("oxford", "wells"):  # unknown, without images
+        with pytest.raises(InputError, match=f"towns: expected images of the landmarks {missing}, found none"):
+            towns.of_landmarks(["bath", missing])
+    with pytest.raises(InputError, match="street: expected images of the landmarks bath"):
+        STREET.of_landmarks(["bath"])  # without names of landmarks
