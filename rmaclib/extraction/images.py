@@ -94,5 +94,5 @@ def image_list(images: Images, names: Sequence[str] | None = None, boxes: Sequen
 
 
 def images_fingerprint(items: Sequence[Item], names: Sequence[str]) -> str:
-    """SHA-256 in hexadecimal that differs when a name, a box or a file (size, time of change) does."""
+    """SHA-256 in hexadecimal that differs when a name, a box or the content of a file does."""
     return files_fingerprint(names, [path for path, _ in items], [box for _, box in items])

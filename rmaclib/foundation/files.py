@@ -14,6 +14,7 @@ import shutil
 import socket
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -272,22 +273,11 @@ def need_space(folder: str | os.PathLike, size: int, what: str) -> None:
         raise OutputError(f"{folder}: {what} need {size / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB free")
 
 
-def file_state(path: Path) -> tuple[int, int] | None:
-    """Give what changes when a file is changed.
-
-    Returns:
-        Size in bytes and time of the last change in nanoseconds; None for a missing file.
-    """
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
 def files_fingerprint(names: Sequence[str], paths: Sequence[Path],
                       boxes: Sequence[Sequence[float] | None] | None = None) -> str:
-    """Compute a digest that changes when a name, a file (its size or time of change) or a box does.
+    """Compute a digest that changes when a name, the content of a file or a box does.
+
+    The time of a file doesn't count: what was computed from images holds for a copy of them on another machine.
 
     Args:
         names: A name for each file.
@@ -298,10 +288,23 @@ def files_fingerprint(names: Sequence[str], paths: Sequence[Path],
         SHA-256 in hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for number, (name, path) in enumerate(zip(names, paths, strict=True)):
-        entry: tuple = (name, file_state(path))
+    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock
+        contents = list(pool.map(_content, paths))
+    for number, (name, content) in enumerate(zip(names, contents, strict=True)):
+        entry: tuple = (name, content)
         if boxes is not None:
             box = boxes[number]
-            entry = (name, None if box is None else tuple(map(float, box)), file_state(path))
+            entry = (name, None if box is None else tuple(map(float, box)), content)
         digest.update(repr(entry).encode())  # repr escapes what UTF-8 can't encode
     return digest.hexdigest()
+
+
+def _content(path: Path) -> str | None:
+    """SHA-256 of a file, None of one that is missing or can't be read."""
+    try:
+        if not path.is_file():  # a pipe would never end
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -197,11 +197,17 @@ def test_the_fingerprint_changes_with_names_files_and_boxes(tmp_path):
                files.files_fingerprint(["a", "b"], paths[::-1]), files.files_fingerprint(["a", "b"], paths, boxes),
                files.files_fingerprint(["a", "b"], paths, [None, None])]
     assert files.files_fingerprint(("a", "b"), tuple(paths), [[0.0, 0, 1, 2], None]) == digests[3]
+    os.utime(tmp_path / "b", (0, 0))  # as after a copy to another machine
+    assert files.files_fingerprint(["a", "b"], paths) == digests[0]
+    (tmp_path / "b").write_text("c")  # as long as before
+    digests.append(files.files_fingerprint(["a", "b"], paths))
     (tmp_path / "b").write_text("longer")
     digests.append(files.files_fingerprint(["a", "b"], paths))
     (tmp_path / "b").unlink()
     digests.append(files.files_fingerprint(["a", "b"], paths))
-    assert len(set(digests)) == 7
+    os.mkfifo(tmp_path / "b")  # is not waited for
+    assert files.files_fingerprint(["a", "b"], paths) == digests[-1]
+    assert len(set(digests)) == 8
 
 
 def test_paths_that_cannot_be_examined_are_named(tmp_path):
