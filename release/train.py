@@ -23,6 +23,7 @@ from rmaclib.extraction.batches import ExtractionSettings
 from rmaclib.extraction.whitening import learn_whitening, training_sample
 from rmaclib.foundation.errors import OutputError, RmacError
 from rmaclib.foundation.files import read_json, write_json
+from rmaclib.learning import Trained
 from rmaclib.network import RMAC, NetworkSettings
 from rmaclib.results import record
 
@@ -52,7 +53,7 @@ class Release:
         self.settings = NetworkSettings(**recipe["networks"][form])
         self.extraction = ExtractionSettings((recipe["size"],), precision="float32")
         self.folder = out / f"{form}_{seed}"
-        made_by = {name: recipe[name] for name in recipe if name not in ("networks", "tests", "size")}
+        made_by = {name: recipe[name] for name in recipe if name not in ("networks", "tests", "size", "tries")}
         made_by["network"] = recipe["networks"][form]
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / _MADE_BY).exists():
@@ -61,22 +62,27 @@ class Release:
             raise OutputError(f"{self.folder}: was trained by another {RECIPE.name}; choose another --out, or remove "
                               "it to train again")
 
-    def ranked(self) -> RMAC:
-        """C-Full → R-Clean."""
+    def start(self) -> Path:
+        """C-Full, whitened: the file of the network that ranking starts from."""
         folder, recipe, images = self.folder, self.recipe, self.images
         classified = rmaclib.train(images.all, out=folder / "C-Full", stage="classification", network=self.settings,
                                    validation=images.held_out, settings={**recipe["classification"], "seed": self.seed})
         start = folder / "start.safetensors"
         if not start.exists():
             save_network(start, self._whitened(classified.network))
-        return rmaclib.train(images.clean, out=folder / "R-Clean", network=start, validation=images.held_out,
-                             graphs=self.out / "cleaning", settings={**recipe["ranking"], "seed": self.seed}).network
+        return start
+
+    def ranked(self, name: str = "R-Clean", **settings: object) -> Trained:
+        """C-Full → R-Clean, with the settings of the recipe but for those given."""
+        return rmaclib.train(self.images.clean, out=self.folder / name, network=self.start(),
+                             validation=self.images.held_out, graphs=self.out / "cleaning",
+                             settings={**self.recipe["ranking"], "seed": self.seed, **settings})
 
     def train(self) -> RMAC:
         """C-Full → R-Clean → a new whitening; the trained network as it is shipped, in half precision."""
         trained = self.folder / "network.safetensors"
         if not trained.exists():
-            save_network(trained, self._whitened(self.ranked()), half=True)
+            save_network(trained, self._whitened(self.ranked().network), half=True)
         return load_network(trained)
 
     def untrained(self) -> RMAC:
@@ -113,8 +119,8 @@ def keep(releases: list[Release], started: float) -> None:
     first = releases[0]
     trained = [release.train() for release in releases]
     weights = [fingerprint(network) for network in trained]
-    networks = {"untrained": map(Release.untrained, releases), "ranked": map(Release.ranked, releases),
-                "trained": trained}
+    networks = {"untrained": map(Release.untrained, releases), "trained": trained,
+                "ranked": [release.ranked().network for release in releases]}
     measured = {name: [release.precisions(network) for release, network in zip(releases, of_seeds, strict=True)]
                 for name, of_seeds in networks.items()}
     for part, (protocol, dataset, _) in measured["trained"][0].items():
@@ -138,6 +144,18 @@ def keep(releases: list[Release], started: float) -> None:
             print(f"{first.form}, {part}, {name}: {mean:.1f} [{low:.1f}, {high:.1f}]", flush=True)
 
 
+def keep_tries(release: Release, started: float) -> None:
+    """Train with each setting that is tried; record the best score on the held-out landmarks, which decides."""
+    updates, images = release.recipe["tries"]["updates"], release.images
+    for name, settings in release.recipe["tries"]["of"].items():
+        trained = release.ranked(f"try_{name}", updates=updates, **settings)
+        of = {"ranking": {**release.recipe["ranking"], "updates": updates, **settings}, "best": trained.best_update}
+        record(release.out / "results", f"{_NOTEBOOK}/tries/{release.form}/{name}", trained.score, unit="mAP",
+               protocol="leave one out", dataset={"name": "held_out", "counts": images.held_out.counts}, settings=of,
+               seed=release.seed, seconds=time.monotonic() - started, notebook=_NOTEBOOK, profile=_PROFILE)
+        print(f"{release.form}, {name}: {100 * trained.score:.1f} after {trained.best_update} updates", flush=True)
+
+
 def main() -> None:
     """Train each seed, write its network in half precision, measure all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,13 +163,20 @@ def main() -> None:
                         help="every random choice of a training follows from it; several are measured together")
     parser.add_argument("--form", choices=("ours", "paper"), default="ours", help="which network (default: ours)")
     parser.add_argument("--out", type=Path, default=Path("_build/release"), help="(default: _build/release)")
+    parser.add_argument("--tries", action="store_true",
+                        help="train shortly with each of the other settings of the recipe instead, with the first "
+                             "seed: about an hour on two cores")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     started = time.monotonic()
     try:
         recipe = yaml.safe_load(RECIPE.read_text())
         images = Images(recipe, options.out)
-        keep([Release(options.form, seed, options.out, recipe, images) for seed in options.seed], started)
+        releases = [Release(options.form, seed, options.out, recipe, images) for seed in options.seed]
+        if options.tries:
+            keep_tries(releases[0], started)
+        else:
+            keep(releases, started)
     except RmacError as error:
         raise SystemExit(f"error: {error}") from None
 
