@@ -16,7 +16,7 @@ OFF_THE_SHELF = "photos/01_rmac/oxford5k_subset"
 ROWS = {"R-MAC, L = 3": f"{OFF_THE_SHELF}/baseline", "MAC": f"{OFF_THE_SHELF}/mac",
         "average pooling": f"{OFF_THE_SHELF}/average", "R-MAC, whitened": f"{OFF_THE_SHELF}/whitened_512",
         "two feature maps, whitened": "release/train/oxford5k_subset/ours/untrained",
-        "`landmarks_lite0`: the same, trained": "release/train/oxford5k_subset/ours/trained"}
+        "`landmarks_lite0`: the same, trained": "release/train/oxford5k_subset/ours/trained_0"}
 
 
 def test_readme_numbers_are_the_recorded_ones():
