@@ -12,10 +12,12 @@ import os
 import re
 import shutil
 import socket
+import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
@@ -302,9 +304,16 @@ def files_fingerprint(names: Sequence[str], paths: Sequence[Path],
 def _content(path: Path) -> str | None:
     """SHA-256 of a file, None of one that is missing or can't be read."""
     try:
-        if not path.is_file():  # a pipe would never end
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would never end
             return None
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return _digest(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     except OSError:
         return None
+
+
+@lru_cache(2**17)
+def _digest(path: Path, state: tuple[int, ...]) -> str:
+    """SHA-256 of a file. A process that asks again for a file in the same state doesn't read it again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -210,6 +210,17 @@ def test_the_fingerprint_changes_with_names_files_and_boxes(tmp_path):
     assert len(set(digests)) == 8
 
 
+def test_a_file_that_has_not_changed_is_read_once(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_text("a")
+    first = files.files_fingerprint(["a"], [path])
+    monkeypatch.setattr(files.hashlib, "file_digest", lambda *_: pytest.fail("the file was read again"))
+    assert files.files_fingerprint(["a"], [path]) == first
+    monkeypatch.undo()
+    path.write_text("longer")
+    assert files.files_fingerprint(["a"], [path]) != first
+
+
 def test_paths_that_cannot_be_examined_are_named(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     for name in ("loop", "loop/out", "a" * 300, "", "a\udcff", "two\nlines"):
