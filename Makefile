@@ -17,6 +17,7 @@ export RMACLIB_DATA
 
 PROFILE ?= embedded
 SEED ?= 0
+FORM ?= ours
 PORT ?= 8000
 
 BIN := .venv/bin
@@ -66,8 +67,8 @@ record:  ## keep the results of the last build of PROFILE in data/results, to be
 diorama: $(READY)  ## render the embedded data set again, into _build/diorama_SEED; SEED=0 is the one in the repository
 	PYTHONPATH=data/diorama $(BIN)/python -m generator _build/diorama_$(SEED) --seed $(SEED)
 
-train-release: $(READY)  ## train the network of the package on landmarks48 in RMACLIB_DATA: an hour on two cores; SEED=0
-	$(BIN)/python release/train.py --seed $(SEED)
+train-release: $(READY)  ## train the network of the package on landmarks48 in RMACLIB_DATA: an hour on two cores; SEED=0, FORM=paper for the last feature map only
+	$(BIN)/python release/train.py --form $(FORM) --seed $(SEED)
 
 clean:  ## remove everything that was built, but not .venv
 	rm -rf _build .snakemake
