@@ -28,6 +28,7 @@ def card() -> str:
         FileNotFoundError: A number that isn't recorded.
     """
     text = (ROOT / "book" / "network.md").read_text(encoding="utf-8")
+    text = re.sub(r"```\{plot\}.*?```\n\n", "", text, flags=re.DOTALL)  # the table above it has the same numbers
     text = re.sub(r"\{result\}`([^`]+)`", lambda found: _value(found[1]), text)
     text = re.sub(r"\{cite\}`([^`]+)`", lambda found: _SOURCES[found[1]], text)
     return re.sub(r"\[([^]]+)\]\([a-z_]+\.md\)", r"\1", text)  # the other pages are not beside it
