@@ -11,10 +11,12 @@ import typer
 from rmaclib.commands import options
 from rmaclib.commands.common import command_group, say, tell_bad, telling
 from rmaclib.commands.network import (
+    WHITENING,
     NetworkOptions,
     check_device,
     expected,
     extraction_settings,
+    is_given,
     open_network,
     open_unwhitened,
     prepare,
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 app = command_group()
 _OPTIONS = "options.json"
-_LEARNED = ("whiten_on", "whiten_images", "shrinkage", "seed")  # options that can't be read off the network
 
 
 @app.command("index")
@@ -78,7 +79,7 @@ def index_command(
         else:
             settings, chosen = extraction_settings(context), NetworkOptions.of(context)
             model = open_unwhitened(chosen)
-            write_json(folder / _OPTIONS, {name: context.params[name] for name in _LEARNED}, checksum=True)
+            write_json(folder / _OPTIONS, {name: context.params[name] for name in WHITENING}, checksum=True)
             prepare(model, collection.paths, settings, chosen, out)
             index = Index.build(collection.paths, model, settings, out=out)
             added = len(index)
@@ -122,7 +123,7 @@ def _check_same(context: typer.Context, index: "Index", folder: OutputFolder) ->
 
 def _given(context: typer.Context) -> dict[str, tuple[str, Any]]:
     """Name → (option, value) of those on the command line, and of those that a preset there stands for."""
-    given = {name: (_option(name), value) for name, value in context.params.items() if _is_given(context, name)}
+    given = {name: (_option(name), value) for name, value in context.params.items() if is_given(context, name)}
     if "preset" in given:
         chosen = NetworkOptions.of(context)
         values = {"network": chosen.network, "size": list(extraction_settings(context).sizes), **chosen.settings,
@@ -130,11 +131,6 @@ def _given(context: typer.Context) -> dict[str, tuple[str, Any]]:
         preset = given.pop("preset")[1]
         given = {name: (f"--preset {preset}, {_option(name)}", value) for name, value in values.items()} | given
     return given
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _option(name: str) -> str:
@@ -149,7 +145,7 @@ def _made_with(index: "Index", folder: OutputFolder, given: dict[str, tuple[str,
     path = folder / _OPTIONS
     if path.exists():
         return about | read_json(path, OutputError, "the options that an index was made with", checksum=True)
-    if unknown := [name for name in _LEARNED if name in given]:
+    if unknown := [name for name in WHITENING if name in given]:
         raise InputError(f"{_option(unknown[0])}: {folder.path} doesn't say what it was made with; leave the option "
                          "out to add to that index, or choose another folder")
     return about

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MEASURED = 8  # images whose time is measured, at most an eighth of all
 _CHANGED = ("levels", "grid", "pooling", "regions", "proposals")  # settings of the network that need no other weights
+WHITENING = ("whiten_on", "whiten_images", "shrinkage", "seed")  # options that can't be read off the network
 
 
 class NetworkOptions(NamedTuple):
@@ -45,6 +46,7 @@ class NetworkOptions(NamedTuple):
         whiten_images: How many of them are used.
         shrinkage: 0..1, of their covariance.
         seed: Chooses the images.
+        given: Which of them stand on the command line.
     """
 
     network: str
@@ -59,6 +61,7 @@ class NetworkOptions(NamedTuple):
     whiten_images: int
     shrinkage: float
     seed: int
+    given: frozenset[str]
 
     @classmethod
     def of(cls, context: typer.Context) -> "NetworkOptions":
@@ -80,6 +83,7 @@ class NetworkOptions(NamedTuple):
         values: dict[str, Any] = {name: given[name] for name in cls._fields if name in given}
         values |= {name: chosen.get(name) for name in (*_CHANGED, "dim") if given[name] is None}
         values["network"] = network
+        values["given"] = frozenset(name for name in given if is_given(context, name))
         values["dim_source"] = "--dim" if given["dim"] is not None else f"--preset {preset.name}, --dim"
         return cls(**values)
 
@@ -88,6 +92,20 @@ class NetworkOptions(NamedTuple):
         """Settings of the network that the options give."""
         given = {name: getattr(self, name) for name in _CHANGED}
         return {name: value for name, value in given.items() if value is not None}
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Find out whether a parameter of a command stands on the command line.
+
+    Args:
+        context: Of the command.
+        name: Of the parameter.
+
+    Returns:
+        Whether it does, rather than having its default.
+    """
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def check_device(device: str) -> None:
@@ -226,8 +244,9 @@ def prepare(model: "RMAC", paths: Sequence[Path], settings: "ExtractionSettings"
     if out is not None:
         _check_space(out, len(paths), model, 0 if goes_on else options.dim or model.dim, saved)
     if not is_to_be_whitened(model, options):
-        if training is None and (given := [name for name in ("whiten_on", "shrinkage") if getattr(options, name)]):
-            note(f"--{given[0].replace('_', '-')}: no effect, {options.network} has a whitening")
+        if training is None and (given := [name for name in WHITENING if name in options.given]):
+            why = "is not to be whitened, see --dim" if model.fc is None else "has a whitening"
+            note(f"--{given[0].replace('_', '-')}: no effect, {options.network} {why}")
         training = None
     elif training is None:
         training = whitening_collection(options.whiten_on)

@@ -289,6 +289,13 @@ def test_the_time_is_told_before(photos, little, tmp_path):
 def test_a_trained_network_keeps_its_whitening(photos, tmp_path):
     result = run("index", photos, "--out", tmp_path / "x", "--size", 32, "--whiten-on", "diorama_val")
     assert result.exit_code == 0 and "--whiten-on: no effect, landmarks_lite0 has a whitening" in result.stderr
+    for option, value in (("--whiten-images", 30), ("--seed", 1)):
+        result = run("extract", photos, "--out", tmp_path / option, "--size", 32, option, value)
+        assert result.exit_code == 0 and f"{option}: no effect, landmarks_lite0 has a whitening" in result.stderr
+    assert "no effect" not in run("extract", photos, "--out", tmp_path / "plain", "--size", 32).stderr
+    untrained = "--network", "efficientnet_lite0"
+    result = run("extract", photos, "--out", tmp_path / "u", "--size", 32, *untrained, "--seed", 1)
+    assert "--seed: no effect, efficientnet_lite0 is not to be whitened, see --dim" in result.stderr
     assert "learned on" not in result.stderr
 
 
