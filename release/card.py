@@ -18,7 +18,8 @@ from rmaclib.foundation.files import write_text  # noqa: E402
 from rmaclib.networks import DEFAULT, network_file  # noqa: E402
 from rmaclib.results import load_result  # noqa: E402
 
-_SOURCES = {"mitchell2019": "(Mitchell et al. 2019)", "tan2019": "(Tan and Le 2019)"}
+_SOURCES = {"mitchell2019": "(Mitchell et al. 2019)", "revaud2019": "(Revaud et al. 2019)",
+            "tan2019": "(Tan and Le 2019)"}
 
 
 def card() -> str:

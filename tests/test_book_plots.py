@@ -13,9 +13,9 @@ pytest.importorskip("myst_parser")
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from plot_directive import KINDS  # noqa: E402
+from test_book import build  # noqa: E402
 
 from rmaclib.results import load_results, record  # noqa: E402
-from tests.test_book import build  # noqa: E402
 
 
 def put(folder, key, value, unit="mAP", **settings):

@@ -46,7 +46,7 @@ class NetworkOptions(NamedTuple):
         whiten_images: How many of them are used.
         shrinkage: 0..1, of their covariance.
         seed: Chooses the images.
-        given: Which of them stand on the command line.
+        given: Which of those of the whitening stand on the command line.
     """
 
     network: str
@@ -83,7 +83,7 @@ class NetworkOptions(NamedTuple):
         values: dict[str, Any] = {name: given[name] for name in cls._fields if name in given}
         values |= {name: chosen.get(name) for name in (*_CHANGED, "dim") if given[name] is None}
         values["network"] = network
-        values["given"] = frozenset(name for name in given if is_given(context, name))
+        values["given"] = frozenset(name for name in WHITENING if is_given(context, name))
         values["dim_source"] = "--dim" if given["dim"] is not None else f"--preset {preset.name}, --dim"
         return cls(**values)
 
