@@ -257,7 +257,7 @@ class Plot(SphinxDirective):
         notebooks, profiles, commits = (", ".join(dict.fromkeys(getattr(result, name) for result in used))
                                         for name in ("notebook", "profile", "commit"))
         figure = nodes.figure(classes=["plot"])
-        figure += nodes.raw("", f'<div class="scroll">{svg}</div>', format="html")
+        figure += nodes.raw("", f'<div class="scroll" tabindex="0">{svg}</div>', format="html")
         caption = nodes.caption()
         if self.content:
             box = nodes.Element()
