@@ -16,7 +16,7 @@ import yaml
 import rmaclib
 from rmaclib.checkpoints import fingerprint, load_network, save_network
 from rmaclib.cleaning import clean_settings
-from rmaclib.datasets import open_collection, open_dataset
+from rmaclib.datasets import LabelledImages, open_collection, open_dataset
 from rmaclib.evaluation import interval, paired_bootstrap
 from rmaclib.evaluation.chain import leave_one_out_precisions, query_precisions
 from rmaclib.extraction.batches import ExtractionSettings
@@ -62,21 +62,39 @@ class Release:
             raise OutputError(f"{self.folder}: was trained by another {RECIPE.name}; choose another --out, or remove "
                               "it to train again")
 
+    def classified(self, name: str, images: LabelledImages) -> Trained:
+        """C-Full or C-Clean: classification on the images given."""
+        return rmaclib.train(images, out=self.folder / name, stage="classification", network=self.settings,
+                             validation=self.images.held_out,
+                             settings={**self.recipe["classification"], "seed": self.seed})
+
     def start(self) -> Path:
         """C-Full, whitened: the file of the network that ranking starts from."""
-        folder, recipe, images = self.folder, self.recipe, self.images
-        classified = rmaclib.train(images.all, out=folder / "C-Full", stage="classification", network=self.settings,
-                                   validation=images.held_out, settings={**recipe["classification"], "seed": self.seed})
-        start = folder / "start.safetensors"
+        start = self.folder / "start.safetensors"
+        classified = self.classified("C-Full", self.images.all)
         if not start.exists():
             save_network(start, self._whitened(classified.network))
         return start
 
     def ranked(self, name: str = "R-Clean", **settings: object) -> Trained:
         """C-Full → R-Clean, with the settings of the recipe but for those given."""
-        return rmaclib.train(self.images.clean, out=self.folder / name, network=self.start(),
-                             validation=self.images.held_out, graphs=self.out / "cleaning",
-                             settings={**self.recipe["ranking"], "seed": self.seed, **settings})
+        return self._ranked(name, self.start(), self.images.clean, self.out / "cleaning", **settings)
+
+    def _ranked(self, name: str, start: Path, images: LabelledImages, graphs: Path | None, **settings: object) -> Trained:
+        return rmaclib.train(images, out=self.folder / name, network=start, validation=self.images.held_out,
+                             graphs=graphs, settings={**self.recipe["ranking"], "seed": self.seed, **settings})
+
+    def configurations(self) -> dict[str, RMAC]:
+        """The other configurations of Section 4.2: each step alone, on the noisy list and on the clean one."""
+        whitened = self.folder / "whitened.safetensors"
+        if not whitened.exists():
+            save_network(whitened, self.untrained())
+        images, graphs = self.images, self.out / "cleaning"
+        return {"off_the_shelf": rmaclib.create_network(replace(self.settings, dim=None)),
+                "c-full": load_network(self.start()),
+                "c-clean": self._whitened(self.classified("C-Clean", images.clean).network),
+                "r-full": self._ranked("R-Full alone", whitened, images.all, None).network,
+                "r-clean": self._ranked("R-Clean alone", whitened, images.clean, graphs).network}
 
     def train(self) -> RMAC:
         """C-Full → R-Clean → a new whitening; the trained network as it is shipped, in half precision."""
@@ -116,18 +134,35 @@ class Release:
 
 def keep(releases: list[Release], started: float) -> None:
     """Train some seeds; record their scores before training, after ranking and at the end, and gains with intervals."""
+    networks = {"trained": [release.train() for release in releases],
+                "ranked": [release.ranked().network for release in releases],
+                "untrained": [release.untrained() for release in releases]}
+    _keep(releases, networks, {"gain": ("untrained", "trained"), "ranked_gain": ("untrained", "ranked")}, started)
+
+
+def keep_configurations(releases: list[Release], started: float) -> None:
+    """Train the other configurations of some seeds; record their scores, gains, and what one is above another."""
+    trained = [{"c-full_r-clean": release.ranked().network, **release.configurations()} for release in releases]
+    networks = {name: [of_seed[name] for of_seed in trained] for name in trained[0]}
+    networks["untrained"] = [release.untrained() for release in releases]
+    pairs = {f"{name}_gain": ("untrained", name) for name in trained[0]}
+    pairs |= {f"{name}_over_{other}": (other, name) for name, other in
+              (("c-clean", "c-full"), ("r-clean", "r-full"), ("r-clean", "c-full"), ("c-full_r-clean", "r-clean"))}
+    _keep(releases, networks, pairs, started)
+
+
+def _keep(releases: list[Release], networks: dict[str, list[RMAC]], pairs: dict[str, tuple[str, str]],
+          started: float) -> None:
+    """Measure each network of each seed; record scores, and the paired difference of each pair, with intervals."""
     first = releases[0]
-    trained = [release.train() for release in releases]
-    weights = [fingerprint(network) for network in trained]
-    networks = {"untrained": map(Release.untrained, releases), "trained": trained,
-                "ranked": [release.ranked().network for release in releases]}
+    weights = [fingerprint(network) for network in next(iter(networks.values()))]
     measured = {name: [release.precisions(network) for release, network in zip(releases, of_seeds, strict=True)]
                 for name, of_seeds in networks.items()}
-    for part, (protocol, dataset, _) in measured["trained"][0].items():
+    for part, (protocol, dataset, _) in measured["untrained"][0].items():
         by_seed = {name: np.array([of_seed[part][2] for of_seed in measured[name]]) for name in networks}  # (S, Q)
         values = {name: (interval(each), "mAP") for name, each in by_seed.items()}
-        for key, name in (("gain", "trained"), ("ranked_gain", "ranked")):
-            values[key] = paired_bootstrap(by_seed["untrained"], by_seed[name]), "points"
+        for key, (before, after) in pairs.items():
+            values[key] = paired_bootstrap(by_seed[before], by_seed[after]), "points"
         for place, release in enumerate(releases if len(releases) > 1 else ()):
             values |= {f"{name}_{release.seed}": (interval(each[place]), "mAP") for name, each in by_seed.items()}
         for name, (value, unit) in values.items():
@@ -163,9 +198,13 @@ def main() -> None:
                         help="every random choice of a training follows from it; several are measured together")
     parser.add_argument("--form", choices=("ours", "paper"), default="ours", help="which network (default: ours)")
     parser.add_argument("--out", type=Path, default=Path("_build/release"), help="(default: _build/release)")
-    parser.add_argument("--tries", action="store_true",
-                        help="train shortly with each of the other settings of the recipe instead, with the first "
-                             "seed: about an hour on two cores")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--configurations", action="store_true",
+                      help="train and measure the other configurations of the paper too: each step alone, on the noisy "
+                           "list and on the clean one; about an hour more on two cores")
+    what.add_argument("--tries", action="store_true",
+                      help="train shortly with each of the other settings of the recipe instead, with the first "
+                           "seed: about an hour on two cores")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     started = time.monotonic()
@@ -175,6 +214,8 @@ def main() -> None:
         releases = [Release(options.form, seed, options.out, recipe, images) for seed in options.seed]
         if options.tries:
             keep_tries(releases[0], started)
+        elif options.configurations:
+            keep_configurations(releases, started)
         else:
             keep(releases, started)
     except RmacError as error:
