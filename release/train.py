@@ -80,7 +80,8 @@ class Release:
         """C-Full → R-Clean, with the settings of the recipe but for those given."""
         return self._ranked(name, self.start(), self.images.clean, self.out / "cleaning", **settings)
 
-    def _ranked(self, name: str, start: Path, images: LabelledImages, graphs: Path | None, **settings: object) -> Trained:
+    def _ranked(self, name: str, start: Path, images: LabelledImages, graphs: Path | None,
+                **settings: object) -> Trained:
         return rmaclib.train(images, out=self.folder / name, network=start, validation=self.images.held_out,
                              graphs=graphs, settings={**self.recipe["ranking"], "seed": self.seed, **settings})
 
