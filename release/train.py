@@ -146,8 +146,8 @@ def keep_configurations(releases: list[Release], started: float) -> None:
     trained = [{"c-full_r-clean": release.ranked().network, **release.configurations()} for release in releases]
     networks = {name: [of_seed[name] for of_seed in trained] for name in trained[0]}
     networks["untrained"] = [release.untrained() for release in releases]
-    pairs = {f"{name}_gain": ("untrained", name) for name in trained[0]}
-    pairs |= {f"{name}_over_{other}": (other, name) for name, other in
+    pairs = {f"{name}/gain": ("untrained", name) for name in trained[0]}
+    pairs |= {f"{name}/over_{other}": (other, name) for name, other in
               (("c-clean", "c-full"), ("r-clean", "r-full"), ("r-clean", "c-full"), ("c-full_r-clean", "r-clean"))}
     _keep(releases, networks, pairs, started)
 
