@@ -21,6 +21,9 @@ PRESET, PARAMETERS = read_profile(PROFILE_FILE)
 NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
 # Starts from networks that the others have trained.
 AFTER = {"04_proposals": ["03_learning"], "07_whole_chain": ["03_learning", "04_proposals"]}
+# The networks of the explorer are those of the whole chain, by default those of notebook 07.
+CHAIN = PARAMETERS.get("07_whole_chain", {}).get("chains", {}).get(
+    "paper", {"backbone": "efficientnet_lite0", "trained": "{output}/learning/diorama_train/R-Clean_{seed}/best.safetensors"})
 unknown = sorted(set(PARAMETERS) - set(NOTEBOOKS))
 if unknown:
     raise WorkflowError(f"{PROFILE_FILE}: no such notebook: {', '.join(unknown)}")
@@ -70,9 +73,27 @@ rule notebook:
         "{sys.executable:q} book/run_notebook.py {input.notebook:q} --profile {PROFILE_FILE:q} --output {OUT:q}"
 
 
+rule explorer:
+    # Its data on the front page. The pictures are Diorama's in every profile, for they may be published.
+    input:
+        maker="book/explorer/make.py",
+        library=files("rmaclib", "*.py"),
+        learned=f"{OUT}/notebooks/03_learning.ipynb",  # writes the trained network
+        data="data/diorama/diorama.json",
+    output:
+        directory(f"{OUT}/explorer"),
+    params:
+        untrained=CHAIN["backbone"],
+        trained=CHAIN["trained"].format(output=OUT, seed=0),
+    threads: workflow.cores
+    shell:
+        "{sys.executable:q} {input.maker:q} {output:q} --untrained {params.untrained:q} --trained {params.trained:q}"
+
+
 rule html:
     input:
         notebooks=expand(f"{OUT}/notebooks/{{name}}.ipynb", name=NOTEBOOKS),
+        explorer=f"{OUT}/explorer",
         pages=files("book"),
         settings=["_config.yml", "_toc.yml"],
         recorded=files("data/results"),

@@ -34,6 +34,7 @@ def stage(profile: str) -> Path:
         shutil.copy2(name, book / name)
     skip_failed = shutil.ignore_patterns("*.failed.ipynb")
     _copy_tree(built / "notebooks", book / "notebooks", ignore=skip_failed)
+    _copy_tree(built / "explorer", book / "_explorer")
     _copy_tree(Path("data/results"), book / "_results")
     _copy_tree(built / "results", book / "_results" / profile)
     return book

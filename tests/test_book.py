@@ -1,4 +1,4 @@
-"""The Sphinx extensions of the book: results in prose, the scorecard, the reference page."""
+"""The Sphinx extensions of the book: results in prose, the reference page."""
 
 import os
 import pkgutil
@@ -46,19 +46,25 @@ def build(folder, page, more=(), **files):
     return done.returncode, html.read_text() if html.is_file() else "", done.stderr
 
 
-def test_results_and_scorecard_reach_the_page(tmp_path):
+def test_results_reach_the_page(tmp_path):
     result = put_record(tmp_path)
-    row = f"- {{part: A, item: Start, section: '4.1', status: partly, why: w, ours: ['{KEY}']}}\n"
-    other = "- {part: B, item: G, section: '5', status: not attempted, why: w, paper: 9, mark: V, source: s}"
-    page = f"It is {{result}}`{KEY}`, raw {{result}}`{KEY} | .3f`.\n\n```{{scorecard}} card.yml\n```\n"
-    status, html, messages = build(tmp_path, page, card=row + other)
+    status, html, messages = build(tmp_path, f"It is {{result}}`{KEY}`, raw {{result}}`{KEY} | .3f`.")
     assert (status, messages) == (0, "")
-    assert html.count(">61.7</abbr>") == 2
-    assert ">0.617</abbr>" in html
+    assert html.count(">61.7</a>") == 1
+    assert ">0.617</a>" in html
     for part in ("1053 images", "protocol: oxford", "size 512; seed 0", "notebook 01_rmac", result.commit):
         assert part in html
-    assert "9 (s)" in html
-    assert "on oxford5k_subset" in html
+
+
+def test_a_result_leads_to_its_record(tmp_path):
+    result = put_record(tmp_path)
+    _, html, _ = build(tmp_path, f"It is {{result}}`{KEY}`.")
+    page, _, row = re.search(r'href="([^"]*)"[^>]*title="mAP on', html)[1].partition("#")
+    record_page = (tmp_path / "_html" / page).read_text()
+    assert page == "records/photos/01_rmac.html"
+    assert f'id="{row}"' in record_page and row == "oxford5k_subset/baseline"
+    for part in ("61.7", 'title="0.6171"', "oxford5k_subset (1053 images), oxford", result.commit, "size&quot;: 512"):
+        assert part in record_page
 
 
 def test_a_missing_key_fails_the_build_and_names_page_and_key(tmp_path):
@@ -92,35 +98,25 @@ def test_values_are_formatted_by_their_unit(tmp_path, value, unit, spec, text):
     assert result_role.format_value(put_record(tmp_path, value, unit), spec) == text
 
 
-GOOD = {"part": "A", "item": "x", "section": "1", "status": "not attempted", "why": "later"}
+EXPLORER = "```{explorer}\n:picture: _static/picture.jpg\n:alt: Some <pictures>\n```\n"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"paper": "1"}, "needs mark V or S"),
-        ({"paper": "1", "mark": "R", "source": "memory"}, "needs mark V or S"),
-        ({"paper": "1", "mark": "V"}, "and its source"),
-        ({"status": "done"}, "status is one of"),
-        ({"status": "partly"}, "every other status names them"),
-        ({"ours": ["a/b"]}, "'not attempted' has no results"),
-        ({"why": ""}, "say why"),
-        ({"claim": "x"}, "expected part, item"),
-    ],
-)
-def test_the_scorecard_checks_its_rules(tmp_path, change, message):
-    import yaml
-
-    path = tmp_path / "card.yml"
-    path.write_text(yaml.safe_dump([GOOD]))
-    assert result_role.read_scorecard(path) == [GOOD]
-    path.write_text(yaml.safe_dump([GOOD, GOOD | change]))
-    with pytest.raises(ValueError, match=f"card.yml, row 2 .*{message}"):
-        result_role.read_scorecard(path)
+def test_the_explorer_needs_its_data(tmp_path):
+    status, _, messages = build(tmp_path, EXPLORER, ["explorer_directive"])
+    assert status != 0 and "_explorer/data.js" in messages
 
 
-def test_the_front_pages_scorecard_keeps_them():
-    assert len(result_role.read_scorecard(ROOT / "book" / "scorecard.yml")) > 30
+def test_the_explorer_has_a_picture_and_its_scripts(tmp_path):
+    (tmp_path / "_explorer").mkdir()
+    (tmp_path / "_explorer/data.js").write_text("window.explorerData = {};")
+    (tmp_path / "explorer").mkdir()
+    (tmp_path / "explorer/page.js").write_text("// a script")
+    (tmp_path / "explorer/make.py").write_text("# no script")
+    status, html, messages = build(tmp_path, EXPLORER, ["explorer_directive"])
+    assert (status, messages) == (0, "")
+    assert '<div class="explorer" data-folder="_static/explorer"><img src="_static/picture.jpg"' in html
+    assert 'alt="Some &lt;pictures&gt;"' in html and 'src="_static/explorer/page.js"' in html
+    assert sorted(file.name for file in (tmp_path / "_html/_static/explorer").iterdir()) == ["data.js", "page.js"]
 
 
 def test_every_module_is_on_the_reference_page():

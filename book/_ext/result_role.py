@@ -1,24 +1,24 @@
-"""Sphinx extension: recorded results in prose, and the scorecard of the front page.
+"""Sphinx extension: recorded results in prose.
 
     {result}`photos/01_rmac/oxford5k_subset/baseline`          the value, formatted by its unit: 61.7
     {result}`photos/01_rmac/oxford5k_subset/baseline | .3f`    the raw value in a Python format: 0.617
 
-A result has a tooltip with its data, settings and commit. A key without a record is a warning, and the book is
-built with warnings as errors. book/build.py copies the records to _results/PROFILE/, beside the pages.
-
-    ```{scorecard} scorecard.yml
-    ```
+A result has a tooltip with its data, settings and commit, and leads to its record: a page for each profile and
+notebook has a table of all, records/PROFILE/NOTEBOOK.html#REST-OF-THE-KEY. A key without a record is a warning, and the
+book is built with warnings as errors. book/build.py copies the records to _results/PROFILE/, beside the pages.
 """
 
+import json
+from collections.abc import Iterator
+from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
-import yaml
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.docutils import SphinxRole
 
-from rmaclib.results import Result, load_result
+from rmaclib.results import Result, load_result, load_results
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,6 @@ FORMATS = {  # unit -> text; fractions are printed as the field prints them
     "points": lambda value: f"{100 * value:+.1f}",
     "share": lambda value: f"{100 * value:.1f} %",
 }
-STATUSES = ("reproduced", "partly", "not", "not attempted")
-ROW_KEYS = {"part", "item", "section", "paper", "mark", "source", "ours", "status", "why", "notebook"}
 
 
 def format_value(result: Result, spec: str = "") -> str:
@@ -68,14 +66,22 @@ def tooltip(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _record_path(env, key: str) -> Path:
+def record_path(env, key: str) -> Path:
+    """The file of a record, PROFILE/KEY, beside the pages."""
     return Path(env.srcdir) / "_results" / f"{key}.json"
+
+
+def result_node(env, key: str, text: str, about: str) -> nodes.reference:
+    """A number that leads to its record and has a tooltip."""
+    profile, notebook, rest = key.split("/", 2)
+    address = f"{'../' * env.docname.count('/')}records/{profile}/{notebook}.html#{quote(rest)}"
+    return nodes.reference(text, text, refuri=address, reftitle=about, internal=True, classes=["result"])
 
 
 class ResultRole(SphinxRole):
     def run(self):
         key, _, spec = (part.strip() for part in self.text.partition("|"))
-        path = _record_path(self.env, key)
+        path = record_path(self.env, key)
         self.env.note_dependency(str(path))  # the page is built again when the measurement changes
         try:
             result = load_result(path)
@@ -85,83 +91,35 @@ class ResultRole(SphinxRole):
         except ValueError as error:
             log.warning("result %r: %s", key, error, location=self.get_location())
         else:
-            return [nodes.abbreviation(text, text, explanation=tooltip(result), classes=["result"])], []
+            return [result_node(self.env, key, text, tooltip(result))], []
         return [nodes.strong(text="[no result]")], []
 
 
-def read_scorecard(path: Path) -> list[dict]:
-    """Read the rows of the scorecard and check its rules.
-
-    Args:
-        path: The YAML file.
-
-    Returns:
-        The rows, each a dictionary.
-
-    Raises:
-        ValueError: An entry is unknown or missing, a value of the paper has a mark other than V or S, a result of ours
-            has no record, or a row has no reason; the message names the row.
-    """
-    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for number, row in enumerate(rows, start=1):
-        name = f"{path.name}, row {number} ({row.get('item', 'no item')})"
-        if set(row) - ROW_KEYS or {"part", "item", "section", "status"} - set(row):
-            raise ValueError(f"{name}: expected part, item, section, status and of {sorted(ROW_KEYS)}")
-        if row["status"] not in STATUSES:
-            raise ValueError(f"{name}: status is one of {', '.join(STATUSES)}, not {row['status']!r}")
-        if "paper" in row and not (row.get("mark") in ("V", "S") and row.get("source")):
-            raise ValueError(f"{name}: a value of the paper needs mark V or S and its source")
-        if (row["status"] == "not attempted") != ("ours" not in row):
-            raise ValueError(f"{name}: 'not attempted' has no results of ours, every other status names them")
-        if row["status"] != "reproduced" and not row.get("why"):
-            raise ValueError(f"{name}: say why it is {row['status']!r}")
-    return rows
+def record_pages(app) -> Iterator[tuple[str, dict, str]]:
+    """A page with all records of a profile and notebook: its name, context and template."""
+    for folder in sorted((Path(app.srcdir) / "_results").glob("*/*/")):
+        profile, notebook = folder.parts[-2:]
+        found = {key: result for key, result in load_results(folder.parent).items() if key.startswith(f"{notebook}/")}
+        title = f"Records: {notebook}, profile {profile}"
+        head = "".join(f"<th>{name}</th>" for name in ("key", "value", "how it was measured"))
+        rows = "".join(_record_row(key.partition("/")[2], result) for key, result in found.items())
+        table = f'<table class="table records"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        body = f'<section><h1>{escape(title)}</h1><div class="scroll" tabindex="0">{table}</div></section>'
+        yield f"records/{profile}/{notebook}", {"title": title, "body": body, "parents": [], "meta": {}}, "page.html"
 
 
-class Scorecard(SphinxDirective):
-    """The table of the paper's claims, from a YAML file beside the page."""
-
-    required_arguments = 1
-    HEAD = ("What", "The paper", "Ours", "Status")
-
-    def run(self):
-        relative, path = self.env.relfn2path(self.arguments[0])
-        self.env.note_dependency(relative)
-        try:
-            rows = read_scorecard(Path(path))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise self.error(f"scorecard: {error}") from error
-        text = ["````{list-table}", ":header-rows: 1", ":class: scorecard", ":widths: 34 18 18 30", ""]
-        text += self._row(self.HEAD)
-        part = None
-        for row in rows:
-            if row["part"] != part:
-                part = row["part"]
-                text += self._row((f"**{part}**", "", "", ""))
-            text += self._row(self._cells(row))
-        text += ["````"]
-        box = nodes.container(classes=["scroll"])
-        self.state.nested_parse(StringList(text, source=path), self.content_offset, box)
-        return [box]
-
-    @staticmethod
-    def _row(cells):
-        return ["* - " + cells[0], *("  - " + cell for cell in cells[1:])]
-
-    def _cells(self, row):
-        paper = f"{row['paper']} ({row['source']})" if "paper" in row else ""
-        ours = []
-        for key in row.get("ours", ()):
-            record = _record_path(self.env, key)
-            where = f" on {load_result(record).dataset['name']}" if record.is_file() else ""
-            ours.append(f"{{result}}`{key}`{where}")
-        status = f"**{row['status']}**" + (f": {row['why']}" if "why" in row else "")
-        if "notebook" in row:
-            ours.append(f"notebook [{row['notebook']}](/notebooks/{row['notebook']}.ipynb)")
-        return f"{row['item']} ({row['section']})", paper, "; ".join(ours), status
+def _record_row(rest: str, result: Result) -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in result.dataset["counts"].items())
+    settings = json.dumps(result.settings, indent=1, ensure_ascii=False)
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    measured = f"{result.date}, commit {result.commit}, seed {result.seed}, {result.seconds:.0f} s, {result.machine}"
+    told = (f"{escape(str(result.dataset['name']))} ({escape(counts)}), {escape(result.protocol)}; {escape(measured)}"
+            f"<details><summary>settings</summary><pre>{escape(settings)}\n{escape(versions)}</pre></details>")
+    value = f'<td title="{escape(str(result.value))}">{escape(format_value(result))}</td>'
+    return f'<tr id="{escape(rest)}"><td><code>{escape(rest)}</code></td>{value}<td>{told}</td></tr>'
 
 
 def setup(app):
     app.add_role("result", ResultRole())
-    app.add_directive("scorecard", Scorecard)
+    app.connect("html-collect-pages", record_pages)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
