@@ -85,9 +85,11 @@ rule explorer:
     params:
         untrained=CHAIN["backbone"],
         trained=CHAIN["trained"].format(output=OUT, seed=0),
+        sizes="64 96 128" if PROFILE == "smoke" else "160 224 320",
     threads: workflow.cores
     shell:
         "{sys.executable:q} {input.maker:q} {output:q} --untrained {params.untrained:q} --trained {params.trained:q}"
+        " --sizes {params.sizes}"
 
 
 rule html:

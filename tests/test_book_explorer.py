@@ -51,12 +51,11 @@ def page(small, tmp_path_factory):
     """The explorer on a page of its own in a browser, and the network behind it."""
     folder = tmp_path_factory.mktemp("explorer")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(make, "SIZES", SIZES)
         network = create_network(NetworkSettings("efficientnet_lite0"))
         training = list(open_collection("diorama_train").paths[:260])
-        networks = make.rewhitened(network, training)
+        networks = make.rewhitened(network, training, SIZES[1])
         patch.setattr(make, "rewhitened", lambda *_: networks)
-        make.write(small, training, {"trained": network}, folder, QUERIES)
+        make.write(small, training, {"trained": network}, folder, QUERIES, SIZES)
     for name in ("explorer.js", "page.js"):
         shutil.copy(ROOT / "book/explorer" / name, folder)
     shutil.copy(ROOT / "book/_static/custom.css", folder)

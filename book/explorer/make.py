@@ -11,7 +11,7 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import faiss
@@ -61,10 +61,10 @@ def as_int8(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(values / scale[:, None]).astype(np.int8), scale
 
 
-def rewhitened(network: RMAC, paths: list[Path]) -> dict[int, RMAC]:
+def rewhitened(network: RMAC, paths: list[Path], size: int) -> dict[int, RMAC]:
     """Networks of 1 to 3 levels on one backbone, with one whitening to few dimensions."""
     settings = NetworkSettings(network.backbone.name, levels=max(LEVELS))
-    whitening = learn_whitening(RMAC(settings, network.backbone).eval(), paths, _at(SIZES[1]), dim=DIMS, progress=False)
+    whitening = learn_whitening(RMAC(settings, network.backbone).eval(), paths, _at(size), dim=DIMS, progress=False)
     return {levels: RMAC(settings, network.backbone).set_whitening(whitening).change(levels=levels).eval()
             for levels in LEVELS}
 
@@ -74,7 +74,7 @@ def _at(size: int) -> ExtractionSettings:
 
 
 def write(data: RetrievalDataset, training: list[Path], networks: Mapping[str, RMAC], out: Path,
-          queries: int = QUERIES) -> None:
+          queries: int = QUERIES, sizes: Sequence[int] = SIZES) -> None:
     """Write the explorer's data of a data set.
 
     Args:
@@ -83,6 +83,7 @@ def write(data: RetrievalDataset, training: list[Path], networks: Mapping[str, R
         networks: Name -> network of one feature map; its backbone is used, with a whitening of its own.
         out: The folder.
         queries: How many of the data set's queries, at most, each of another landmark while these last.
+        sizes: Three longer sides in pixels.
     """
     out.mkdir(parents=True, exist_ok=True)
     by_landmark: dict[str, list] = {}
@@ -91,7 +92,7 @@ def write(data: RetrievalDataset, training: list[Path], networks: Mapping[str, R
     turn = sorted((place, name, query) for name, of_one in by_landmark.items() for place, query in enumerate(of_one))
     chosen = [query for _, _, query in turn[:queries]]
     index = {name: number for number, name in enumerate(data.names)}
-    about = {"dims": DIMS, "sizes": list(SIZES), "single": 1, "levels": list(LEVELS), "codes": list(CODES),
+    about = {"dims": DIMS, "sizes": list(sizes), "single": 1, "levels": list(LEVELS), "codes": list(CODES),
              "images": list(data.names), "queries": [], "shapes": [], "starts": []}
     for number, query in enumerate(chosen):
         picture = read_image(query.path)
@@ -104,7 +105,7 @@ def write(data: RetrievalDataset, training: list[Path], networks: Mapping[str, R
     about["sheet"] = _thumbnails(data.paths, out / "thumbnails.jpg")
     int8, float32 = Blobs(np.int8), Blobs(np.float32)
     for name, network in networks.items():
-        of_levels = rewhitened(network, training)
+        of_levels = rewhitened(network, training, sizes[1])
         about["channels"] = network.backbone.layers[0].channels
         _queries(name, of_levels[1], chosen, about, int8)
         fc, scale = as_int8(of_levels[1].fc.weight.detach().numpy())
@@ -113,12 +114,12 @@ def write(data: RetrievalDataset, training: list[Path], networks: Mapping[str, R
         float32.add(f"shift_{name}", of_levels[1].shift.detach().numpy())
         shared = SharedFeatures({str(levels): of_one for levels, of_one in of_levels.items()})
         by_size = [shared.split(extract(shared, data.paths, _at(size), names=data.names, progress=False).vectors)
-                   for size in SIZES]
+                   for size in sizes]
         for levels in LEVELS:
             of_sizes = [vectors[str(levels)] for vectors in by_size]
             int8.add(f"database_{name}_single_{levels}", as_int8(of_sizes[about["single"]])[0])
             int8.add(f"database_{name}_several_{levels}", as_int8(combine(of_sizes))[0])
-        described = np.asarray(extract(of_levels[2], training, _at(SIZES[1]), progress=False).vectors)
+        described = np.asarray(extract(of_levels[2], training, _at(sizes[1]), progress=False).vectors)
         for code_size in CODES:
             quantizer = train_codes(described, CodeSettings("pq", code_size)).pq
             words, scale = as_int8(faiss.vector_to_array(quantizer.centroids)[None])  # of each part its 256 words
@@ -135,7 +136,7 @@ def _queries(name: str, network: RMAC, queries: list, about: dict, int8: Blobs) 
     shapes = []
     for number, query in enumerate(queries):
         of_query = []
-        for place, size in enumerate(SIZES):
+        for place, size in enumerate(about["sizes"]):
             pixels = torch.from_numpy(np.array(fit(read_image(query.path), size))).permute(2, 0, 1)[None]
             with torch.inference_mode():
                 features = network.backbone.maps(pixels)[0][0]  # (C, rows, columns)
@@ -164,10 +165,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--untrained", required=True, help="a backbone, such as efficientnet_lite0")
     parser.add_argument("--trained", required=True, help="a network with the same one, such as those of notebook 03")
+    parser.add_argument("--sizes", type=int, nargs=3, default=SIZES,
+                        help="longer sides in pixels (default: 160 224 320)")
     options = parser.parse_args()
     networks = {name: open_network(getattr(options, name)) for name in ("untrained", "trained")}
     training = training_sample(open_collection("diorama_train"), WHITENING_IMAGES)
-    write(open_dataset("diorama"), training, networks, options.out)
+    write(open_dataset("diorama"), training, networks, options.out, sizes=options.sizes)
 
 
 if __name__ == "__main__":
