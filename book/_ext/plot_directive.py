@@ -7,7 +7,8 @@
     The caption, with {result} if it quotes numbers.
     ```
 
-The first argument is the kind of figure, the others are folders of records. The figure is an inline SVG whose colours
+The first argument is the kind of figure, the others are folders of records, PROFILE/NOTEBOOK/DATA; with
+PROFILE+PROFILE a record that both have is taken from the last. The figure is an inline SVG whose colours
 are variables of the page's theme; below it stand who measured it, and a link that saves its numbers as CSV. A folder
 without the records that the figure needs is a warning, and the book is built with warnings as errors.
 """
@@ -22,9 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
+from agreement import agreement, shared_settings
 from docutils import nodes
 from docutils.parsers.rst import directives
 from matplotlib.figure import Figure
+from scipy.stats import rankdata
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
@@ -37,6 +40,9 @@ log = logging.getLogger(__name__)
 # What matplotlib writes -> what follows the theme of the page, see _static/custom.css.
 THEME = {"#000000": "currentColor", plots.RELEVANT: "var(--plot-relevant)", plots.IRRELEVANT: "var(--plot-irrelevant)",
          plots.QUERY: "var(--plot-query)", plots.JUNK: "var(--plot-junk)", plots.NEUTRAL: "var(--plot-neutral)"}
+
+
+NAMED = 9  # points of a scatter plot that get their names
 
 
 class Drawn(NamedTuple):
@@ -177,6 +183,49 @@ def draw_forest(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
     return Drawn(figure, rows)
 
 
+def draw_agreement(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
+    """Draw the settings that two data sets share, one data set against the other.
+
+    Args:
+        folders: Title -> records, in pairs: a notebook on the miniature, then on photographs.
+
+    Returns:
+        The figure, a panel for each pair under the title of its first; of many points only those are named whose places
+        in the two orders differ most.
+
+    Raises:
+        ValueError: A pair without settings that both have.
+    """
+    pairs = list(zip(*[iter(folders.items())] * 2, strict=True))
+    columns = min(3, len(pairs))
+    lines = -(-len(pairs) // columns)
+    figure = Figure(figsize=(3.3 * columns, 3.2 * lines), layout="constrained")
+    rows = [("notebook", "setting", "miniature, mAP, %", "photographs, mAP, %")]
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in panels[len(pairs):]:
+        axes.set_axis_off()
+    for axes, ((title, miniature), (_, photographs)) in zip(panels, pairs, strict=False):
+        settings = shared_settings(miniature, photographs)
+        if len(settings) < 2:
+            raise ValueError(f"{title}: expected settings that both data sets have, found {len(settings)}")
+        found = agreement(settings)
+        places = {name: abs(a - b) for name, a, b in zip(
+            settings, *(rankdata(column) for column in zip(*settings.values(), strict=True)), strict=True)}
+        named = sorted(settings, key=lambda name: -places[name])[:NAMED]
+        for name, (x, y) in settings.items():
+            axes.plot(y, x, "o", color=plots.QUERY, markersize=4, alpha=0.7)
+            rows.append((title, name, f"{x:.2f}", f"{y:.2f}"))
+            if name in named:
+                axes.annotate(name, (y, x), textcoords="offset points", xytext=(4, 2), fontsize=6)
+        ends = f"{found.low:.2f} to {found.high:.2f}".replace("-", "\N{MINUS SIGN}")
+        axes.set_title(f"{title}: {found.mean:.2f} ({ends})".replace("-", "\N{MINUS SIGN}"), fontsize=9, loc="left")
+        axes.margins(x=0.2)
+        axes.set_xlabel("photographs, mAP, %", fontsize=8)
+        axes.set_ylabel("miniature, mAP, %", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    return Drawn(figure, rows)
+
+
 def _parts(key: str) -> tuple[str, str, str, str]:
     """Backbone, size, levels and combination of a key such as efficientnet_lite0_512_l3_last."""
     match = re.fullmatch(r"(.+)_(\d+)_l(\d+)_(.+)", key)
@@ -186,7 +235,8 @@ def _parts(key: str) -> tuple[str, str, str, str]:
 
 
 _Draw = Callable[[Mapping[str, Mapping[str, Result]]], Drawn]
-KINDS: Mapping[str, _Draw] = {"waterfall": draw_waterfall, "maps": draw_maps, "forest": draw_forest}
+KINDS: Mapping[str, _Draw] = {"waterfall": draw_waterfall, "maps": draw_maps, "forest": draw_forest,
+                           "agreement": draw_agreement}
 
 
 def inline_svg(figure: Figure, name: str, alt: str) -> str:
@@ -240,12 +290,14 @@ class Plot(SphinxDirective):
         results = Path(self.env.srcdir) / "_results"
         records = {}
         for title, folder in zip(titles, folders, strict=True):
-            profile, _, start = folder.partition("/")
-            found = {key.removeprefix(f"{start}/"): result for key, result in load_results(results / profile).items()
-                     if key.startswith(f"{start}/")}
-            for key in found:
-                self.env.note_dependency(str(results / profile / start / f"{key}.json"))
-            records[title] = found
+            profiles, _, start = folder.partition("/")
+            records[title] = {}
+            for profile in profiles.split("+"):
+                found = {key.removeprefix(f"{start}/"): result
+                         for key, result in load_results(results / profile).items() if key.startswith(f"{start}/")}
+                for key in found:
+                    self.env.note_dependency(str(results / profile / start / f"{key}.json"))
+                records[title] |= found
         try:
             drawn = KINDS[kind](records)
         except (ValueError, KeyError) as error:

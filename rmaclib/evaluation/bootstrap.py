@@ -1,4 +1,4 @@
-"""Bootstrap intervals of a mean average precision, and of the difference of two, over the queries.
+"""Bootstrap intervals: of a mean average precision, of the difference of two, of the agreement of two orders.
 
 The percentile bootstrap of Efron (1979; Efron and Tibshirani 1993): queries are drawn with replacement, and the mean is
 taken again. Sakai (2006) brought it to retrieval; Smucker et al. (2007) found that on the mean average precision of
@@ -11,6 +11,7 @@ somewhat too narrow.
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.settings import whole_number
@@ -76,10 +77,7 @@ def interval(values: np.ndarray, resamples: int = 10_000, seed: int = 0, level: 
         InputError: As :func:`paired_bootstrap` raises it.
     """
     values = _per_query("values", values)
-    whole_number("resamples", resamples, 1)
-    whole_number("seed", seed, 0)
-    if not 0 < level < 1:
-        raise InputError(f"level: expected a share between 0 and 1, got {level!r}")
+    _check_options(resamples, seed, level)
     random = np.random.default_rng(seed)
     means = np.empty(resamples)
     step = max(1, _BLOCK // len(values))
@@ -88,6 +86,54 @@ def interval(values: np.ndarray, resamples: int = 10_000, seed: int = 0, level: 
         means[start:start + count] = values[random.integers(len(values), size=(count, len(values)))].mean(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values.mean()), float(low), float(high))
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray, resamples: int = 10_000, seed: int = 0,
+                     level: float = 0.95) -> Interval:
+    """Estimate how well two measurements agree in the order of the same settings (Spearman 1904), and its interval.
+
+    Each resample draws settings and ranks them again; a resample in which one of the two is constant has no order and
+    is left out.
+
+    Args:
+        first: (N,) values, one for each setting.
+        second: (N,) of the same settings in the same order.
+        resamples: How often N settings are drawn.
+        seed: Draws them.
+        level: As in :func:`paired_bootstrap`.
+
+    Returns:
+        The correlation of the ranks, -1 to 1, equal values having their mean rank; and its interval.
+
+    Raises:
+        InputError: Different numbers of settings, fewer than 2, a value that isn't finite, one of the two constant,
+            another option out of range.
+    """
+    first, second = _per_query("first", first), _per_query("second", second)
+    if len(first) != len(second):
+        raise InputError(f"first and second: expected the same settings, got {len(first)} and {len(second)}")
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        raise InputError("first and second: expected values that differ, got equal ones")
+    _check_options(resamples, seed, level)
+    drawn = np.random.default_rng(seed).integers(len(first), size=(resamples, len(first)))
+    resampled = _correlations(first[drawn], second[drawn])
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(_correlations(first[None], second[None])[0]), float(low), float(high))
+
+
+def _correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(B,) rank correlations of the rows of two (B, N); NaN where a row is constant."""
+    ranks = [rankdata(values, axis=1) for values in (first, second)]
+    centred = [values - values.mean(1, keepdims=True) for values in ranks]
+    norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
+    return (centred[0] * centred[1]).sum(1) / np.where(norms > 0, norms, np.nan)
+
+
+def _check_options(resamples: int, seed: int, level: float) -> None:
+    whole_number("resamples", resamples, 1)
+    whole_number("seed", seed, 0)
+    if not 0 < level < 1:
+        raise InputError(f"level: expected a share between 0 and 1, got {level!r}")
 
 
 def _per_query(name: str, values: np.ndarray) -> np.ndarray:

@@ -4,9 +4,25 @@ import numpy as np
 import pytest
 
 from generator import contents, landmark_names
-from generator.contents import HOLIDAYS, TEST, TRAIN, is_validation
+from generator.contents import (
+    HOLIDAYS,
+    LANDMARKS,
+    QUERIES,
+    TEST,
+    TEST_LANDMARKS,
+    TRAIN,
+    VALIDATION_LANDMARKS,
+    is_validation,
+)
+from generator.monuments import FAMILIES
 
 SHOTS = contents()
+LABELLED = [shot for shot in SHOTS if shot.part == TRAIN]
+
+
+def own(shot):
+    """Whether a training picture shows the front of its landmark."""
+    return shot.view == "front" and shot.subject.seed == 1000 + shot.label
 
 
 def test_everything_follows_from_the_seed():
@@ -17,55 +33,74 @@ def test_everything_follows_from_the_seed():
 
 
 def test_the_parts_are_as_large_as_promised():
-    train = Counter(shot.label for shot in SHOTS if shot.part == TRAIN)
-    assert len(train) == 32 and 24 <= min(train.values()) and np.mean(list(train.values())) == pytest.approx(30, abs=2)
+    train = Counter(shot.label for shot in LABELLED)
+    assert len(train) == LANDMARKS + VALIDATION_LANDMARKS and len(train) + TEST_LANDMARKS >= 150
+    assert min(train.values()) >= 8 and 1100 < len(LABELLED) < 1500
     test = [shot for shot in SHOTS if shot.part == TEST]
-    assert sum(shot.query for shot in test) == 55 and sum(shot.label < 0 for shot in test) >= 300
+    assert len(test) >= 1000 and sum(shot.label < 0 for shot in test) >= 250
+    assert sum(shot.query for shot in test) == QUERIES * TEST_LANDMARKS
+    assert all(shot.wanted == "good" for shot in test if shot.query)
     grades = Counter((shot.label, shot.wanted) for shot in test if shot.label >= 0)
-    assert all(grades[label, grade] >= 3 for label in range(11) for grade in ("good", "ok", "junk"))
+    assert all(grades[label, grade] >= 2 for label in range(TEST_LANDMARKS) for grade in ("good", "ok", "junk"))
     groups = Counter(shot.group for shot in SHOTS if shot.part == HOLIDAYS)
     assert len(groups) == 60 and set(groups.values()) <= {2, 3, 4}
 
 
 def test_most_of_a_label_is_noise_but_its_front_is_the_largest_profile():
-    by_label = defaultdict(list)
-    for shot in SHOTS:
-        if shot.part == TRAIN:
-            by_label[shot.label].append(shot)
     shares = []
-    for label, shots in by_label.items():
-        profiles = Counter((shot.subject, shot.view) for shot in shots)
-        (subject, view), count = profiles.most_common(1)[0]
+    for label in range(LANDMARKS + VALIDATION_LANDMARKS):
+        shots = [shot for shot in LABELLED if shot.label == label]
+        taken = [shot for shot in shots if not shot.copy]
+        (subject, view), count = Counter((shot.subject, shot.view) for shot in taken).most_common(1)[0]
         assert view == "front" and subject.seed == 1000 + label
         shares.append(count / len(shots))
-    everything = sum(share * len(shots) for share, shots in zip(shares, by_label.values(), strict=True))
-    assert 0.30 <= everything / sum(map(len, by_label.values())) <= 0.40
-    assert min(shares) < 0.28 and max(shares) > 0.5  # easy and hard landmarks
+    noise = 1 - sum(own(shot) and not shot.copy for shot in LABELLED) / len(LABELLED)
+    assert 0.5 <= noise <= 0.7  # as much as in the authors' lists
+    assert min(shares) < 0.3 and max(shares) > 0.5  # easy and hard landmarks
+
+
+def test_there_is_every_kind_of_noise_that_a_search_returns():
+    kinds = Counter(shot.copy or ("another" if shot.view == "front" and not own(shot) else shot.view)
+                    for shot in LABELLED)
+    assert kinds.keys() == {"front", "rear", "inside", "detail", "another", "drawing", "plan", "scene", "postcard",
+                            "near_duplicate"}
+    assert min(kinds.values()) >= 20
+
+
+def test_copies_are_made_of_a_picture_of_the_same_landmark():
+    by_path = {shot.path: shot for shot in SHOTS}
+    copies = [shot for shot in SHOTS if shot.copy]
+    assert copies
+    for shot in copies:
+        source = by_path[shot.source]
+        assert (source.label, source.subject, source.view, source.copy) == (shot.label, shot.subject, "front", "")
 
 
 def test_no_monument_is_in_two_parts_and_look_alikes_share_family_and_colours():
     parts = defaultdict(set)
     for shot in SHOTS:
         if shot.subject.kind != "map":
-            parts[shot.part].add(shot.subject.seed)
-    assert not (parts[TRAIN] & parts[TEST] or parts[TRAIN] & parts[HOLIDAYS] or parts[TEST] & parts[HOLIDAYS])
-    landmarks = {shot.subject for shot in SHOTS if shot.part == TEST and shot.label >= 0}
+            parts["val" if is_validation(shot) else shot.part].add(shot.subject.seed)
+    for part, seeds in parts.items():
+        assert seeds.isdisjoint(set().union(*(other for name, other in parts.items() if name != part)))
+    landmarks = sorted({(shot.label, shot.subject) for shot in SHOTS if shot.part == TEST and shot.label >= 0})
     distractors = {shot.subject for shot in SHOTS if shot.part == TEST and shot.label < 0}
-    for landmark in landmarks:
+    for label, landmark in landmarks[:24]:
         alike = [other for other in distractors if other[:2] == landmark[:2] and other.palette == landmark.palette]
-        assert len(alike) >= 2 and landmark not in alike
+        assert alike and landmark not in alike, label
+    assert {landmark.family for _, landmark in landmarks} == set(FAMILIES)
 
 
-def test_every_landmark_is_in_both_lists_and_noise_is_in_both():
-    validation = is_validation(SHOTS)
-    train = [shot for shot in SHOTS if shot.part == TRAIN]
-    held = [shot for shot in train if validation[shot.path]]
-    assert {shot.label for shot in held} == set(range(32))
-    assert 0.08 < len(held) / len(train) < 0.13
+def test_validation_landmarks_come_last_and_have_their_noise():
+    held = [shot for shot in LABELLED if is_validation(shot)]
+    assert {shot.label for shot in held} == set(range(LANDMARKS, LANDMARKS + VALIDATION_LANDMARKS))
     assert {shot.view for shot in held} >= {"front", "rear", "inside"}
+    shown = {shot.subject.seed for shot in held if shot.subject.kind == "monument"}
+    assert min(shown) >= 1000 + LANDMARKS  # no training landmark is among the noise of the validation
 
 
 def test_names_are_words_and_unique():
     names = landmark_names()
-    assert len(names) == len(set(names)) == 43
+    assert len(names) == len(set(names)) == LANDMARKS + VALIDATION_LANDMARKS + TEST_LANDMARKS
     assert all(name.replace("_", "").isalpha() and name.islower() for name in names)
+    assert np.mean([len(name) for name in names]) == pytest.approx(13, abs=4)

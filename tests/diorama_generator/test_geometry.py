@@ -105,3 +105,18 @@ def test_openings_reach_their_height_and_go_from_left_to_right(shape, width, rat
 
 def test_spread_by_hand():
     assert spread(4, 8) == [-3, -1, 1, 3]
+
+
+@given(st.floats(-20, 20), st.floats(-20, 20), st.floats(-4, 4))
+def test_a_placed_model_is_what_would_have_been_built_there(u, w, turn):
+    built, moved = Model(), Model()
+    there = FRONT.at(u, 0, w, turn)
+    for model, frame in ((built, there), (moved, FRONT)):
+        model.block(frame.at(1, 2, 3), "wall", (0, 2), (0, 3), (-1, 0))
+        model.block(frame, "paint", (0, 1), (0, 1), (0, 1))
+    placed = moved.placed(there, "beside")
+    assert set(placed.surfaces()) == {"beside:wall", "paint"}
+    assert corners(placed, "beside:wall") == pytest.approx(corners(built), abs=1e-9)
+    assert corners(placed, "paint") == pytest.approx(corners(built, "paint"), abs=1e-9)
+    surfaces = placed.surfaces()["beside:wall"], built.surfaces()["wall"]
+    assert surfaces[0].normals == pytest.approx(surfaces[1].normals, abs=1e-9)

@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 
-from generator import monuments
+from generator import monuments, textures
 from generator.geometry import FRONT, Model
 from generator.parts import banner, panel, statue
+
+
+@pytest.fixture(autouse=True)
+def small_textures(monkeypatch):
+    """Textures take most of the time, and what is tested here does not depend on their size."""
+    monkeypatch.setattr(textures, "SIDE", 128)
 
 
 def outline(monument):

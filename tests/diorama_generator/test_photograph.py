@@ -11,7 +11,9 @@ from generator.photograph import (  # noqa: E402
     Light,
     Stage,
     add_passers_by,
+    add_scaffold,
     add_screen,
+    add_stalls,
     develop,
     sky_of,
 )
@@ -64,6 +66,45 @@ def test_photographs_repeat_and_change_with_light_and_film(stage):
     hazy = shoot(film=Film(haze=10.0))
     assert hazy[65:85, 80:120].std() < first[65:85, 80:120].std() + 5
     assert abs(hazy[70:80, 90:110].mean() - hazy[:20].mean()) < abs(first[70:80, 90:110].mean() - first[:20].mean())
+
+
+def test_weather_changes_what_it_should(stage):
+    """Snow whitens what looks upward, the flash what is near, fog what is far."""
+    def shoot(kind, **film):
+        light = SUN._replace(kind=kind)
+        return stage.photograph(CAMERA, light, Film(**film), None, 4, 3)[0].astype(float).mean(-1)
+
+    def brighter(picture):
+        """The ground close to the camera over the wall."""
+        return picture[130:145, 20:60].mean() / picture[68:82, 85:115].mean()
+
+    plain, snow, flash = shoot("overcast"), shoot("snow"), shoot("flash")
+    assert brighter(snow) > 1.5 * brighter(plain)
+    assert brighter(flash) > 1.3 * brighter(shoot("dusk"))
+    clear, fog = (picture[68:82, 85:115].mean() - picture[10:40].mean() for picture in (plain, shoot("fog", haze=12.0)))
+    assert abs(fog) < 0.6 * abs(clear)
+
+
+def test_a_box_for_a_query_is_about_a_part_that_is_seen(stage):
+    half = block((-4, 0), (-1, 4), (3, 3.2))  # hides the left half of the wall, columns 80 to 100
+    closer = CAMERA._replace(fov=CAMERA.fov / 4, width=400, height=300)
+    whole = stage.look(closer).box
+    for seed in range(5):
+        x1, y1, x2, y2 = stage.part(np.random.default_rng(seed), closer, half)
+        assert whole[0] - 2 <= x1 < x2 <= whole[2] + 2 and whole[1] - 2 <= y1 < y2 <= whole[3] + 2
+        assert (x1 + x2) / 2 > 200  # in the half that is seen
+        assert (x2 - x1) * (y2 - y1) < 0.7 * (whole[2] - whole[0]) * (whole[3] - whole[1])
+
+
+def test_markets_and_scaffolds_stand_on_the_ground_in_front():
+    crowd, front = Model(), Model()
+    add_stalls(crowd, np.random.default_rng(2), CAMERA, 5)
+    points = np.concatenate([surface.positions for surface in crowd.surfaces().values()])
+    assert -0.1 < points[:, 2].min() and points[:, 2].max() < 3.5 and points[:, 1].min() > -20
+    add_scaffold(front, np.random.default_rng(2), (20.0, 10.0, 16.0))
+    points = np.concatenate([surface.positions for surface in front.surfaces().values()])
+    assert points[:, 1].max() < 0 and np.ptp(points[:, 0]) < 14 and 5 < points[:, 2].max() < 16
+    assert abs(points[:, 0]).max() < 10.5
 
 
 def test_the_sun_of_the_sky_is_where_shadows_say():

@@ -36,3 +36,18 @@ def test_masonry_has_courses_of_the_height_asked_for():
 def test_clouds_have_about_unit_spread():
     field = textures.clouds(np.random.default_rng(0), 512, 512, 16)
     assert abs(field.mean()) < 0.2 and 0.5 < field.std() < 1.2
+
+
+@pytest.mark.parametrize("pattern", textures.PATTERNS)
+def test_a_pattern_tints_a_part_of_a_wall_and_differs_between_buildings(pattern):
+    plain = textures.Texture(np.full((256, 256, 3), 0.4, np.float32), 12.0)
+    one, again, other = (textures.dressed(plain, textures.Dress(pattern, (0.5, 1.0, 1.5), 3.0, motif))
+                         for motif in (1, 1, 2))
+    assert np.array_equal(one.albedo, again.albedo) and one.metres == 12.0
+    assert not np.array_equal(one.albedo, other.albedo) or pattern == "chequer"
+    tinted = one.albedo[..., 0] < 0.3
+    assert 0.05 < tinted.mean() < 0.95
+    assert one.albedo[tinted].mean(0) == pytest.approx([0.2, 0.4, 0.6], abs=0.05)
+    repeated = one.albedo[:, :192], one.albedo[:, 64:]  # 3 of 12 m are 64 of 256 pixels
+    if pattern != "timber":  # whose braces are chosen one by one
+        assert np.abs(repeated[0][8:-8, 8:-8] - repeated[1][8:-8, 8:-8]).mean() < 0.06

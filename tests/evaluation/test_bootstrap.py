@@ -2,8 +2,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
-from rmaclib.evaluation import Interval, interval, paired_bootstrap
+from rmaclib.evaluation import Interval, interval, paired_bootstrap, rank_correlation
 from rmaclib.foundation.errors import InputError
 
 
@@ -96,3 +97,28 @@ def test_bad_values_are_named(before, after, message):
 def test_bad_options_are_named(options, message):
     with pytest.raises(InputError, match=message):
         interval([0.1, 0.2], **options)
+
+
+def test_rank_correlation_by_hand():
+    # Ranks 1 2 3 4 against 2 1 4 3: 1 - 6 · 4 / (4 · 15) = 0.6. Values don't matter, their order does.
+    result = rank_correlation([10, 20, 30, 400], [0.2, 0.1, 0.4, 0.3])
+    assert result.mean == pytest.approx(0.6)
+    assert -1 <= result.low < result.mean < result.high == pytest.approx(1)
+    assert rank_correlation([1, 2, 3], [3, 2, 1]).mean == pytest.approx(-1)
+    # Equal values have their mean rank: 1.5 1.5 3 against 1 2 3.
+    assert rank_correlation([5, 5, 7], [1, 2, 3]).mean == pytest.approx(np.sqrt(3) / 2)
+
+
+def test_the_interval_of_an_order_is_that_of_all_draws():
+    first, second = np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])
+    drawn = [[list(each) for each in (first[list(draw)], second[list(draw)])] for draw in product(range(4), repeat=4)]
+    values = [spearmanr(*pair).statistic for pair in drawn if np.ptp(pair[0]) and np.ptp(pair[1])]
+    expected = np.quantile(values, [0.1, 0.9])
+    assert rank_correlation(first, second, 100_000, level=0.8)[1:] == pytest.approx(expected, abs=0.01)
+
+
+def test_an_order_needs_settings_that_differ():
+    with pytest.raises(InputError, match="same settings, got 3 and 2"):
+        rank_correlation([1, 2, 3], [1, 2])
+    with pytest.raises(InputError, match="expected values that differ"):
+        rank_correlation([1, 2, 3], [4, 4, 4])

@@ -1,6 +1,5 @@
 """What Diorama contains: every picture of its three parts, planned from one seed before any is rendered."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +7,26 @@ import numpy as np
 from generator.monuments import FAMILIES, PALETTES
 from generator.textures import Rng
 
+EDITION = 2  # of what is made from a seed
 TRAIN, TEST, HOLIDAYS = "train", "test", "holidays"
 GOOD, OK, JUNK = "good", "ok", "junk"
-LANDMARKS, TEST_LANDMARKS, QUERIES, DISTRACTORS, GROUPS = 32, 11, 5, 310, 60
-VALIDATION = 0.1  # of the pictures of each training landmark
-LOOK_ALIKES = 2  # of every landmark of the test part
+LANDMARKS, VALIDATION_LANDMARKS, TEST_LANDMARKS = 72, 30, 48  # no monument is in two of them
+QUERIES, GROUPS = 3, 60  # queries of a test landmark; groups of the holiday part
+# Distractors of the test part: buildings and scenes, and pictures of each.
+ALIKE, OTHERS, SCENES = (24, 4), (24, 3), (34, 3)
+# Noise under a landmark's name and its share; the first three are kept rarer than the front.
+NOISE = {
+    "rear": 0.18,
+    "inside": 0.15,
+    "detail": 0.12,
+    "other": 0.13,
+    "like": 0.09,
+    "drawing": 0.06,
+    "plan": 0.05,
+    "scene": 0.13,
+    "postcard": 0.05,
+    "near_duplicate": 0.04,
+}
 
 
 class Subject(NamedTuple):
@@ -36,6 +50,7 @@ class Shot(NamedTuple):
     view: how the subject is shown: front, rear, detail, drawing, plan, inside, scene
     wanted: how much must be seen: good, ok, junk, or "" for as it comes; query: whether it is a query (test)
     group: shots of one group show the same view, a little moved, in the same light (holidays), -1 for none
+    copy: postcard or near_duplicate for what is made of the picture `source` instead of being taken
     """
 
     path: str
@@ -47,6 +62,8 @@ class Shot(NamedTuple):
     wanted: str = ""
     query: bool = False
     group: int = -1
+    copy: str = ""
+    source: str = ""
 
 
 def contents(seed: int = 0) -> list[Shot]:
@@ -59,9 +76,9 @@ def contents(seed: int = 0) -> list[Shot]:
 
 
 def landmark_names(seed: int = 0) -> list[str]:
-    """Names of the training landmarks, in the order of their labels, then of the test landmarks."""
+    """Names of the landmarks to train and to validate on, in the order of their labels, then of the test landmarks."""
     rng = np.random.default_rng([seed, 4])
-    subjects = _landmarks(seed, LANDMARKS, TRAIN) + _landmarks(seed, TEST_LANDMARKS, TEST)
+    subjects = _landmarks(seed, LANDMARKS + VALIDATION_LANDMARKS, TRAIN) + _landmarks(seed, TEST_LANDMARKS, TEST)
     places: list[str] = []
     while len(places) < len(subjects):
         place = "".join(
@@ -115,87 +132,90 @@ def _scenes(rng: Rng, first: int, count: int) -> list[Subject]:
     return [Subject(kinds[i % 4], "", first + i, int(rng.integers(len(PALETTES)))) for i in range(count)]
 
 
+def _strangers(rng: Rng, first: int, count: int) -> list[Subject]:
+    """Monuments of any family and colours."""
+    families = list(FAMILIES)
+    return [
+        Subject("monument", str(rng.choice(families)), first + i, int(rng.integers(len(PALETTES))))
+        for i in range(count)
+    ]
+
+
 def _view_of(subject: Subject) -> str:
     return {"monument": "front", "interior": "inside"}.get(subject.kind, "scene")
 
 
 def _train(rng: Rng, seed: int) -> list[Shot]:
-    landmarks, names = _landmarks(seed, LANDMARKS, TRAIN), landmark_names(seed)
+    """Pictures as a search by a landmark's name returns them; those of the validation landmarks come last."""
+    every, names = _landmarks(seed, LANDMARKS + VALIDATION_LANDMARKS, TRAIN), landmark_names(seed)
     first = seed * 10_000 + _BASES[TRAIN]
-    others = [
-        Subject("monument", str(rng.choice(list(FAMILIES))), first + 500 + i, int(rng.integers(len(PALETTES))))
-        for i in range(20)
-    ]
-    scenes = _scenes(rng, first + 600, 28)
+    scenes = {False: _scenes(rng, first + 600, 20), True: _scenes(rng, first + 700, 8)}
     shots = []
-    for label, landmark in enumerate(landmarks):
-        inner = Subject("interior", landmark.family, landmark.seed, landmark.palette)
-        total = int(rng.integers(24, 37))
-        share = np.clip(rng.beta(5, 8), 0.2, 0.6)  # of the dominant profile
-        wanted: list[tuple[Subject, str, str]] = []
-        for _ in range(max(6, round(total * share))):
-            wanted.append((landmark, "front", OK if rng.random() < 0.1 else GOOD))
-        rest = max(0, total - len(wanted))
-        kinds = ["rear", "inside", "detail", "other", "like", "drawing", "plan", "scene"]
-        chance = np.array([0.20, 0.17, 0.14, 0.13, 0.10, 0.06, 0.05, 0.15])
-        # A landmark has not every kind of noise: a tower has no famous inside, a square no rear.
-        chance = chance * (rng.random(len(kinds)) > 0.15)
-        counts = rng.multinomial(rest, chance / chance.sum())
-        counts[:3] = np.minimum(counts[:3], max(3, len(wanted) - 2))  # the front stays the largest profile
-        like, pick = _like(landmark, 0), rng.permutation(len(others))
-        for kind, count in zip(kinds, counts, strict=True):
-            for i in range(count):
-                wanted.append(
-                    {
-                        "rear": (landmark, "rear", GOOD),
-                        "inside": (inner, "inside", ""),
-                        "detail": (landmark, "detail", ""),
-                        "other": (others[pick[i % len(pick)]], "front", GOOD),
-                        "like": (like, "front", GOOD),
-                        "drawing": (landmark, "drawing", ""),
-                        "plan": (landmark, "plan", "") if i % 2 == 0 else (Subject("map", "", 0, 0), "plan", ""),
-                        "scene": (scene := scenes[rng.integers(len(scenes))], _view_of(scene), ""),
-                    }[kind]
-                )
-        for number, place in enumerate(rng.permutation(len(wanted))):
-            subject, view, least = wanted[place]
+    for label, landmark in enumerate(every):
+        held = label >= LANDMARKS
+        others = [other for other in (every[LANDMARKS:] if held else every[:LANDMARKS]) if other != landmark]
+        total = int(rng.integers(8, 13) if held else rng.integers(10, 19))
+        fronts = max(4, round(total * float(np.clip(rng.beta(5, 8), 0.25, 0.5))))
+        wanted = [(landmark, "front", OK if rng.random() < 0.1 else GOOD, "") for _ in range(fronts)]
+        for kind in _noise(rng, total - fronts, fronts):
+            wanted.append(_noise_shot(rng, kind, landmark, others, scenes[held]))
+        order = rng.permutation(len(wanted))
+        paths = [f"train/images/{names[label]}/{number:03d}.jpg" for number in range(len(wanted))]
+        originals = [path for path, place in zip(paths, order, strict=True) if place < fronts]
+        for path, place in zip(paths, order, strict=True):
+            subject, view, least, copy = wanted[place]
+            source = str(rng.choice(originals)) if copy else ""
             shots.append(
-                Shot(
-                    f"train/images/{names[label]}/{number:03d}.jpg",
-                    TRAIN,
-                    label,
-                    subject,
-                    view,
-                    int(rng.integers(2**31)),
-                    least,
-                )
+                Shot(path, TRAIN, label, subject, view, int(rng.integers(2**31)), least, copy=copy, source=source)
             )
     return shots
 
 
-def is_validation(shots: Iterable[Shot]) -> dict[str, bool]:
-    """Path → whether a training picture is in the validation list: the last tenth of each landmark."""
-    by_label: dict[int, list[str]] = {}
-    for shot in shots:
-        if shot.part == TRAIN:
-            by_label.setdefault(shot.label, []).append(shot.path)
-    return {
-        path: number >= len(paths) * (1 - VALIDATION)
-        for paths in by_label.values()
-        for number, path in enumerate(sorted(paths))
-    }
+def _noise(rng: Rng, count: int, fronts: int) -> list[str]:
+    """Kinds of `count` pictures of noise; the front stays the largest profile."""
+    # A landmark has not every kind of noise: a tower has no famous inside, a square no rear.
+    chance = np.array(list(NOISE.values())) * (rng.random(len(NOISE)) > 0.15)
+    counts = rng.multinomial(count, chance / chance.sum())
+    counts[:3] = np.minimum(counts[:3], max(2, fronts - 2))
+    return [kind for kind, number in zip(NOISE, counts, strict=True) for _ in range(number)]
+
+
+def _noise_shot(
+    rng: Rng, kind: str, landmark: Subject, others: list[Subject], scenes: list[Subject]
+) -> tuple[Subject, str, str, str]:
+    """Subject, view, wanted and copy of a picture that a search for a landmark returns by mistake."""
+    if kind in ("rear", "detail", "drawing"):
+        return landmark, kind, GOOD if kind == "rear" else "", ""
+    if kind in ("postcard", "near_duplicate"):
+        return landmark, "front", "", kind
+    if kind == "inside":
+        return Subject("interior", landmark.family, landmark.seed, landmark.palette), "inside", "", ""
+    if kind == "plan":
+        return (landmark if rng.random() < 0.5 else Subject("map", "", 0, 0)), "plan", "", ""
+    if kind == "scene":
+        scene = scenes[rng.integers(len(scenes))]
+        return scene, _view_of(scene), "", ""
+    alike = [other for other in others if other.family == landmark.family]
+    some = alike if kind == "like" else [other for other in others if other not in alike]
+    return some[rng.integers(len(some))], "front", GOOD, ""
+
+
+def is_validation(shot: Shot) -> bool:
+    """Whether a training picture belongs to the validation: to landmarks that nothing is trained on."""
+    return shot.part == TRAIN and shot.label >= LANDMARKS
 
 
 def _test(rng: Rng, seed: int) -> list[Shot]:
-    landmarks, names = _landmarks(seed, TEST_LANDMARKS, TEST), landmark_names(seed)[LANDMARKS:]
+    landmarks = _landmarks(seed, TEST_LANDMARKS, TEST)
+    names = landmark_names(seed)[-TEST_LANDMARKS:]
     first = seed * 10_000 + _BASES[TEST]
     shots = []
     for label, landmark in enumerate(landmarks):
         grades = (
             [GOOD] * QUERIES
-            + [GOOD] * int(rng.integers(2, 8))
-            + [OK] * int(rng.integers(3, 8))
-            + [JUNK] * int(rng.integers(3, 7))
+            + [GOOD] * int(rng.integers(3, 7))
+            + [OK] * int(rng.integers(5, 9))
+            + [JUNK] * int(rng.integers(2, 5))
         )
         numbers = rng.permutation(len(grades))
         for i, grade in enumerate(grades):
@@ -211,17 +231,14 @@ def _test(rng: Rng, seed: int) -> list[Shot]:
                     i < QUERIES,
                 )
             )
-    alike = [_like(landmark, i) for landmark in landmarks for i in range(LOOK_ALIKES)]
-    others = [
-        Subject("monument", str(rng.choice(list(FAMILIES))), first + 500 + i, int(rng.integers(len(PALETTES))))
-        for i in range(12)
-    ]
-    scenes = _scenes(rng, first + 600, 32)
-    subjects = [
-        subject for group, each in ((alike, 6), (others, 6), (scenes, 4)) for subject in group for _ in range(each)
-    ]
-    drawn = [subjects[i] for i in rng.permutation(len(subjects))][:DISTRACTORS]
-    for number, subject in enumerate(drawn):
+    groups = (
+        ([_like(landmark, 0) for landmark in landmarks[: ALIKE[0]]], ALIKE[1]),
+        (_strangers(rng, first + 500, OTHERS[0]), OTHERS[1]),
+        (_scenes(rng, first + 600, SCENES[0]), SCENES[1]),
+    )
+    subjects = [subject for group, each in groups for subject in group for _ in range(each)]
+    for number, place in enumerate(rng.permutation(len(subjects))):
+        subject = subjects[place]
         view = _view_of(subject)
         if view == "front" and rng.random() < 0.3:
             view = "rear"

@@ -74,6 +74,17 @@ class Model:
             result[material] = Surface(*columns, np.concatenate(faces), colours)
         return result
 
+    def placed(self, frame: Frame, prefix: str) -> "Model":
+        """A copy that stands at another frame instead of FRONT; its textured materials are named prefix:material."""
+        turn = np.stack([frame.u, -frame.w, frame.v])  # rows: where x, y and z of the world go
+        moved = Model()
+        for material, pieces in self._pieces.items():
+            name = material if material == PAINT else f"{prefix}:{material}"
+            moved._pieces[name] = [
+                (points @ turn + frame.origin, normals @ turn, *rest) for points, normals, *rest in pieces
+            ]
+        return moved
+
     def rename(self, material: str, name: str) -> None:
         """Give a material's triangles to another material."""
         self._pieces[name] += self._pieces.pop(material, [])

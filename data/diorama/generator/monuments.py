@@ -1,4 +1,4 @@
-"""The monuments of Diorama: naves, towers, domes, colonnades and what adorns them, in eight families.
+"""The monuments of Diorama: naves, towers, domes, colonnades and what adorns them, in fourteen families.
 
 A monument follows from its seed and family. All of one family share a composition and differ in every measure,
 in the shapes of openings and in their ornament, as a region's churches do: they are each other's look-alikes.
@@ -47,6 +47,14 @@ PALETTES = (
     ("plaster", (0.62, 0.38, 0.33), (0.72, 0.68, 0.60), (0.20, 0.20, 0.22), (0.30, 0.44, 0.38)),
     ("stone", (0.52, 0.36, 0.26), (0.58, 0.44, 0.33), (0.30, 0.17, 0.12), (0.55, 0.42, 0.16)),
     ("plaster", (0.68, 0.67, 0.62), (0.60, 0.56, 0.48), (0.38, 0.18, 0.11), (0.16, 0.30, 0.46)),
+    ("stone", (0.55, 0.24, 0.16), (0.72, 0.68, 0.62), (0.22, 0.20, 0.20), (0.70, 0.68, 0.66)),
+    ("plaster", (0.30, 0.42, 0.56), (0.74, 0.73, 0.70), (0.24, 0.24, 0.27), (0.62, 0.48, 0.14)),
+    ("brick", (0.30, 0.26, 0.24), (0.62, 0.42, 0.30), (0.20, 0.34, 0.30), (0.28, 0.20, 0.16)),
+    ("marble", (0.50, 0.60, 0.52), (0.70, 0.70, 0.66), (0.42, 0.22, 0.14), (0.18, 0.42, 0.44)),
+    ("plaster", (0.70, 0.34, 0.16), (0.76, 0.70, 0.52), (0.30, 0.28, 0.26), (0.64, 0.30, 0.16)),
+    ("stone", (0.64, 0.62, 0.58), (0.40, 0.38, 0.36), (0.26, 0.32, 0.24), (0.34, 0.34, 0.38)),
+    ("plaster", (0.36, 0.46, 0.30), (0.72, 0.66, 0.54), (0.44, 0.24, 0.16), (0.48, 0.50, 0.46)),
+    ("brick", (0.56, 0.44, 0.26), (0.36, 0.22, 0.16), (0.16, 0.18, 0.26), (0.22, 0.40, 0.56)),
 )
 
 
@@ -87,6 +95,16 @@ def material_textures(rng: Rng, names: Iterable[str], palette: int) -> dict[str,
     tint = rng.normal(1, 0.06, 3) * rng.uniform(0.85, 1.12)
     colours = np.clip(rng.uniform(0.04, 0.6, (5, 3)), 0, 0.7)
     course, age = rng.uniform(0.35, 0.8), rng.uniform(0.7, 1.3)
+    dresses = {
+        base: textures.Dress(
+            str(rng.choice(list(textures.PATTERNS))),
+            tuple(np.clip(rng.choice([0.45, 1.6]) * rng.uniform(0.8, 1.25, 3), 0.3, 2.2).tolist()),
+            rng.uniform(low, high),
+            int(rng.integers(2**31)),
+        )
+        for base, chance, low, high in (("wall", 0.75, 1.2, 4.5), ("roof", 0.6, 1.5, 4.0), ("dome", 0.5, 1.0, 3.0))
+        if rng.random() < chance
+    }
     makers: dict[str, Callable[[], Texture]] = {
         "wall": lambda: (
             textures.stone(rng, wall * tint, course, age=age)
@@ -102,7 +120,11 @@ def material_textures(rng: Rng, names: Iterable[str], palette: int) -> dict[str,
         "letters": lambda: textures.inscription(rng, trim * tint, 22.0),
         "gold": lambda: textures.metal(rng, np.array([0.62, 0.44, 0.12]), 9.0),
     }
-    return {name: makers[name.split("/")[0]]() for name in sorted(names) if name != PAINT}
+    sheets = {name: makers[name.split("/")[0]]() for name in sorted(names) if name != PAINT}
+    return {
+        name: textures.dressed(sheet, dresses[base]) if (base := name.split("/")[0]) in dresses else sheet
+        for name, sheet in sheets.items()
+    }
 
 
 # ---- families: each adds its parts and returns (width, depth, height, frame of its detail)
@@ -513,6 +535,247 @@ def palace(rng: Rng, model: Model, style: Style):
     return width, depth, top, niche
 
 
+def belltower(rng: Rng, model: Model, style: Style):
+    """A tall tower that stands by itself, a low hall at its foot."""
+    width, storeys = rng.uniform(7, 11), int(rng.integers(4, 7))
+    heights = (rng.uniform(5, 9, storeys) * np.linspace(1.1, 0.8, storeys)).tolist()
+    cap = str(rng.choice(["spire", "helm", "dome", "crown"]))
+    aside, hall = rng.choice([-1, 1]), rng.uniform(12, 22)
+    foot = FRONT.at(-aside * hall / 2, 0)
+    top = tower(
+        model, foot.at(0, 0, -width / 2), style, rng, width, heights, cap, clock=True, part=rng.uniform(0.3, 0.6)
+    )
+    low = rng.uniform(5, 8)
+    place = FRONT.at(aside * width / 2, 0, -1.5)
+    body(model, place, style, rng, hall, width * 1.4, [low], (int(rng.integers(2, 6)), 2), (0,), part=0.5)
+    roof = place.at(hall / 2, low + 0.3, -width * 0.7, np.pi / 2)
+    model.gabled(roof, "roof", "wall", width * 1.4, width * rng.uniform(0.25, 0.7), hall)
+    model.side = "front"
+    for v in np.cumsum(heights)[:-1]:
+        frieze(model, foot.at(0, 0, 0.1), width, v - 1.6, 1.1, style.ornament, rng)
+    for u in (-width * 0.38, width * 0.38):
+        statue(model, foot.at(u, heights[0], 0.6), rng.uniform(2, 3), rng)
+    model.side = ""
+    niche = monument_group(model, FRONT.at(0, 0, -width * 1.6 - 2.5, np.pi), rng)
+    return width + hall, width * 1.6, top, niche
+
+
+def pagoda(rng: Rng, model: Model, style: Style):
+    """Storeys one on the other, each smaller, each under a wide roof."""
+    count, width = int(rng.integers(3, 8)), rng.uniform(14, 22)
+    shrink, rise = rng.uniform(0.78, 0.9), rng.uniform(3.4, 5)
+    eaves, sides = rng.uniform(1.2, 2.8), rng.choice([4, 4, 8])
+    posts, v, w = int(rng.integers(3, 7)), rng.uniform(0.8, 2.2), width
+    model.block(FRONT, "trim", (-width * 0.62, width * 0.62), (0, v), (-width * 1.12, width * 0.12))
+    steps(model, FRONT.at(0, 0, width * 0.12), width * 0.35, max(2, int(v / 0.2)), 0.2, 0.45)
+    for level in range(count):
+        here = FRONT.at(0, v, -(width - w) / 2)
+        body(model, here, style, rng, w, w, [rise], (posts, posts), (posts // 2,) if level == 0 else (), part=0.55)
+        for u in spread(posts + 1, w * 1.1):
+            column(model, here.at(u, 0, eaves * 0.5), rise, 0.22 + 0.02 * w, False, int(rng.integers(3)))
+        v += rise
+        edge, tall = w + 2 * eaves, rise * rng.uniform(0.35, 0.6)
+        model.pyramid(
+            FRONT.at(0, v, -width / 2),
+            "roof",
+            edge * (1 if sides == 4 else 1.08),
+            tall * (2.2 if level == count - 1 else 1.6),
+            sides,
+        )
+        model.block(FRONT.at(0, v, -width / 2), "trim", (-edge / 2, edge / 2), (-0.3, 0.1), (-edge / 2, edge / 2))
+        v += tall
+        w *= shrink
+    model.side = "front"
+    model.block(FRONT, "letters", (-width * 0.2, width * 0.2), (4.2, 5.6), (0.2, 0.6))
+    model.side = ""
+    model.turned(FRONT.at(0, v, -width / 2), "gold", [(0.7, 0), (0.3, 1), (0.6, 1.8), (0.15, 2.8), (0, 4.5)], 10)
+    niche = monument_group(model, FRONT.at(width * 0.1, 0, -width * 1.15 - 2.5, np.pi), rng)
+    return width + 2 * eaves, width, v + 4.5, niche
+
+
+def rotunda(rng: Rng, model: Model, style: Style):
+    """A round hall in a ring of columns under a dome, a porch before it."""
+    radius, base = rng.uniform(8, 12), rng.uniform(1, 2.4)
+    height, count = rng.uniform(9, 14), int(rng.integers(12, 22))
+    middle = FRONT.at(0, base, -radius - 2)
+    fluted, order = bool(rng.random() < 0.5), int(rng.integers(3))
+    model.turned(
+        FRONT.at(0, 0, -radius - 2),
+        "trim",
+        [(radius + 3.4, 0), (radius + 3.4, base), (0, base + 0.02)],
+        40,
+        smooth=False,
+    )
+    model.side = "front"
+    model.turned(middle, "wall", [(radius, 0), (radius, height)], 40)
+    model.side = ""
+    for i in range(count):
+        here = middle.at(0, 0, 0, 2 * np.pi * i / count)
+        column(model, here.at(0, 0, radius + 1.8), height * 0.8, rng.uniform(0.5, 0.52), fluted, order)
+        face = middle.at(0, height * 0.2, 0, 2 * np.pi * (i + 0.5) / count).at(0, 0, radius + 0.05)
+        surround(model, face, style.arch, 1.3, height * 0.4, 0, 0.25, 0.25)
+        tracery(model, face, style.arch, 1.3, height * 0.4, 0, style.tracery, -0.03)
+    model.turned(
+        middle.at(0, height * 0.8),
+        "letters",
+        [(radius + 1.2, 0), (radius + 2.4, 0), (radius + 2.4, height * 0.12), (radius, height * 0.14)],
+        40,
+        smooth=False,
+    )
+    high = rng.uniform(0.2, 0.6)
+    top = (
+        base
+        + height
+        + dome(
+            model, middle.at(0, height), style, rng, radius * rng.uniform(0.75, 1), high, onion=bool(rng.random() < 0.2)
+        )
+    )
+    porch, gap = rng.uniform(9, 14), rng.uniform(0.55, 0.75)
+    front = FRONT.at(0, base, 2.5)
+    for u in spread(int(rng.choice([4, 6])), porch):
+        column(model, front.at(u, 0), height * 0.8, gap, fluted, order)
+    pediment(model, front.at(0, height * 0.8, 0.8), porch + 1.4, porch * rng.uniform(0.16, 0.28), 4, rng)
+    model.block(FRONT, "trim", (-porch / 2 - 1, porch / 2 + 1), (0, base), (-2, 4))
+    steps(model, FRONT.at(0, 0, 4), porch, int(base / 0.2), 0.2, 0.45)
+    niche = monument_group(model, FRONT.at(radius * 0.3, 0, -2 * radius - 8, np.pi), rng)
+    return 2 * radius + 5, 2 * radius + 6, top, niche
+
+
+def stepped(rng: Rng, model: Model, style: Style):
+    """A stepped pyramid with a stair up its front and a shrine on top."""
+    count, width = int(rng.integers(4, 8)), rng.uniform(26, 38)
+    rise, inset = rng.uniform(2.4, 4), rng.uniform(1.6, 2.6)
+    v = 0.0
+    for level in range(count):
+        w = width - 2 * inset * level
+        model.side = "front"
+        model.block(
+            FRONT.at(0, v, -inset * level), "wall", (-w / 2, w / 2), (0, rise), (-w, 0), taper=rng.uniform(0, 0.05)
+        )
+        frieze(model, FRONT.at(0, v, -inset * level), w, rise * 0.35, rise * 0.4, style.ornament, rng)
+        model.side = ""
+        model.block(
+            FRONT.at(0, v + rise, -inset * level), "trim", (-w / 2 - 0.3, w / 2 + 0.3), (-0.4, 0), (-w - 0.3, 0.3)
+        )
+        v += rise
+    stair, many = width * rng.uniform(0.16, 0.3), count * 9
+    for i in range(many):
+        out = inset * count * (1 - i / many)
+        model.block(
+            FRONT.at(0, 0, -inset * count),
+            "trim",
+            (-stair / 2, stair / 2),
+            (v * i / many, v * (i + 1) / many),
+            (-1, out + 1),
+        )
+    for side in (-1, 1):
+        for i in range(0, count, 2):
+            statue(model, FRONT.at(side * (stair / 2 + 1), rise * (i + 1) - 0.4, -inset * i), rng.uniform(2, 3.4), rng)
+    shrine = width - 2 * inset * count
+    shrine = max(6.0, shrine * 0.7)
+    here = FRONT.at(0, v, -width / 2 + shrine / 2)
+    body(model, here, style, rng, shrine, shrine, [rng.uniform(4, 6)], (3, 2), (1,))
+    if rng.random() < 0.5:
+        top = v + 5 + dome(model, here.at(0, 5, -shrine / 2), style, rng, shrine * 0.45, 0.3)
+    else:
+        model.pyramid(here.at(0, 5, -shrine / 2), "roof", shrine * 1.2, shrine * rng.uniform(0.5, 1.1))
+        top = v + 5 + shrine
+    niche = monument_group(model, FRONT.at(width * 0.1, 0, -width - 2.5, np.pi), rng)
+    return width, width, top, niche
+
+
+def shikhara(rng: Rng, model: Model, style: Style):
+    """Ribbed towers like beehives, a high one among low ones, over a platform with a pillared porch."""
+    radius, base = rng.uniform(5, 7.5), rng.uniform(1.4, 3)
+    tall = radius * rng.uniform(3.2, 4.6)
+    count = int(rng.choice([2, 4]))
+    bulge, ribs = rng.uniform(0.95, 1.15), rng.uniform(0.05, 0.16)
+
+    def beehive(here: Frame, r: float, h: float) -> float:
+        line = [(r * bulge * np.cos(t * 1.25) ** 0.8 if t else r, h * t / 1.15) for t in np.linspace(0, 1.15, 12)]
+        model.turned(here, "roof", line, 24, ribs=ribs)
+        for v in np.linspace(0.1, 0.8, 6):
+            wide = float(np.interp(v * h, [y for _, y in line], [x for x, _ in line]))
+            model.turned(here.at(0, v * h), "trim", [(wide, 0), (wide * 1.08, 0.2), (wide, 0.5)], 24)
+        model.turned(here.at(0, h), "gold", [(r * 0.35, -0.3), (r * 0.4, 0.4), (r * 0.15, 0.9), (0.1, 2), (0, 2.4)], 12)
+        return h + 2.4
+
+    width = radius * 2 + count * radius * 1.1 + 6
+    model.block(FRONT, "trim", (-width / 2, width / 2), (0, base), (-radius * 4, 3))
+    steps(model, FRONT.at(0, 0, 3), width * 0.3, int(base / 0.2), 0.2, 0.45)
+    body(model, FRONT.at(0, base, -2), style, rng, radius * 2.4, radius * 3, [radius * 1.1], (3, 3), (1,))
+    top = base + radius * 1.1 + beehive(FRONT.at(0, base + radius * 1.1, -radius * 1.7), radius, tall)
+    for i in range(count):
+        side, out = (-1, 1)[i % 2], 1 + i // 2
+        here = FRONT.at(side * radius * (0.6 + 1.1 * out), base, -radius * 1.2)
+        body(model, here.at(0, 0, radius * 0.5), style, rng, radius, radius, [radius * 0.7], (1, 1))
+        beehive(here.at(0, radius * 0.7), radius * 0.5, tall * rng.uniform(0.3, 0.55) / out**0.3)
+    model.side = "front"
+    for u in spread(4, radius * 2.6):
+        column(model, FRONT.at(u, base, 1.2), radius, 0.4, False, int(rng.integers(3)))
+    model.block(FRONT, "letters", (-radius * 1.35, radius * 1.35), (base + radius, base + radius * 1.25), (-2, 1.8))
+    for u in spread(int(rng.integers(4, 9)), width):
+        statue(model, FRONT.at(u, base, 2.4), rng.uniform(1.6, 2.8), rng, "gold" if rng.random() < 0.3 else "trim")
+    model.side = ""
+    niche = monument_group(model, FRONT.at(0, 0, -radius * 4 - 2.5, np.pi), rng)
+    return width, radius * 4, top, niche
+
+
+def modern(rng: Rng, model: Model, style: Style):
+    """Slabs and drums of a new building: bands of glass, fins, a tower, a canopy."""
+    width, depth = rng.uniform(24, 36), rng.uniform(12, 18)
+    storeys, rise = int(rng.integers(3, 6)), rng.uniform(3.4, 4.4)
+    height = storeys * rise
+    for name, side, length in around(FRONT, width, depth):
+        model.side = name
+        model.block(side, "wall", (-length / 2, length / 2), (0, height), (-0.5, 0))
+        share, fins = rng.uniform(0.4, 0.75), int(length / rng.uniform(1.5, 4))
+        for storey in range(storeys):
+            v = storey * rise + rise * (1 - share) / 2
+            model.block(side, "glass", (-length * 0.47, length * 0.47), (v, v + rise * share), (0, 0.06))
+        for u in spread(fins, length * 0.96):
+            model.block(side, "trim", (u - 0.12, u + 0.12), (rise * 0.8, height + 0.4), (0, rng.uniform(0.5, 0.55)))
+        if name == "front":
+            lean = rng.choice([-1, 1]) * width * rng.uniform(0.1, 0.3)
+            model.block(side, "mosaic", (lean - width * 0.13, lean + width * 0.13), (rise, height * 0.95), (0.1, 0.7))
+            model.block(side, "letters", (-width * 0.45, width * 0.45), (height + 0.2, height + 1.6), (-0.3, 0.3))
+    model.side = ""
+    model.block(FRONT, "roof", (-width / 2 - 0.8, width / 2 + 0.8), (height, height + 0.4), (-depth - 0.8, 0.8))
+    aside = rng.choice([-1, 1]) * width * rng.uniform(0.2, 0.42)
+    kind, tall = rng.integers(3), height * rng.uniform(1.5, 2.6)
+    if kind == 0:
+        r = rng.uniform(3, 4.5)
+        model.turned(
+            FRONT.at(aside, 0, -depth / 2), "wall", [(r, 0), (r, tall), (0, tall + rng.uniform(0, 3))], 28, smooth=False
+        )
+        for v in np.arange(height, tall, 2.2):
+            model.turned(FRONT.at(aside, v, -depth / 2), "glass", [(r * 1.01, 0.5), (r * 1.01, 1.7)], 28)
+    elif kind == 1:
+        model.block(
+            FRONT.at(aside, 0, -depth / 2), "wall", (-3.5, 3.5), (0, tall), (-3.5, 3.5), taper=rng.uniform(0, 0.5)
+        )
+        for v in np.arange(height, tall * 0.9, 2.4):
+            model.block(FRONT.at(aside, v, -depth / 2), "glass", (-2.6, 2.6), (0, 1.2), (-3.6, 3.6))
+    else:
+        model.turned(
+            FRONT.at(aside, height, -depth / 2),
+            "dome",
+            [(depth * 0.45 * np.cos(x), depth * 0.55 * np.sin(x)) for x in np.linspace(0, np.pi / 2, 10)],
+            26,
+            ribs=0.04,
+        )
+        tall = height + depth * 0.55
+    canopy = width * rng.uniform(0.2, 0.4)
+    model.block(FRONT, "trim", (-canopy / 2, canopy / 2), (rise * 0.9, rise), (0, 5))
+    for u in (-canopy * 0.45, canopy * 0.45):
+        model.turned(FRONT.at(u, 0, 4.6), "trim", [(0.2, 0), (0.2, rise * 0.9)], 10)
+    model.block(FRONT, "door", (-canopy * 0.3, canopy * 0.3), (0, rise * 0.75), (0, 0.15))
+    for _ in range(int(rng.integers(1, 4))):
+        statue(model, FRONT.at(rng.uniform(-0.45, 0.45) * width, 0, rng.uniform(5, 8)), rng.uniform(3, 5), rng)
+    niche = monument_group(model, FRONT.at(width * 0.2, 0, -depth - 2.5, np.pi), rng)
+    return width, depth, max(tall, height + 2), niche
+
+
 _ARCHES = {
     "cathedral": ["pointed", "round"],
     "temple": ["flat", "round"],
@@ -522,7 +785,29 @@ _ARCHES = {
     "minarets": ["horseshoe", "pointed"],
     "arch": ["round"],
     "palace": ["flat", "round"],
+    "belltower": ["round", "pointed", "horseshoe"],
+    "pagoda": ["flat", "round"],
+    "rotunda": ["round", "flat", "pointed"],
+    "stepped": ["flat", "pointed"],
+    "shikhara": ["pointed", "horseshoe"],
+    "modern": ["flat"],
 }
 FAMILIES: dict[str, Callable] = {
-    function.__name__: function for function in (cathedral, temple, domed, townhall, castle, minarets, arch, palace)
+    function.__name__: function
+    for function in (
+        cathedral,
+        temple,
+        domed,
+        townhall,
+        castle,
+        minarets,
+        arch,
+        palace,
+        belltower,
+        pagoda,
+        rotunda,
+        stepped,
+        shikhara,
+        modern,
+    )
 }

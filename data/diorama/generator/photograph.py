@@ -14,7 +14,9 @@ from generator import surroundings
 from generator.geometry import FRONT, LIT, Frame, Model, Surface
 from generator.textures import Rng, Texture, clouds
 
-LIGHTS = ("sun", "haze", "overcast", "dusk", "night", "inside")
+LIGHTS = ("sun", "haze", "overcast", "dusk", "night", "fog", "snow", "flash", "inside")
+# Weather that changes what is seen more than it changes the sky: the sky that goes with it.
+_SKIES = {"fog": "overcast", "snow": "overcast", "flash": "dusk"}
 
 
 class Camera(NamedTuple):
@@ -41,13 +43,14 @@ class Light(NamedTuple):
 class Film:
     """What happens between lens and file.
 
-    exposure: stops; warmth: of the white balance, about 0; smoothing: strength of the camera's own noise
-    reduction; blur: in pixels; noise: spread in grey levels; quality: of the JPEG; haze: metres at which contrast
-    falls to a third
+    exposure: stops; warmth, tint: of the white balance, about 0 (toward yellow, toward magenta); smoothing: strength
+    of the camera's own noise reduction; blur: in pixels; noise: spread in grey levels; quality: of the JPEG; haze:
+    metres at which contrast falls to a third
     """
 
     exposure: float = 0.0
     warmth: float = 0.0
+    tint: float = 0.0
     saturation: float = 1.0
     contrast: float = 1.0
     smoothing: float = 3.0
@@ -100,7 +103,7 @@ class Stage:
         ]
 
     def _material(self, name: str, sheet: Texture | None) -> dict:
-        base = name.split("/")[0]
+        base = name.split(":")[-1].split("/")[0]
         if base == "window":
             return {"type": "plastic", "diffuse_reflectance": {"type": "rgb", "value": [0.015, 0.018, 0.02]}}
         if sheet is None:
@@ -153,17 +156,49 @@ class Stage:
         depth = self._depth_with(camera, extras)
         seen = None if self.subject is None else self._seen(camera, depth)
         rng = np.random.default_rng([seed, 40])
+        if light.kind == "snow":
+            radiance = _snowed(rng, radiance, depth, self._normals(camera, extras))
+        if light.kind == "flash":
+            radiance = _flashed(rng, radiance, depth)
         return develop(rng, radiance, depth, light, film), seen
 
     def look(self, camera: Camera, extras: Model | None = None) -> Seen:
-        """What a picture would show of the subject, without making it."""
-        return self._seen(camera, self._depth_with(camera, extras))
+        """What a picture would show of the subject, without making it; looked at with half as many pixels."""
+        small = camera._replace(width=camera.width // 2, height=camera.height // 2)
+        seen = self._seen(small, self._depth_with(small, extras), 1)
+        return seen._replace(box=seen.box and tuple(2 * corner for corner in seen.box))
+
+    def part(self, rng: Rng, camera: Camera, extras: Model | None = None) -> tuple[int, int, int, int]:
+        """A box about a part of what is seen of the subject, a tower or a portal, as people draw for a query."""
+        alone = self._depth(self._alone, camera)
+        mine = (alone > 0) & (np.abs(self._depth_with(camera, extras) - alone) < 1e-3 * alone)
+        total = np.pad(mine.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        rows, columns = np.nonzero(mine.any(1))[0], np.nonzero(mine.any(0))[0]
+        x1, y1, x2, y2 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        best, most = (0, 0, camera.width, camera.height), -1.0
+        for _ in range(60):
+            w, h = (max(min(_LEAST, side), round(side * rng.uniform(0.35, 0.8))) for side in (x2 - x1, y2 - y1))
+            x, y = int(rng.integers(x1, x2 - w + 1)), int(rng.integers(y1, y2 - h + 1))
+            filled = (total[y + h, x + w] - total[y, x + w] - total[y + h, x] + total[y, x]) / (w * h)
+            if filled > most:
+                best, most = (x, y, x + int(w), y + int(h)), filled
+            if filled > 0.75:
+                break
+        return best
 
     def lines(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
         """Depth (H, W), 0 for nothing, and normals (H, W, 3) of the subject alone, for drawings."""
         scene = self._scene_of(self.shapes[self.subject], None, {"type": "aov", "aovs": "d:depth,n:sh_normal"})
         image = np.array(self.mi.render(scene, sensor=self._sensor(camera, 4), seed=0))
         return image[..., 0], image[..., 1:4]
+
+    def _normals(self, camera: Camera, extras: Model | None) -> np.ndarray:
+        """Normals (H, W, 3) of what is seen."""
+        shapes = [shape for group in self.shapes for shape in group]
+        if extras is not None:
+            shapes += self._shapes(extras, {})
+        scene = self._scene_of(shapes, None, {"type": "aov", "aovs": "n:sh_normal"})
+        return np.array(self.mi.render(scene, sensor=self._sensor(camera, 2), seed=0))[..., :3]
 
     # ---- the scene
 
@@ -228,15 +263,18 @@ class Stage:
         front = self._depth(self._scene_of(self._shapes(extras, {}), None, {"type": "depth"}), camera)
         return np.where((front > 0) & ((depth == 0) | (front < depth)), front, depth)
 
-    def _seen(self, camera: Camera, depth: np.ndarray) -> Seen:
-        """depth: of the whole scene. The subject is visible where alone it is just as far away."""
+    def _seen(self, camera: Camera, depth: np.ndarray, shrink: int = 2) -> Seen:
+        """depth: of the whole scene. The subject is visible where alone it is just as far away.
+
+        shrink: how much coarser than the picture the subject's whole outline is drawn
+        """
         if self._alone is None:
             self._alone = self._scene_of(self.shapes[self.subject], None, {"type": "depth"})
         alone = self._depth(self._alone, camera)
         inside = alone > 0
         mine = inside & (np.abs(depth - alone) < 1e-3 * alone)
         # The whole outline: a wider view at a lower resolution.
-        total = (self._depth(self._alone, camera, _WIDER, _SHRINK) > 0).sum() * (_WIDER * _SHRINK) ** 2
+        total = (self._depth(self._alone, camera, _WIDER, shrink) > 0).sum() * (_WIDER * shrink) ** 2
         if not inside.any() or total == 0:
             return Seen(None, 0.0, 0.0)
         rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
@@ -306,7 +344,8 @@ class Stage:
         return lights
 
 
-_WIDER, _SHRINK = 3.0, 2  # how much wider than the picture, and coarser, a subject's whole outline is drawn
+_WIDER = 3.0  # how much wider than the picture a subject's whole outline is drawn
+_LEAST = 110  # pixels of a side of a query's box, where the subject is that large
 
 
 def _toward(light: Light) -> np.ndarray:
@@ -325,16 +364,17 @@ def sky_of(light: Light, height: int = 384) -> tuple[np.ndarray, tuple[float, fl
     x, y = np.sin(theta)[:, None] * np.sin(phi), np.sin(theta)[:, None] * np.cos(phi)
     direction = np.stack([x, y, np.broadcast_to(up, x.shape)], -1)
     near = np.clip(direction @ _toward(light), 0, 1)[..., None]  # 1 at the sun
+    kind = _SKIES.get(light.kind, light.kind)
     zenith, horizon, sun = {
         "sun": ((0.16, 0.32, 0.72), (0.55, 0.68, 0.90), (7.6, 6.8, 5.6)),
         "haze": ((0.42, 0.52, 0.70), (0.84, 0.84, 0.84), (4.2, 3.7, 3.0)),
         "overcast": ((0.72, 0.76, 0.82), (0.58, 0.61, 0.66), (0.0, 0.0, 0.0)),
         "dusk": ((0.12, 0.17, 0.36), (0.74, 0.50, 0.38), (1.9, 1.1, 0.6)),
         "night": ((0.006, 0.009, 0.024), (0.06, 0.05, 0.045), (0.0, 0.0, 0.0)),
-    }[light.kind]
+    }[kind]
     fade = np.clip(up, 0, 1)[..., None] ** 0.45
     sky = (1 - fade) * np.array(horizon) + fade * np.array(zenith)
-    sky = sky * (1 + (0.5 * near**8 + 2.0 * near**200) * (light.kind != "night") * (light.kind != "overcast"))
+    sky = sky * (1 + (0.5 * near**8 + 2.0 * near**200) * (kind not in ("night", "overcast")))
     # Clouds on a flat layer overhead: small and dense toward the horizon.
     field = clouds(rng, 1024, 1024, rng.uniform(60, 160), 6)
     safe = np.clip(up, 0.03, 1)
@@ -346,7 +386,7 @@ def sky_of(light: Light, height: int = 384) -> tuple[np.ndarray, tuple[float, fl
         "overcast": -0.6,
         "dusk": rng.uniform(-0.3, 1.0),
         "night": 0.6,
-    }[light.kind]
+    }[kind]
     cloud = np.clip((cover - level) * 1.3, 0, 1)[..., None] * np.clip(up * 6, 0, 1)[..., None]
     bright = np.array(
         {
@@ -355,22 +395,53 @@ def sky_of(light: Light, height: int = 384) -> tuple[np.ndarray, tuple[float, fl
             "overcast": (0.92, 0.94, 0.97),
             "dusk": (0.46, 0.32, 0.32),
             "night": (0.02, 0.018, 0.02),
-        }[light.kind]
+        }[kind]
     )
     shade = np.clip(1.05 - 0.35 * cover, 0.45, 1.2)[..., None]
     sky = sky * (1 - cloud) + bright * shade * cloud
-    if light.kind == "overcast":
+    if kind == "overcast":
         sky = sky * (1 + 0.12 * cover[..., None])
     below = (up < 0)[..., None]
     sky = np.where(below, np.array(horizon) * 0.35, sky)
     return np.ascontiguousarray(sky.astype(np.float32)), sun
 
 
+def _snowed(rng: Rng, radiance: np.ndarray, depth: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Snow on what looks upward, and flakes in the air."""
+    height, width = depth.shape
+    patches = 0.12 * clouds(rng, height, width, 40, 4)
+    lies = np.clip((normals[..., 2] - rng.uniform(0.25, 0.5) + patches) / 0.25, 0, 1) * (depth > 0)
+    light = cv2.blur(radiance.mean(-1), (3, 3))
+    usual = np.median(light[lies > 0.5]) if (lies > 0.5).any() else 1.0
+    white = np.quantile(light, 0.9) * 0.85 * np.clip((light / usual) ** 0.4, 0.3, 1.3)
+    lies, white = lies[..., None], white[..., None] * np.array([0.95, 0.98, 1.04])
+    radiance = radiance * (1 - lies) + white * lies
+    flakes = np.zeros((height, width), np.float32)
+    for _ in range(int(rng.choice([0, 0, 200, 500, 900]))):
+        place = int(rng.integers(width)), int(rng.integers(height))
+        cv2.circle(flakes, place, int(rng.choice([1, 1, 1, 2])), float(rng.uniform(0.2, 0.8)), -1)
+    flakes = cv2.GaussianBlur(flakes, (0, 0), 0.8)[..., None]
+    return radiance * (1 - flakes) + np.quantile(radiance, 0.9) * flakes
+
+
+def _flashed(rng: Rng, radiance: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """The camera's own flash: bright near by, nothing far off."""
+    height, width = depth.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    reach = rng.uniform(0.7, 1.4) * (np.quantile(depth[depth > 0], 0.3) if (depth > 0).any() else 8.0)
+    strength = np.where(depth > 0, (reach / np.maximum(depth, 2.0)) ** 2, 0.0) * np.exp(-0.7 * (x**2 + y**2))
+    return radiance * (1 + np.minimum(5 * strength, 8.0))[..., None]
+
+
 def develop(rng: Rng, radiance: np.ndarray, depth: np.ndarray, light: Light, film: Film) -> np.ndarray:
     """Haze, exposure, tone curve, white balance, lens and sensor: (H, W, 3) radiance to uint8."""
     height, width = depth.shape
     if film.haze < 1e4:
-        veil = np.array({"night": (0.02, 0.018, 0.018), "dusk": (0.42, 0.34, 0.32)}.get(light.kind, (0.75, 0.8, 0.86)))
+        veil = np.array(
+            {"night": (0.02, 0.018, 0.018), "dusk": (0.42, 0.34, 0.32), "fog": (0.74, 0.76, 0.79)}.get(
+                light.kind, (0.75, 0.8, 0.86)
+            )
+        )
         clear = np.exp(-np.where(depth > 0, depth, 4 * film.haze) / film.haze)[..., None]
         clear = np.where(depth[..., None] > 0, clear, np.maximum(clear, 0.35))
         radiance = radiance * clear + veil * (1 - clear)
@@ -388,7 +459,7 @@ def develop(rng: Rng, radiance: np.ndarray, depth: np.ndarray, light: Light, fil
     if light.kind == "night":
         gain = 0.5 / max(bright, 0.05)
     exposed = radiance * gain * 2.0**film.exposure
-    exposed = exposed * np.array([1 + 0.12 * film.warmth, 1.0, 1 - 0.12 * film.warmth])
+    exposed = exposed * np.array([1 + 0.12 * film.warmth, 1 - 0.1 * film.tint, 1 - 0.12 * film.warmth])
     toned = exposed * (2.51 * exposed + 0.03) / (exposed * (2.43 * exposed + 0.59) + 0.14)  # a film's S-shaped curve
     picture = np.clip(toned, 0, 1) ** (1 / 2.2)
     grey = (picture @ np.array([0.3, 0.59, 0.11]))[..., None]
@@ -421,6 +492,24 @@ def add_passers_by(model: Model, rng: Rng, camera: Camera, people: int, vehicles
         surroundings.car(model, ahead.at(u, 0, w, rng.uniform(-0.2, 0.2) + np.pi * rng.integers(2)), rng, kind)
 
 
+def add_stalls(model: Model, rng: Rng, camera: Camera, count: int) -> None:
+    """A market on the ground between a camera and what it looks at: stalls and umbrellas."""
+    ahead = _ground_frame(camera)
+    distance = float(np.hypot(*np.subtract(camera.target, camera.eye)[:2]))
+    for _ in range(count):
+        w = -max(9.0, distance * rng.uniform(0.3, 0.85))
+        u = -w * np.tan(np.radians(camera.fov / 2)) * rng.uniform(-1, 1)
+        surroundings.stall(model, ahead.at(u, 0, w, rng.normal(0, 0.4)), rng)
+
+
+def add_scaffold(model: Model, rng: Rng, size: tuple[float, float, float]) -> None:
+    """A scaffold before a part of the front, with planks and here and there a net."""
+    width = size[0] * rng.uniform(0.25, 0.6)
+    height = min(size[2] * rng.uniform(0.35, 0.8), 26.0)
+    left = rng.uniform(-0.5, 0.5) * (size[0] - width) - width / 2
+    surroundings.scaffold(model, FRONT.at(left + width / 2, 0, 3.2), width, height, rng)
+
+
 def add_screen(model: Model, rng: Rng, camera: Camera, share: float) -> None:
     """Something large close to the camera, a tree or a bus, that hides about `share` of the view's width."""
     ahead = _ground_frame(camera)
@@ -437,7 +526,7 @@ def add_screen(model: Model, rng: Rng, camera: Camera, share: float) -> None:
         middle = camera.eye[2] + up * w / distance
         height = max(wide * 1.5, (middle + wide * 0.5) * 1.25)
         surroundings.tree(
-            model, ahead.at(rng.uniform(-0.5, 0.5) * (1 - share) * 2 * w * half, 0, -w), height, rng, 2600
+            model, ahead.at(rng.uniform(-0.5, 0.5) * (1 - share) * 2 * w * half, 0, -w), height, rng, 14_000
         )
 
 

@@ -10,10 +10,12 @@ from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from generator.contents import (
+    EDITION,
     GOOD,
     HOLIDAYS,
     JUNK,
@@ -25,12 +27,14 @@ from generator.contents import (
     is_validation,
     landmark_names,
 )
+from generator.copies import box_in_copy, copied
 from generator.studio import TRUTH, Studio
 from rmaclib.datasets.layouts.lists import write_landmarks_list
 from rmaclib.datasets.types import LabelledImages
 from rmaclib.foundation.files import whole_file, write_json, write_text
 
-LARGE, AGAIN = 16_000, 0.75  # bytes of a large file, and the quality of its second compression over the first
+LARGE, AGAIN = 24_000, 0.75  # bytes of a large file, and the quality of its second compression over the first
+_CORNERS = ("x1", "y1", "x2", "y2")
 _NOTES = ".truth"  # beside the pictures while they are made
 MARKER = "diorama.json"  # written last: where it is, the folder is whole
 
@@ -52,7 +56,8 @@ def render(
     only: paths to render, and no lists then; everything by default
     A picture that is there is kept, so a killed run goes on where it was, and a whole folder costs nothing.
     returns: what diorama.json says, {} as long as the folder isn't whole
-    raises ImportError without Mitsuba; ValueError: unknown paths, or a folder that holds another seed's pictures
+    raises ImportError without Mitsuba; ValueError: unknown paths, or a folder that holds pictures of another seed or
+      edition
     """
     out = Path(out)
     shots = contents(seed)
@@ -61,11 +66,15 @@ def render(
         raise ValueError(f"no such picture in Diorama: {', '.join(unknown[:5])}")
     about = _check_folder(out, seed)
     wanted = [shot for shot in shots if only is None or shot.path in only]
+    by_path = {shot.path: shot for shot in shots}
+    originals = {shot.source for shot in wanted if shot.copy} - {shot.path for shot in wanted}
+    wanted += [by_path[path] for path in sorted(originals)]
     # Until the folder is whole, a picture counts with its note only: what it shows goes into truth.csv and lists.
     missing = [shot for shot in wanted if not ((out / shot.path).is_file() and (about or _note(out, shot).is_file()))]
     tasks = defaultdict(list)
     for shot in missing:
-        tasks[shot.subject].append(shot)
+        if not shot.copy:
+            tasks[shot.subject].append(shot)
     # Long tasks first, so that no worker is left with one at the end.
     ordered = sorted(tasks.values(), key=len, reverse=True)
     pool = executor or ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
@@ -81,6 +90,10 @@ def render(
             for future in as_completed(futures):
                 future.result()
                 bar.update(len(futures[future]))
+            for shot in missing:
+                if shot.copy:
+                    _render_copy(shot, by_path[shot.source], out)
+                    bar.update()
         finally:
             if executor is None:
                 pool.shutdown(cancel_futures=True)
@@ -92,17 +105,18 @@ def render(
 
 
 def _check_folder(out: Path, seed: int) -> dict:
-    """What diorama.json says of a whole folder, else {}; in that case the folder is marked with its seed."""
-    mark = out / _NOTES / "seed"
-    if mark.is_file() and mark.read_text() != str(seed):
-        raise ValueError(f"{out}: expected pictures of seed {seed}, found some of seed {mark.read_text()}")
+    """What diorama.json says of a whole folder, else {}; in that case the folder is marked with edition and seed."""
+    mark, wanted = out / _NOTES / "made", f"edition {EDITION}, seed {seed}"
     if (out / MARKER).is_file():
         about = json.loads((out / MARKER).read_text(encoding="utf-8"))
-        if about["seed"] != seed:
-            raise ValueError(f"{out}: expected pictures of seed {seed}, found those of seed {about['seed']}")
-        return about
-    write_text(mark, str(seed))
-    return {}
+        found = f"edition {about['edition']}, seed {about['seed']}"
+    else:
+        about, found = {}, mark.read_text() if mark.is_file() else wanted
+    if found != wanted:
+        raise ValueError(f"{out}: expected pictures of {wanted}, found some of {found}")
+    if not about:
+        write_text(mark, wanted)
+    return about
 
 
 def _note(out: Path, shot: Shot) -> Path:
@@ -117,6 +131,24 @@ def _render_subject(shots: Sequence[Shot], out: Path) -> None:
         with whole_file(out / shot.path) as temporary:
             publish(Image.fromarray(pixels), temporary, film.quality)
         write_json(_note(out, shot), truth)
+
+
+def _render_copy(shot: Shot, original: Shot, out: Path) -> None:
+    """A picture that is made of another one, which is there."""
+    rng = np.random.default_rng([shot.seed, 53])
+    with Image.open(out / original.path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    place_name = Path(shot.path).parent.name.split("_")[0]
+    copy, place = copied(rng, shot.copy, pixels, place_name)
+    truth = json.loads(_note(out, original).read_text(encoding="utf-8"))
+    box = truth["x1"] != "" and box_in_copy(
+        tuple(truth[corner] for corner in _CORNERS), place, truth["width"], truth["height"]
+    )
+    truth |= dict(zip(_CORNERS, box or [""] * 4, strict=True))
+    truth |= {"profile": shot.copy, "copy_of": original.path.removeprefix(f"{shot.part}/"), "grade": ""}
+    with whole_file(out / shot.path) as temporary:
+        publish(Image.fromarray(copy), temporary, int(rng.integers(45, 75)))
+    write_json(_note(out, shot), truth)
 
 
 def publish(picture: Image.Image, path: Path, quality: int) -> None:
@@ -135,11 +167,10 @@ def _finish(out: Path, shots: Sequence[Shot], seed: int) -> dict:
     """Write lists and ground truth; then the marker."""
     truth = {shot.path: json.loads(_note(out, shot).read_text(encoding="utf-8")) for shot in shots}
     names = landmark_names(seed)
-    validation = is_validation(shots)
     labels = names[: 1 + max(shot.label for shot in shots if shot.part == TRAIN)]
     write_text(out / "train" / "landmarks.txt", "".join(name + "\n" for name in labels))
     for part, wanted in (("train", False), ("val", True)):
-        chosen = [shot for shot in shots if shot.part == TRAIN and validation[shot.path] == wanted]
+        chosen = [shot for shot in shots if shot.part == TRAIN and is_validation(shot) == wanted]
         paths = [shot.path.removeprefix("train/") for shot in chosen]
         root = out / "train"
         write_landmarks_list(
@@ -159,6 +190,7 @@ def _finish(out: Path, shots: Sequence[Shot], seed: int) -> dict:
         write_text(out / part / "truth.csv", _csv(rows))
     about = {
         "name": "Diorama",
+        "edition": EDITION,
         "seed": seed,
         "licence": "CC0-1.0",
         "images": {part: sum(shot.part == part for shot in shots) for part in (TRAIN, TEST, HOLIDAYS)},
@@ -169,13 +201,13 @@ def _finish(out: Path, shots: Sequence[Shot], seed: int) -> dict:
 
 
 def _oxford_files(folder: Path, shots: Sequence[Shot], truth: dict[str, dict], names: Sequence[str]) -> None:
-    """Five queries a landmark, and for each the same lists of good, ok and junk pictures."""
+    """The queries of each landmark, and for each the same lists of good, ok and junk pictures."""
     for label, name in enumerate(names):
         mine = [shot for shot in shots if shot.label == label]
         stems = {grade: [Path(shot.path).stem for shot in mine if shot.wanted == grade] for grade in (GOOD, OK, JUNK)}
         queries = [shot for shot in mine if shot.query]
         for number, shot in enumerate(queries, 1):
-            box = " ".join(str(truth[shot.path][corner]) for corner in ("x1", "y1", "x2", "y2"))
+            box = " ".join(str(truth[shot.path][corner]) for corner in _CORNERS)
             write_text(folder / f"{name}_{number}_query.txt", f"{Path(shot.path).stem} {box}\n")
             for grade, listed in stems.items():
                 write_text(folder / f"{name}_{number}_{grade}.txt", "".join(stem + "\n" for stem in listed))

@@ -9,8 +9,13 @@ from generator.textures import Rng, Texture
 FAR = 420.0  # metres to the houses on the horizon
 
 
-def around_monument(seed: int, size: tuple[float, float, float]) -> tuple[Model, dict[str, Texture]]:
-    """The fixed surroundings of a monument (its front at y = 0, its body behind): ground, road, houses, trees."""
+def around_monument(
+    seed: int, size: tuple[float, float, float], beside: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Model, dict[str, Texture]]:
+    """The fixed surroundings of a monument (its front at y = 0, its body behind): ground, road, houses, trees.
+
+    beside: metres that are kept free on its left and on its right, for another monument
+    """
     rng = np.random.default_rng([seed, 20])
     model, sheets = Model(), {}
     width, depth, _ = size
@@ -26,15 +31,64 @@ def around_monument(seed: int, size: tuple[float, float, float]) -> tuple[Model,
     a = width / 2
     _slab(model, "pavement", (-a - 14, a + 14), (-rng.uniform(22, 40), depth + 16), 0.03)
     _road(model, rng, rng.uniform(45, 70))
-    _houses(model, sheets, rng, width, depth, kind)
+    _houses(model, sheets, rng, width, depth, kind, beside)
+    _forecourt(model, rng, width)
     for _ in range(int(rng.integers(4, 9)) + 8 * (kind == "park")):
         side = rng.choice([-1, 1])
-        x = side * (a + rng.uniform(9, 26))
+        x = side * (a + rng.uniform(9, 26) + beside[int(side > 0)])
         tree(model, FRONT.at(x, 0, -rng.uniform(-30, depth + 45)), rng.uniform(6, 12), rng)
     for x in spread(int(rng.integers(4, 8)), 2 * a + 24):
         if abs(x) > a * 0.75 or kind == "street":
             lamp(model, FRONT.at(x, 0, rng.uniform(20, 26)))
     return model, sheets
+
+
+def _forecourt(model: Model, rng: Rng, width: float) -> None:
+    """What the town has put before its monument: an obelisk, a fountain, flags, hedges, or nothing."""
+    kinds = rng.choice(["obelisk", "fountain", "flags", "hedges", "nothing"], 2, replace=False)
+    stone = np.array([0.5, 0.47, 0.42]) * rng.uniform(0.6, 1.3) * rng.uniform(0.9, 1.1, 3)
+    bright = rng.uniform(0.04, 0.6, (3, 3))
+    here = FRONT.at(rng.choice([-0.4, 0.0, 0.4]) * width, 0, rng.uniform(11, 20))
+    if "obelisk" in kinds:
+        tall = rng.uniform(7, 15)
+        model.block(here, PAINT, (-1.5, 1.5), (0, 1.6), (-1.5, 1.5), stone)
+        model.block(here.at(0, 1.6), PAINT, (-0.8, 0.8), (0, tall), (-0.8, 0.8), stone * 0.85, taper=0.45)
+        model.turned(here.at(0, 1.6 + tall), PAINT, [(0.5, 0), (0, 1.2)], 4, colour=(0.6, 0.45, 0.1))
+    elif "fountain" in kinds:
+        for radius, low, high in ((4.5, 0.0, 0.7), (2.0, 1.6, 2.1), (1.0, 2.9, 3.2)):
+            profile = [
+                (radius, low),
+                (radius * 1.06, high),
+                (radius * 0.9, high),
+                (radius * 0.9, high - 0.2),
+                (0, high - 0.2),
+            ]
+            model.turned(here, PAINT, profile, 24, smooth=False, colour=stone)
+        model.turned(
+            here, PAINT, [(0.6, 0), (0.4, 1.6), (0.3, 3.2), (0.5, 3.4), (0.2, 4.6), (0, 4.8)], 12, colour=stone
+        )
+    if "flags" in kinds:
+        for u in spread(int(rng.integers(3, 7)), width):
+            pole = FRONT.at(u, 0, rng.uniform(9, 9.5))
+            model.turned(pole, PAINT, [(0.09, 0), (0.05, 8.5)], 6, colour=(0.5, 0.5, 0.5))
+            for stripe, colour in enumerate(bright):
+                model.block(pole, PAINT, (0.05, 2.4), (8.2 - 0.5 * stripe, 8.7 - 0.5 * stripe), (-0.02, 0.02), colour)
+    if "hedges" in kinds:
+        green = np.array([0.07, 0.13, 0.04]) * rng.uniform(0.7, 1.5)
+        for side in (-1, 1):
+            for w in (7.0, 12.0):
+                model.block(
+                    FRONT.at(side * width * 0.32, 0, w),
+                    PAINT,
+                    (-width * 0.16, width * 0.16),
+                    (0, 1),
+                    (-0.5, 0.5),
+                    green,
+                )
+            for u in spread(3, width * 0.32):
+                model.turned(
+                    FRONT.at(side * width * 0.32 + u, 0, 9.5), PAINT, [(0.9, 0), (0.7, 1), (0, 3.2)], 12, colour=green
+                )
 
 
 def _slab(model: Model, material: str, x: tuple[float, float], y: tuple[float, float], z: float) -> None:
@@ -52,7 +106,15 @@ def _road(model: Model, rng: Rng, y: float) -> None:
         model.block(FRONT.at(x, 0, y), PAINT, (0, 3), (0, 0.05), (-0.08, 0.08), (0.7, 0.7, 0.66))
 
 
-def _houses(model: Model, sheets: dict[str, Texture], rng: Rng, width: float, depth: float, kind: str) -> None:
+def _houses(
+    model: Model,
+    sheets: dict[str, Texture],
+    rng: Rng,
+    width: float,
+    depth: float,
+    kind: str,
+    beside: tuple[float, float],
+) -> None:
     fronts = [f"house{i}" for i in range(4)]
     for name in fronts:
         sheets[name] = textures.house_front(rng)
@@ -62,9 +124,13 @@ def _houses(model: Model, sheets: dict[str, Texture], rng: Rng, width: float, de
             y = rng.uniform(-4, 8)
             while y < depth + 60:
                 w = rng.uniform(9, 16)
-                x = side * (width / 2 + rng.uniform(24, 30))
+                x = side * (width / 2 + rng.uniform(24, 30) + beside[int(side > 0)])
                 house(model, rng, FRONT.at(x, 0, -y - w / 2, -side * np.pi / 2), w, str(rng.choice(fronts)))
                 y += w + (rng.uniform(4, 9) if rng.random() < 0.15 else 0.0)
+        for y in np.arange(-rng.uniform(85, 95), -260, -15.0) if kind == "street" else ():  # the way to it
+            for side in (-1, 1):
+                here = FRONT.at(side * (width / 2 + rng.uniform(26, 32)), 0, -y, -side * np.pi / 2)
+                house(model, rng, here, 14.8, str(rng.choice(fronts)))
         for x in np.arange(-70, 70, 14.0):
             house(model, rng, FRONT.at(x, 0, -depth - rng.uniform(85, 95)), 13.8, str(rng.choice(fronts)))
     _hills(model, rng)
@@ -133,7 +199,7 @@ def tree(model: Model, frame: Frame, height: float, rng: Rng, leaves: int = 1500
         leaves,
         rng,
         np.array([1, 1.6 if slender else 0.8, 1]),
-        size=height * 0.05,
+        size=height * 0.05 * (1500 / leaves) ** 0.5,  # many small ones where it is seen from close
     )
 
 
@@ -170,6 +236,54 @@ def lamp(model: Model, frame: Frame) -> None:
     iron = (0.03, 0.035, 0.03)
     model.turned(frame, PAINT, [(0.2, 0), (0.12, 0.8), (0.06, 1.0), (0.05, 4.2)], 8, colour=iron)
     model.turned(frame.at(0, 4.2), PAINT, [(0.1, 0), (0.28, 0.5), (0.05, 0.7), (0, 0.9)], 6, colour=(0.6, 0.6, 0.55))
+
+
+def stall(model: Model, frame: Frame, rng: Rng) -> None:
+    """A market stall under a striped awning, or a large umbrella."""
+    one, other = rng.uniform(0.04, 0.7, (2, 3))
+    if rng.random() < 0.4:
+        model.turned(frame, PAINT, [(0.05, 0), (0.05, 2.3)], 6, colour=(0.4, 0.3, 0.2))
+        for side in range(8):
+            here = frame.at(0, 2.1, 0, side * np.pi / 4)
+            model.flat(
+                here, PAINT, [(-0.7, 0, 1.7), (0.7, 0, 1.7), (0, 0.7, 0)], [(0, 1, 2)], one if side % 2 else other
+            )
+        return
+    wide = rng.uniform(2.4, 4)
+    for u in (-wide / 2, wide / 2):
+        for w in (-1.0, 1.0):
+            model.block(frame.at(u, 0, w), PAINT, (-0.04, 0.04), (0, 2.4), (-0.04, 0.04), (0.5, 0.5, 0.5))
+    for number, u in enumerate(np.arange(-wide / 2, wide / 2, 0.4)):
+        colour = one if number % 2 else other
+        model.quads(
+            frame, PAINT, [(u, 2.3, 1.5), (u + 0.4, 2.3, 1.5), (u + 0.4, 2.9, -1), (u, 2.9, -1)], [(0, 1, 2, 3)], colour
+        )
+    model.block(frame, PAINT, (-wide / 2, wide / 2), (0, 0.9), (-0.6, 0.8), rng.uniform(0.1, 0.5, 3))
+    for u in spread(int(wide / 0.35), wide):
+        goods = rng.uniform(0.04, 0.7, 3)
+        model.turned(
+            frame.at(u, 0.9, rng.uniform(-0.3, 0.5)),
+            PAINT,
+            [(0, 0), (0.15, 0.1), (0.1, 0.3), (0, 0.35)],
+            7,
+            colour=goods,
+        )
+
+
+def scaffold(model: Model, frame: Frame, width: float, height: float, rng: Rng) -> None:
+    """Poles, planks and nets; the frame is in the middle of its foot."""
+    steel, wood = np.array([0.32, 0.33, 0.35]), np.array([0.30, 0.21, 0.12])
+    net = rng.choice([(0.10, 0.22, 0.14), (0.50, 0.50, 0.48), (0.12, 0.16, 0.30)])
+    poles, floors = np.arange(-width / 2, width / 2 + 0.1, 2.4), np.arange(2.0, height, 2.1)
+    for u in poles:
+        for w in (0.0, -1.2):
+            model.block(frame.at(u, 0, w), PAINT, (-0.05, 0.05), (0, height + 0.8), (-0.05, 0.05), steel)
+    for v in floors:
+        model.block(frame.at(0, v), PAINT, (-width / 2, width / 2), (0, 0.07), (-1.3, 0.1), wood)
+        model.block(frame.at(0, v + 1.0), PAINT, (-width / 2, width / 2), (0, 0.06), (-0.03, 0.03), steel)
+        for u in poles[:-1]:
+            if rng.random() < 0.3:
+                model.block(frame.at(u, v, 0.08), PAINT, (0.05, 2.3), (-0.9, 1.1), (0, 0.02), net)
 
 
 def person(model: Model, frame: Frame, rng: Rng) -> None:

@@ -40,17 +40,21 @@ def clouds(rng: Rng, height: int, width: int, cell: float, octaves: int = 4, str
 def _weathered(rng: Rng, albedo: np.ndarray, strength: float) -> np.ndarray:
     """Soot, washed streaks and grain over a wall; strength 0..1."""
     side = len(albedo)
-    soot = clouds(rng, side, side, side / 7, 5)
-    streaks = clouds(rng, side, side, side / 50, 3, stretch=7)
-    spots = np.clip(clouds(rng, side, side, side / 22, 5) - 0.95, 0, 1)
+    half = side // 2  # what changes slowly is drawn at half the resolution
+    soot = clouds(rng, half, half, half / 7, 4)
+    streaks = clouds(rng, half, half, half / 50, 3, stretch=7)
+    spots = np.clip(clouds(rng, half, half, half / 22, 4) - 0.95, 0, 1)
     strength = np.float32(strength)
     tone = 1 + strength * (np.float32(0.13) * soot + np.float32(0.10) * streaks) - strength * np.float32(0.45) * spots
-    for cell in (side / 20, side / 40):  # mottled: patches with edges, where damp, lichen and repairs end
-        field = clouds(rng, side, side, cell, 4)
+    for cell in (half / 20, half / 40):  # mottled: patches with edges, where damp, lichen and repairs end
+        field = clouds(rng, half, half, cell, 3)
         edges = np.quantile(field[::8, ::8], np.sort(rng.uniform(0.05, 0.95, 5)))
         level = sum((field > np.float32(edge)).astype(np.uint8) for edge in edges)
-        tones = 1 + strength * rng.permutation([0.18, 0.1, 0.0, -0.08, -0.18, -0.3])
+        tones = 1 + strength * rng.permutation([0.08, 0.04, 0.0, -0.04, -0.08, -0.14])
         tone *= tones.astype(np.float32)[level]
+    tone, soot, streaks = (
+        cv2.resize(field, (side, side), interpolation=cv2.INTER_LINEAR) for field in (tone, soot, streaks)
+    )
     tone += np.float32(0.04) * rng.standard_normal((side, side), np.float32)
     tone = np.clip(tone, 0.25, 1.5)
     aged = np.array(albedo, np.float32) * tone[..., None]
@@ -269,3 +273,96 @@ def glass(rng: Rng, metres: float = 8.0) -> Texture:
 
 
 WALLS: dict[str, Callable[..., Texture]] = {"stone": stone, "brick": brick, "plaster": plaster, "marble": marble}
+
+
+# ---- what sets one building apart from the next: a pattern in a second colour all over its walls or roofs
+
+
+class Dress(NamedTuple):
+    """A pattern and its second colour, as parts of the first one; scale: metres of one repetition."""
+
+    pattern: str
+    tint: tuple[float, float, float]
+    scale: float
+    motif: int  # seed of what repeats
+
+
+def dressed(texture: Texture, dress: Dress) -> Texture:
+    """The texture with the pattern in it."""
+    side = len(texture.albedo)
+    along = (np.arange(side, dtype=np.float32) + 0.5) / side * texture.metres / dress.scale
+    u, v = np.meshgrid(along, along)
+    inside = PATTERNS[dress.pattern](np.random.default_rng([dress.motif, 60]), u, v)
+    share = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.8)[..., None]
+    factor = 1 + share * (np.asarray(dress.tint, np.float32) - 1)
+    return texture._replace(albedo=np.clip(texture.albedo * factor, 0.01, 0.95))
+
+
+def _stripes(rng: Rng, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return v % 1 < rng.uniform(0.3, 0.6)
+
+
+def _lattice(rng: Rng, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    width, steep = rng.uniform(0.12, 0.25), rng.uniform(0.6, 1.6)
+    return ((u + steep * v) % 1 < width) | ((u - steep * v) % 1 < width)
+
+
+def _chequer(rng: Rng, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    tall = rng.uniform(0.5, 2)
+    return (np.floor(2 * u) + np.floor(2 * v * tall)) % 2 == 0
+
+
+def _scales(rng: Rng, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    row = np.floor(2 * v)
+    x, y = (u + 0.5 * (row % 2)) % 1 - 0.5, 2 * v - row
+    reach = np.hypot(x, y)
+    low = rng.uniform(0.25, 0.38)
+    return (reach > low) & (reach < low + rng.uniform(0.08, 0.16))
+
+
+def _timber(rng: Rng, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    x, y, beam = u % 1, (v / 1.3) % 1, 0.09
+    braces = np.abs((x + (np.floor(u) % 2) * (1 - 2 * x)) - y) < beam * 0.8
+    chosen = rng.random((64, 64))[np.floor(v / 1.3).astype(int) % 64, np.floor(u).astype(int) % 64] < rng.uniform(
+        0.2, 0.8
+    )
+    return (x < beam) | (y < beam) | (braces & chosen)
+
+
+def _zigzag(rng: Rng, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    wave = np.abs(u * rng.integers(2, 5) % 1 - 0.5) * rng.uniform(0.3, 0.8)
+    return ((v + wave) % 1) < rng.uniform(0.25, 0.5)
+
+
+def _rosettes(rng: Rng, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    x, y = u % 1 - 0.5, v % 1 - 0.5
+    angle, reach = np.arctan2(y, x), np.hypot(x, y)
+    petals = int(rng.integers(3, 9))
+    edge = 0.3 + 0.12 * np.cos(petals * angle + rng.uniform(0, 6)) * rng.uniform(0.4, 1)
+    return (reach < edge) & (np.sin(reach * rng.uniform(20, 50) + rng.uniform(0, 6)) > rng.uniform(-0.6, 0.2))
+
+
+def _motif(rng: Rng, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """A small figure of random cells, mirrored, repeated: no two buildings have the same."""
+    half = rng.random((12, 6)) < 0.45
+    cells = np.concatenate([half, half[:, ::-1]], 1)
+    return cells[np.floor(12 * (v % 1)).astype(int) % 12, np.floor(12 * (u % 1)).astype(int) % 12]
+
+
+def _patches(rng: Rng, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Panels of unequal size."""
+    columns, rows = (np.sort(rng.uniform(0, 1, count)) for count in rng.integers(2, 5, 2))
+    return (np.searchsorted(columns, u % 1) + np.searchsorted(rows, v % 1)) % 2 == 0
+
+
+PATTERNS: dict[str, Callable[..., np.ndarray]] = {
+    "stripes": _stripes,
+    "lattice": _lattice,
+    "chequer": _chequer,
+    "scales": _scales,
+    "timber": _timber,
+    "zigzag": _zigzag,
+    "rosettes": _rosettes,
+    "motif": _motif,
+    "patches": _patches,
+}
