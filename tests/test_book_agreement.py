@@ -23,7 +23,8 @@ def put(folder, notebook, miniature=MINIATURE, photographs=PHOTOGRAPHS, profile=
         for name, value in values.items():
             unit = "points" if name.endswith("gain") else "mAP"
             record(folder / place, f"{notebook}/{data}/{name}", value, unit=unit, protocol="oxford", settings={},
-                   seed=0, seconds=1.0, dataset={"name": data, "counts": {"images": 9}}, notebook=notebook, profile=place)
+                   seed=0, seconds=1.0, dataset={"name": data, "counts": {"images": 9}}, notebook=notebook,
+                   profile=place)
 
 
 def test_settings_of_both_are_compared_and_nothing_else(tmp_path):

@@ -114,3 +114,40 @@ def test_a_forest_has_a_line_for_each_folder(tmp_path):
 def test_what_cannot_be_drawn_fails_the_build(tmp_path, line, message):
     status, _, messages = build(tmp_path, f"```{{plot}} {line}\n```\n", more=["plot_directive"])
     assert status != 0 and message in messages and "index.md" in messages
+
+
+def test_codes_are_lines_of_accuracy_over_bytes(tmp_path):
+    for name, value in {"pq_8": 0.3, "pq_64": 0.5, "pq_16": 0.4, "pq_pca128_8": 0.35, "binary_8": 0.2,
+                        "uncompressed": 0.6}.items():
+        put(tmp_path, f"06_compression/towers/{name}", value)
+    put(tmp_path, "06_compression/towers/loss_64", -0.1, "points")
+    figure, rows = KINDS["bytes"]({"Towers": records(tmp_path, "06_compression/towers")})
+    lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert lines["PQ"] == [pytest.approx(point) for point in ([8, 30], [16, 40], [64, 50])]
+    assert lines["PQ after PCA to 128"] == [pytest.approx([8, 35])]
+    assert ("Towers", "not compressed", "", "60.00") in rows and len(rows) == 7
+    with pytest.raises(ValueError, match="Towers: expected records of codes"):
+        KINDS["bytes"]({"Towers": {}})
+
+
+def test_settings_are_chosen_ordered_and_named_by_the_page(tmp_path):
+    for name, value in {"mac": 0.53, "baseline": 0.62, "levels_1": 0.54}.items():
+        put(tmp_path, f"01_rmac/towers/{name}", value)
+    page = ("```{plot} dots photos/01_rmac/towers\n:titles: Towers\n"
+            ":settings: baseline: L = 3 | mac: MAC | gone: none\n:alt: L = 3 is better\n\nA caption.\n```\n")
+    status, html, messages = build(tmp_path, page, ["plot_directive"])
+    assert (status, messages) == (0, "")
+    assert data_of(html) == [["setting", "data", "mAP, %"], ["L = 3", "Towers", "62.00"], ["MAC", "Towers", "53.00"]]
+    with pytest.raises(ValueError, match="expected settings"):
+        KINDS["dots"]({"Towers": {}})
+
+
+def test_a_forest_takes_single_gains(tmp_path):
+    for name, value, ends in (("dba_gain", 0.072, "[+4.5, +10.3]"), ("qe_gain", 0.005, "[-1.3, +2.3]")):
+        put(tmp_path, f"07_whole_chain/towers/paper/{name}", value, "points")
+        put(tmp_path, f"07_whole_chain/towers/paper/{name}_interval", ends, "points")
+    start = "photos/07_whole_chain/towers/paper"
+    page = f"```{{plot}} forest {start}/dba_gain {start}/qe_gain\n:titles: DBA | QE\n:alt: DBA gains\n```\n"
+    status, html, messages = build(tmp_path, page, ["plot_directive"])
+    assert (status, messages) == (0, "")
+    assert data_of(html)[1:] == [["DBA", "7.20", "4.5", "10.3"], ["QE", "0.50", "-1.3", "2.3"]]

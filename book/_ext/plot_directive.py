@@ -7,10 +7,11 @@
     The caption, with {result} if it quotes numbers.
     ```
 
-The first argument is the kind of figure, the others are folders of records, PROFILE/NOTEBOOK/DATA; with
-PROFILE+PROFILE a record that both have is taken from the last. The figure is an inline SVG whose colours
-are variables of the page's theme; below it stand who measured it, and a link that saves its numbers as CSV. A folder
-without the records that the figure needs is a warning, and the book is built with warnings as errors.
+The first argument is the kind of figure, the others are folders of records, PROFILE/NOTEBOOK/DATA, or single gains;
+with PROFILE+PROFILE a record that both have is taken from the last. :settings: chooses records of a folder, in order,
+and names them: NAME: label | NAME: label. The figure is an inline SVG whose colours are variables of the page's theme;
+below it stand who measured it, and a link that saves its numbers as CSV. A folder without the records that the figure
+needs is a warning, and the book is built with warnings as errors.
 """
 
 import base64
@@ -33,7 +34,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from rmaclib import plots
 from rmaclib.chain_plots import Step, waterfall
-from rmaclib.results import Result, load_results
+from rmaclib.results import Result, load_result, load_results
 
 log = logging.getLogger(__name__)
 
@@ -183,6 +184,90 @@ def draw_forest(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
     return Drawn(figure, rows)
 
 
+CODES = {"pq": "PQ", "opq": "OPQ", "pq_pca128": "PQ after PCA to 128", "pq-fast": "fast-scan PQ",
+         "scalar": "one byte a dimension", "binary": "one bit a dimension"}  # start of a record's name -> kind of code
+
+
+def draw_bytes(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
+    """Draw accuracy against the bytes of an image, of the codes of notebook 06.
+
+    Args:
+        folders: Title -> records CODE_BYTES, and uncompressed.
+
+    Returns:
+        The figure, a panel for each folder, a line for each kind of code.
+
+    Raises:
+        ValueError: A folder without codes.
+    """
+    figure = Figure(figsize=(5.6 * len(folders), 3.6), layout="constrained")
+    rows = [("panel", "code", "bytes", "mAP, %")]
+    colours = [plots.QUERY, plots.RELEVANT, plots.JUNK, plots.NEUTRAL, plots.IRRELEVANT, "#000000"]
+    for axes, (title, records) in zip(figure.subplots(1, len(folders), squeeze=False)[0], folders.items(), strict=True):
+        drawn = 0
+        for number, (start, label) in enumerate(CODES.items()):
+            points = sorted((int(match[1]), 100 * result.value) for name, result in records.items()
+                            if (match := re.fullmatch(rf"{start}_(\d+)", name)) and result.unit == "mAP")
+            if points:
+                drawn += 1
+                axes.plot(*zip(*points, strict=True), f"{'osD^v*'[number]}-", color=colours[number], label=label,
+                          markersize=5, linewidth=1.4)
+                rows += [(title, label, size, f"{value:.2f}") for size, value in points]
+        if not drawn:
+            raise ValueError(f"{title}: expected records of codes, found none")
+        if "uncompressed" in records:
+            whole = 100 * records["uncompressed"].value
+            axes.axhline(whole, color="#000000", linewidth=0.8, linestyle=":")
+            axes.annotate("not compressed", (axes.get_xlim()[0], whole), xytext=(2, 3), textcoords="offset points",
+                          fontsize=8)
+            rows.append((title, "not compressed", "", f"{whole:.2f}"))
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+        axes.set_xlabel("bytes of an image")
+        axes.set_ylabel("mAP, %")
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.spines[["top", "right"]].set_visible(False)
+    return Drawn(figure, rows)
+
+
+def draw_dots(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
+    """Draw the mAP of settings, a line for each in the order of :settings:, a colour for each folder.
+
+    Args:
+        folders: Title -> name of a setting -> its record.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: A folder without settings.
+    """
+    names = list(dict.fromkeys(name for records in folders.values() for name in records))
+    if not names:
+        raise ValueError("expected settings, found none")
+    figure = Figure(figsize=(6.4, 0.9 + 0.27 * len(names)), layout="constrained")
+    axes, rows = figure.subplots(), [("setting", "data", "mAP, %")]
+    colours = [plots.QUERY, plots.RELEVANT, plots.IRRELEVANT]
+    for number, (title, records) in enumerate(folders.items()):
+        points = [(100 * records[name].value, names.index(name)) for name in names if name in records]
+        axes.plot(*zip(*points, strict=True), "osD"[number % 3], color=colours[number % 3], label=title, markersize=6)
+        for value, place in points:
+            axes.annotate(f"{value:.1f}", (value, place), xytext=(8, 0), textcoords="offset points", va="center",
+                          fontsize=8)
+            rows.append((names[place], title, f"{value:.2f}"))
+    axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.12)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", linewidth=0.4, color=plots.NEUTRAL)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("mAP, %")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    if len(folders) > 1:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
+    return Drawn(figure, rows)
+
+
 def draw_agreement(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
     """Draw the settings that two data sets share, one data set against the other.
 
@@ -236,7 +321,7 @@ def _parts(key: str) -> tuple[str, str, str, str]:
 
 _Draw = Callable[[Mapping[str, Mapping[str, Result]]], Drawn]
 KINDS: Mapping[str, _Draw] = {"waterfall": draw_waterfall, "maps": draw_maps, "forest": draw_forest,
-                           "agreement": draw_agreement}
+                           "agreement": draw_agreement, "bytes": draw_bytes, "dots": draw_dots}
 
 
 def inline_svg(figure: Figure, name: str, alt: str) -> str:
@@ -279,7 +364,8 @@ class Plot(SphinxDirective):
     required_arguments = 2
     optional_arguments = 100
     has_content = True
-    option_spec = {"titles": directives.unchanged_required, "alt": directives.unchanged_required}  # noqa: RUF012
+    option_spec = {"titles": directives.unchanged_required, "alt": directives.unchanged_required,  # noqa: RUF012
+                   "settings": directives.unchanged_required}
 
     def run(self):
         kind, *folders = self.arguments
@@ -297,7 +383,16 @@ class Plot(SphinxDirective):
                          for key, result in load_results(results / profile).items() if key.startswith(f"{start}/")}
                 for key in found:
                     self.env.note_dependency(str(results / profile / start / f"{key}.json"))
+                # One record instead of a folder: a gain, with its interval.
+                for name, key in (("gain", start), ("gain_interval", f"{start}_interval")):
+                    if (results / profile / f"{key}.json").is_file():
+                        found[name] = load_result(results / profile / f"{key}.json")
+                        self.env.note_dependency(str(results / profile / f"{key}.json"))
                 records[title] |= found
+            if "settings" in self.options:
+                labels = [entry.partition(":") for entry in self.options["settings"].split("|")]
+                records[title] = {label.strip(): records[title][name.strip()] for name, _, label in labels
+                                  if name.strip() in records[title]}
         try:
             drawn = KINDS[kind](records)
         except (ValueError, KeyError) as error:
