@@ -43,7 +43,7 @@ THEME = {"#000000": "currentColor", plots.RELEVANT: "var(--plot-relevant)", plot
          plots.QUERY: "var(--plot-query)", plots.JUNK: "var(--plot-junk)", plots.NEUTRAL: "var(--plot-neutral)"}
 
 
-NAMED = 9  # points of a scatter plot that get their names
+NAMED = 6  # points of a scatter plot that get their names
 
 
 class Drawn(NamedTuple):
@@ -161,7 +161,7 @@ def draw_forest(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
     Raises:
         ValueError: A folder without gain, or an interval that can't be read.
     """
-    figure = Figure(figsize=(6.4, 0.8 + 0.34 * len(folders)), layout="constrained")
+    figure = Figure(figsize=(5.2, 0.8 + 0.34 * len(folders)), layout="constrained")
     axes, rows = figure.subplots(), [("", "gain, points", "low", "high")]
     for place, (title, records) in enumerate(folders.items()):
         if "gain" not in records:
@@ -200,7 +200,7 @@ def draw_bytes(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
     Raises:
         ValueError: A folder without codes.
     """
-    figure = Figure(figsize=(5.6 * len(folders), 3.6), layout="constrained")
+    figure = Figure(figsize=(5.0 * len(folders), 3.4), layout="constrained")
     rows = [("panel", "code", "bytes", "mAP, %")]
     colours = [plots.QUERY, plots.RELEVANT, plots.JUNK, plots.NEUTRAL, plots.IRRELEVANT, "#000000"]
     for axes, (title, records) in zip(figure.subplots(1, len(folders), squeeze=False)[0], folders.items(), strict=True):
@@ -218,8 +218,8 @@ def draw_bytes(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
         if "uncompressed" in records:
             whole = 100 * records["uncompressed"].value
             axes.axhline(whole, color="#000000", linewidth=0.8, linestyle=":")
-            axes.annotate("not compressed", (axes.get_xlim()[0], whole), xytext=(2, 3), textcoords="offset points",
-                          fontsize=8)
+            axes.annotate("not compressed", (0, whole), xycoords=axes.get_yaxis_transform(), xytext=(3, 3),
+                          textcoords="offset points", fontsize=8)
             rows.append((title, "not compressed", "", f"{whole:.2f}"))
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
@@ -245,7 +245,7 @@ def draw_dots(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
     names = list(dict.fromkeys(name for records in folders.values() for name in records))
     if not names:
         raise ValueError("expected settings, found none")
-    figure = Figure(figsize=(6.4, 0.9 + 0.27 * len(names)), layout="constrained")
+    figure = Figure(figsize=(5.0, 0.9 + 0.27 * len(names)), layout="constrained")
     axes, rows = figure.subplots(), [("setting", "data", "mAP, %")]
     colours = [plots.QUERY, plots.RELEVANT, plots.IRRELEVANT]
     for number, (title, records) in enumerate(folders.items()):
@@ -259,8 +259,11 @@ def draw_dots(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.12)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", linewidth=0.4, color=plots.NEUTRAL)
-    axes.set_axisbelow(True)
+    left = axes.get_xlim()[0]
+    for place, name in enumerate(names):  # a thin line from the name to its last dot
+        last = max(100 * records[name].value for records in folders.values() if name in records)
+        axes.hlines(place, left, last, linewidth=0.4, color=plots.NEUTRAL, zorder=0)
+    axes.set_xlim(left)
     axes.set_xlabel("mAP, %")
     axes.spines[["top", "right", "left"]].set_visible(False)
     if len(folders) > 1:
@@ -301,9 +304,9 @@ def draw_agreement(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
             axes.plot(y, x, "o", color=plots.QUERY, markersize=4, alpha=0.7)
             rows.append((title, name, f"{x:.2f}", f"{y:.2f}"))
             if name in named:
-                axes.annotate(name, (y, x), textcoords="offset points", xytext=(4, 2), fontsize=6)
-        ends = f"{found.low:.2f} to {found.high:.2f}".replace("-", "\N{MINUS SIGN}")
-        axes.set_title(f"{title}: {found.mean:.2f} ({ends})".replace("-", "\N{MINUS SIGN}"), fontsize=9, loc="left")
+                axes.annotate(name, (y, x), textcoords="offset points", xytext=(4, 2), fontsize=7)
+        numbers = f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})".replace("-", "\N{MINUS SIGN}")
+        axes.set_title(f"{title}: {numbers}", fontsize=9, loc="left")
         axes.margins(x=0.2)
         axes.set_xlabel("photographs, mAP, %", fontsize=8)
         axes.set_ylabel("miniature, mAP, %", fontsize=8)
