@@ -1,4 +1,6 @@
-"""Collect the book's sources under _build/PROFILE/book, build the HTML, and check that it needs no network.
+"""Collect the book's sources under _build/PROFILE/book, build the HTML, and check it.
+
+It has to open without a network, and numbers in its prose come from records.
 
     python book/build.py PROFILE
 
@@ -11,6 +13,7 @@ import sys
 from pathlib import Path
 
 from check_offline import external_references
+from check_prose import problems as unrecorded_numbers
 
 HTML = Path("_build/html")
 
@@ -54,9 +57,9 @@ def main() -> int:
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(book), "--path-output", "."]
     command += ["-n", "-W", "--keep-going", "-q"]
     status = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
-    problems = [] if status else external_references(HTML)
-    for line in problems:
-        print(f"needs the network: {line}", file=sys.stderr)
+    problems = [f"a number in prose: {line}" for line in unrecorded_numbers()]
+    problems += [f"needs the network: {line}" for line in ([] if status else external_references(HTML))]
+    print("\n".join(problems), end="\n" if problems else "", file=sys.stderr)
     return 1 if status or problems else 0
 
 

@@ -177,7 +177,7 @@ class Stage:
         x1, y1, x2, y2 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         best, most = (0, 0, camera.width, camera.height), -1.0
         for _ in range(60):
-            w, h = (max(min(_LEAST, side), round(side * rng.uniform(0.35, 0.8))) for side in (x2 - x1, y2 - y1))
+            w, h = (max(min(_LEAST, side), round(side * rng.uniform(0.45, 1.0))) for side in (x2 - x1, y2 - y1))
             x, y = int(rng.integers(x1, x2 - w + 1)), int(rng.integers(y1, y2 - h + 1))
             filled = (total[y + h, x + w] - total[y, x + w] - total[y + h, x] + total[y, x]) / (w * h)
             if filled > most:

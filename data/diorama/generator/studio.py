@@ -218,7 +218,7 @@ class Studio:
         if shot.view == "rear" or shot.group >= 0:
             return "whole"
         chances = {
-            GOOD: {"whole": 0.7, "far": 0.2, "pair": 0.1} if shot.part == TEST else {"whole": 0.8, "far": 0.2},
+            GOOD: {"whole": 0.76, "far": 0.15, "pair": 0.09} if shot.part == TEST else {"whole": 0.85, "far": 0.15},
             OK: {"part": 0.65, "cut": 0.25, "far": 0.1},
             JUNK: {"bit": 0.55, "cut": 0.45},
         }[shot.wanted or GOOD]
@@ -233,7 +233,7 @@ class Studio:
         # fill: width of the monument over that of the frame; across, up: the middle of the frame on the monument,
         # as parts of its width and height
         (least, most), (across, up) = {
-            "whole": ((0.75, 1.3), (rng.normal(0, 0.08), rng.uniform(0.36, 0.5))),
+            "whole": ((0.85, 1.5), (rng.normal(0, 0.08), rng.uniform(0.36, 0.5))),
             "far": ((0.3, 0.7), (rng.normal(0, 0.5), rng.uniform(0.2, 0.7))),
             "pair": ((0.4, 0.7), (rng.uniform(0.5, 1.0) * self.beside / width, rng.uniform(0.3, 0.6))),
             "cut": ((0.9, 1.6), (rng.choice([-1, 1]) * rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7))),
