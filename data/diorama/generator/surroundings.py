@@ -240,13 +240,17 @@ def lamp(model: Model, frame: Frame) -> None:
 
 def stall(model: Model, frame: Frame, rng: Rng) -> None:
     """A market stall under a striped awning, or a large umbrella."""
-    one, other = rng.uniform(0.04, 0.7, (2, 3))
+    first_colour, second_colour = rng.uniform(0.04, 0.7, (2, 3))
     if rng.random() < 0.4:
         model.turned(frame, PAINT, [(0.05, 0), (0.05, 2.3)], 6, colour=(0.4, 0.3, 0.2))
         for side in range(8):
             here = frame.at(0, 2.1, 0, side * np.pi / 4)
             model.flat(
-                here, PAINT, [(-0.7, 0, 1.7), (0.7, 0, 1.7), (0, 0.7, 0)], [(0, 1, 2)], one if side % 2 else other
+                here,
+                PAINT,
+                [(-0.7, 0, 1.7), (0.7, 0, 1.7), (0, 0.7, 0)],
+                [(0, 1, 2)],
+                first_colour if side % 2 else second_colour,
             )
         return
     wide = rng.uniform(2.4, 4)
@@ -254,9 +258,9 @@ def stall(model: Model, frame: Frame, rng: Rng) -> None:
         for w in (-1.0, 1.0):
             model.block(frame.at(u, 0, w), PAINT, (-0.04, 0.04), (0, 2.4), (-0.04, 0.04), (0.5, 0.5, 0.5))
     for number, u in enumerate(np.arange(-wide / 2, wide / 2, 0.4)):
-        colour = one if number % 2 else other
+        stripe = first_colour if number % 2 else second_colour
         model.quads(
-            frame, PAINT, [(u, 2.3, 1.5), (u + 0.4, 2.3, 1.5), (u + 0.4, 2.9, -1), (u, 2.9, -1)], [(0, 1, 2, 3)], colour
+            frame, PAINT, [(u, 2.3, 1.5), (u + 0.4, 2.3, 1.5), (u + 0.4, 2.9, -1), (u, 2.9, -1)], [(0, 1, 2, 3)], stripe
         )
     model.block(frame, PAINT, (-wide / 2, wide / 2), (0, 0.9), (-0.6, 0.8), rng.uniform(0.1, 0.5, 3))
     for u in spread(int(wide / 0.35), wide):
