@@ -23,7 +23,7 @@ PORT ?= 8000
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: book test lint types attack lab serve record diorama train-release clean help
+.PHONY: book test lint types attack lab serve record archive diorama train-release clean help
 .DEFAULT_GOAL := book
 
 book: $(READY)  ## build the book; PROFILE=embedded (the data set in the repository), full (all seeds), smoke (quick), photos or paper (GPU, complete data sets)
@@ -63,6 +63,9 @@ record:  ## keep the results of the last build of PROFILE in data/results, to be
 	    cp -R "$$notebook" ../../../data/results/$(PROFILE)/; \
 	    rm -f "../../../data/results/$(PROFILE)/$$notebook/.snakemake_timestamp"; \
 	    echo "recorded data/results/$(PROFILE)/$$notebook"; done
+
+archive: $(READY)  ## pack the built book of PROFILE, its notebooks and records into _build/book.tar.gz, with checksums
+	$(BIN)/python book/archive.py $(PROFILE)
 
 diorama: $(READY)  ## render the embedded data set again, into _build/diorama_SEED; SEED=0 is the one in the repository
 	PYTHONPATH=data/diorama $(BIN)/python -m generator _build/diorama_$(SEED) --seed $(SEED)

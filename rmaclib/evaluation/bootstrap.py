@@ -11,7 +11,6 @@ somewhat too narrow.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from rmaclib.foundation.errors import InputError
 from rmaclib.foundation.settings import whole_number
@@ -123,6 +122,8 @@ def rank_correlation(first: np.ndarray, second: np.ndarray, resamples: int = 10_
 
 def _correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(B,) rank correlations of the rows of two (B, N); NaN where a row is constant."""
+    from scipy.stats import rankdata  # takes a while to load, and few commands need it
+
     ranks = [rankdata(values, axis=1) for values in (first, second)]
     centred = [values - values.mean(1, keepdims=True) for values in ranks]
     norms = np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))

@@ -170,7 +170,7 @@ class Stage:
 
     def part(self, rng: Rng, camera: Camera, extras: Model | None = None) -> tuple[int, int, int, int]:
         """A box about a part of what is seen of the subject, a tower or a portal, as people draw for a query."""
-        alone = self._depth(self._alone, camera)
+        alone = self._depth(self._subject_alone(), camera)
         mine = (alone > 0) & (np.abs(self._depth_with(camera, extras) - alone) < 1e-3 * alone)
         total = np.pad(mine.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         rows, columns = np.nonzero(mine.any(1))[0], np.nonzero(mine.any(0))[0]
@@ -268,18 +268,22 @@ class Stage:
 
         shrink: how much coarser than the picture the subject's whole outline is drawn
         """
-        if self._alone is None:
-            self._alone = self._scene_of(self.shapes[self.subject], None, {"type": "depth"})
-        alone = self._depth(self._alone, camera)
+        alone = self._depth(self._subject_alone(), camera)
         inside = alone > 0
         mine = inside & (np.abs(depth - alone) < 1e-3 * alone)
         # The whole outline: a wider view at a lower resolution.
-        total = (self._depth(self._alone, camera, _WIDER, shrink) > 0).sum() * (_WIDER * shrink) ** 2
+        total = (self._depth(self._subject_alone(), camera, _WIDER, shrink) > 0).sum() * (_WIDER * shrink) ** 2
         if not inside.any() or total == 0:
             return Seen(None, 0.0, 0.0)
         rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
         box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
         return Seen(box, float(min(1.0, mine.sum() / total)), float(mine.mean()))
+
+    def _subject_alone(self):
+        """The scene of the subject without anything else, for depths."""
+        if self._alone is None:
+            self._alone = self._scene_of(self.shapes[self.subject], None, {"type": "depth"})
+        return self._alone
 
     def _lights(self, light: Light) -> dict:
         mi = self.mi
