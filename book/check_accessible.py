@@ -9,6 +9,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
@@ -30,22 +31,28 @@ def findings(page: Page, axe: Axe) -> Iterator[str]:
             yield f"{violation['id']} ({violation['impact']}, {len(places)} places): {violation['help']}: {first}"
 
 
-def check(folder: Path, chromium: str) -> list[str]:
-    """All findings of the pages below a folder, each line beginning with the page."""
+def check_screen(folder: Path, chromium: str, width: int, theme: str) -> list[str]:
+    """All findings of the pages below a folder on one screen, each line beginning with the page."""
     lines, axe = [], Axe()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        for width, theme in SCREENS:
-            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-            for path in sorted(folder.rglob("*.html")):
-                place = path.relative_to(folder)
-                if place.parts[0] == "_static":  # templates of the theme
-                    continue
-                page.goto(path.resolve().as_uri())
-                page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
-                lines += [f"{place} ({width} pixels, {theme}): {line}" for line in findings(page, axe)]
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        for path in sorted(folder.rglob("*.html")):
+            place = path.relative_to(folder)
+            if place.parts[0] == "_static":  # templates of the theme
+                continue
+            page.goto(path.resolve().as_uri())
+            page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+            lines += [f"{place} ({width} pixels, {theme}): {line}" for line in findings(page, axe)]
         browser.close()
     return lines
+
+
+def check(folder: Path, chromium: str) -> list[str]:
+    """The findings on all screens, which are looked at side by side: a browser for each."""
+    with ThreadPoolExecutor(len(SCREENS)) as executor:
+        found = executor.map(lambda screen: check_screen(folder, chromium, *screen), SCREENS)
+        return [line for lines in found for line in lines]
 
 
 def main() -> int:
