@@ -11,11 +11,13 @@ import argparse
 import gzip
 import hashlib
 import io
-import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from rmaclib.foundation.files import whole_file
+from rmaclib.results import current_commit
 
 FOLDER = "book"
 TIME = 315532800  # 1980-01-01, the first that every archiver can store
@@ -68,15 +70,13 @@ def pack(files: Mapping[str, Path], commit: str, out: Path) -> int:
     """
     data = {name: path.read_bytes() for name, path in files.items()}
     data["MANIFEST"] = manifest(data, commit)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".part")
-    with temporary.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=TIME) as packed, \
+    with whole_file(out) as temporary, temporary.open("wb") as file, \
+            gzip.GzipFile("", "wb", fileobj=file, mtime=TIME) as packed, \
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, content in sorted(data.items()):
             entry = tarfile.TarInfo(f"{FOLDER}/{name}")
             entry.size, entry.mtime, entry.mode = len(content), TIME, 0o644
             archive.addfile(entry, io.BytesIO(content))
-    temporary.replace(out)
     return out.stat().st_size
 
 
@@ -85,8 +85,7 @@ def main() -> int:
     parser.add_argument("profile")
     parser.add_argument("--out", type=Path, default=Path("_build/book.tar.gz"))
     options = parser.parse_args()
-    commit = subprocess.run(["git", "describe", "--always", "--dirty=+dirty", "--abbrev=12", "--exclude=*"],
-                            capture_output=True, text=True).stdout.strip() or "unknown"
+    commit = current_commit()
     try:
         files = contents(options.profile)
     except FileNotFoundError as error:

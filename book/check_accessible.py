@@ -51,8 +51,8 @@ def check_screen(folder: Path, chromium: str, width: int, theme: str) -> list[st
 def check(folder: Path, chromium: str) -> list[str]:
     """The findings on all screens, which are looked at side by side: a browser for each."""
     with ThreadPoolExecutor(len(SCREENS)) as executor:
-        found = executor.map(lambda screen: check_screen(folder, chromium, *screen), SCREENS)
-        return [line for lines in found for line in lines]
+        by_screen = executor.map(lambda screen: check_screen(folder, chromium, *screen), SCREENS)
+        return [line for lines in by_screen for line in lines]
 
 
 def main() -> int:

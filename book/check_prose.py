@@ -22,7 +22,7 @@ LEFT_OUT = (r"^(`{3,}).*?^\1\s*$", r"^\|?[-: |]+\|$", r"\{[\w:]+\}`[^`]*`", r"`[
             r"\]\([^)]*\)", r"https?://\S+")
 
 
-class Found(NamedTuple):
+class ProseNumber(NamedTuple):
     """A number, where it stands, and the line around it."""
 
     page: str
@@ -31,7 +31,7 @@ class Found(NamedTuple):
     text: str
 
 
-def numbers(text: str, page: str) -> Iterator[Found]:
+def numbers(text: str, page: str) -> Iterator[ProseNumber]:
     """The numbers in the prose of a page or text cell, in MyST Markdown."""
     shown = text
     for pattern in LEFT_OUT:
@@ -39,10 +39,10 @@ def numbers(text: str, page: str) -> Iterator[Found]:
     for number, line in enumerate(shown.splitlines(), start=1):
         for match in NUMBER.finditer(line):
             around = line[max(0, match.start() - 40):match.end() + 40]
-            yield Found(page, number, match[0], around.strip())
+            yield ProseNumber(page, number, match[0], around.strip())
 
 
-def all_numbers(root: Path = ROOT) -> Iterator[Found]:
+def all_numbers(root: Path = ROOT) -> Iterator[ProseNumber]:
     """Those of all pages and notebooks of the book."""
     for path in sorted((root / "book").glob("*.md")):
         yield from numbers(path.read_text(encoding="utf-8"), path.name)
@@ -65,20 +65,20 @@ def read_allowed(path: Path = ALLOWED) -> list[dict]:
     return entries
 
 
-def allows(entry: dict, found: Found) -> bool:
+def allows(entry: dict, number: ProseNumber) -> bool:
     """Whether an entry of the list is about this number: its text contains the number and is a part of the line."""
-    return bool(re.fullmatch(entry.get("page", ".*"), found.page)) and any(
-        match.start() < match.end() and found.number in match[0] for match in re.finditer(entry["text"], found.text))
+    return bool(re.fullmatch(entry.get("page", ".*"), number.page)) and any(
+        match.start() < match.end() and number.number in match[0] for match in re.finditer(entry["text"], number.text))
 
 
 def problems() -> list[str]:
     """A line for each number that comes from no record and isn't listed, and for each entry of the list without use."""
     allowed, used, lines = read_allowed(), set(), []
-    for found in all_numbers():
-        places = [place for place, entry in enumerate(allowed) if allows(entry, found)]
+    for number in all_numbers():
+        places = [place for place, entry in enumerate(allowed) if allows(entry, number)]
         used.update(places)
         if not places:
-            lines.append(f"{found.page}, line {found.line}: {found.number} in “{found.text}” comes from no record")
+            lines.append(f"{number.page}, line {number.line}: {number.number} in “{number.text}” comes from no record")
     unused = [entry["text"] for place, entry in enumerate(allowed) if place not in used]
     return lines + [f"{ALLOWED.name}: nothing in the book needs {text!r}" for text in unused]
 

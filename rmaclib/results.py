@@ -129,7 +129,8 @@ def record(folder: str | Path, key: str, value: float | int | str, **context: Un
         raise InputError(f"result {key}: dataset needs 'name' and 'counts', got {sorted(dataset)}")
     content = {
         "key": key, "value": value, "unit": context["unit"], "protocol": context["protocol"], "dataset": dict(dataset),
-        "settings": dict(context["settings"]), "seed": context["seed"], "versions": _versions(), "commit": _commit(),
+        "settings": dict(context["settings"]), "seed": context["seed"], "versions": _versions(),
+        "commit": current_commit(),
         "seconds": round(float(seconds), 3), "machine": machine(), "date": datetime.now(UTC).date().isoformat(),
         "notebook": notebook, "profile": context["profile"],
     }  # fmt: skip
@@ -219,8 +220,15 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _commit(root: Path | None = None) -> str:
-    """Commit of the repository whose top folder is ``root``, of the library by default."""
+def current_commit(root: Path | None = None) -> str:
+    """Tell the commit of a working tree.
+
+    Args:
+        root: Top folder of the repository, by default the library's.
+
+    Returns:
+        Twelve digits, with "+dirty" when the tree has changes; "unknown" outside of git.
+    """
     root = root or Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:

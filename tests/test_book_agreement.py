@@ -50,10 +50,10 @@ def test_claims_are_differences_with_their_signs(tmp_path):
     claims.write_text("- {claim: d over c, notebook: 01_rmac, after: d, before: c, why: because}\n"
                       "- {claim: b over a, notebook: 01_rmac, after: b, before: a, why: unused}\n"
                       "- {claim: a gain, notebook: 01_rmac, after: x_gain}\n")
-    found = agreement.read_claims(claims, tmp_path)
-    assert [claim.agrees for claim in found] == [False, True, False]
-    assert found[0].miniature == pytest.approx(-10) and found[0].photographs == pytest.approx(10)
-    assert (found[2].miniature, found[2].photographs) == pytest.approx((2, -1))
+    effects = agreement.read_claims(claims, tmp_path)
+    assert [claim.agrees for claim in effects] == [False, True, False]
+    assert effects[0].miniature == pytest.approx(-10) and effects[0].photographs == pytest.approx(10)
+    assert (effects[2].miniature, effects[2].photographs) == pytest.approx((2, -1))
 
 
 @pytest.mark.parametrize("row, message", [
@@ -78,7 +78,7 @@ def test_the_page_shows_the_order_of_every_notebook_and_the_sign_of_every_claim(
 
 def test_the_figure_has_a_panel_for_each_pair_and_names_what_differs(tmp_path):
     put(tmp_path, "01_rmac")
-    records = [agreement.of_data(load_results(tmp_path / profile), "01_rmac", data)
+    records = [agreement.below(load_results(tmp_path / profile), f"01_rmac/{data}")
                for profile, data in (("embedded", "diorama"), ("photos", "oxford5k_subset"))]
     figure, rows = draw_agreement({"one": records[0], "one, photographs": records[1]})
     assert [axes.get_title(loc="left")[:9] for axes in figure.axes] == ["one: 0.80"]

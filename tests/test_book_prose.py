@@ -11,12 +11,12 @@ check_prose = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(check_prose)
 
 
-def found(text):
+def numbers_in(text):
     return [number.number for number in check_prose.numbers(text, "page.md")]
 
 
 def test_decimals_percentages_and_points_are_found():
-    assert found("It gains 3.4 points, 62.1 before; 30 % of 1,053 images, at 512 pixels.\n\nAgain 2 points.") == [
+    assert numbers_in("It gains 3.4 points, 62.1 before; 30 % of 1,053 images, at 512 pixels.\n\nAgain 2 points.") == [
         "3.4 points", "62.1", "30 %", "2 points"]
     assert [number.line for number in check_prose.numbers("a\n\nb 1.5\n", "page.md")] == [3]
 
@@ -25,7 +25,7 @@ def test_decimals_percentages_and_points_are_found():
     "It is {result}`photos/01_rmac/a/b | .2f` and `0.5`.", "$m = 0.1$", "[v](https://a.org/1.5)",
     "```\n0.5 %\n```", "````{plot} dots a\n:alt: 0.5\n````", "| --- | :-: |", "version 1.2.3", "L = 3, 512 pixels"])
 def test_records_code_formulas_links_and_settings_are_left_out(text):
-    assert found(text) == []
+    assert numbers_in(text) == []
 
 
 def test_an_entry_of_the_list_has_to_contain_the_number_and_what_is_around_it(tmp_path):

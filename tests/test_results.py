@@ -146,17 +146,17 @@ def test_the_commit_says_when_the_tree_has_changes(tmp_path):
     def git(*arguments):
         subprocess.run(["git", "-C", tmp_path, *arguments], check=True, capture_output=True)
 
-    assert results._commit(tmp_path) == "unknown"
+    assert results.current_commit(tmp_path) == "unknown"
     git("init")
     (tmp_path / "a").write_text("1")
     git("add", "a")
     git("-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-m", "m")
-    clean = results._commit(tmp_path)
+    clean = results.current_commit(tmp_path)
     assert len(clean) == 12
     (tmp_path / "a").write_text("2")
-    assert results._commit(tmp_path) == clean + "+dirty"
+    assert results.current_commit(tmp_path) == clean + "+dirty"
     (tmp_path / "inner").mkdir()
-    assert results._commit(tmp_path / "inner") == "unknown"
+    assert results.current_commit(tmp_path / "inner") == "unknown"
 
 
 def test_the_file_is_plain_json(tmp_path):

@@ -36,10 +36,9 @@ class Claim(NamedTuple):
         return (self.miniature > 0) == (self.photographs > 0)
 
 
-def of_data(records: Mapping[str, Result], notebook: str, data: str) -> dict[str, Result]:
-    """The records of one notebook on one data set: rest of the key -> record."""
-    start = f"{notebook}/{data}/"
-    return {key.removeprefix(start): result for key, result in records.items() if key.startswith(start)}
+def below(records: Mapping[str, Result], start: str) -> dict[str, Result]:
+    """The records whose keys begin with NOTEBOOK/DATA or another start: rest of the key -> record."""
+    return {key.removeprefix(f"{start}/"): result for key, result in records.items() if key.startswith(f"{start}/")}
 
 
 def both_records(results: Path, notebook: str) -> tuple[dict[str, Result], dict[str, Result]]:
@@ -50,8 +49,8 @@ def both_records(results: Path, notebook: str) -> tuple[dict[str, Result], dict[
     """
     miniature: dict[str, Result] = {}
     for profile in PROFILES:
-        miniature |= of_data(load_results(results / profile), notebook, MINIATURE)
-    photographs = of_data(load_results(results / "photos"), notebook, PHOTOGRAPHS)
+        miniature |= below(load_results(results / profile), f"{notebook}/{MINIATURE}")
+    photographs = below(load_results(results / "photos"), f"{notebook}/{PHOTOGRAPHS}")
     if not (miniature and photographs):
         raise FileNotFoundError(f"{notebook}: expected records of {MINIATURE} and of {PHOTOGRAPHS} in {results}")
     return miniature, photographs
@@ -76,12 +75,14 @@ def read_claims(path: Path, results: Path) -> list[Claim]:
     Raises:
         ValueError: A record is missing, or an entry is unknown; the message names the claim.
     """
-    claims = []
+    claims, of_notebook = [], {}
     for row in yaml.safe_load(path.read_text(encoding="utf-8")):
         if set(row) - {"claim", "notebook", "after", "before", "why"}:
             raise ValueError(f"{path.name}, {row.get('claim')}: expected claim, notebook, after, before and why")
         effects = []
-        for records in both_records(results, row["notebook"]):
+        if row["notebook"] not in of_notebook:
+            of_notebook[row["notebook"]] = both_records(results, row["notebook"])
+        for records in of_notebook[row["notebook"]]:
             try:
                 before = records[row["before"]].value if "before" in row else 0.0
                 effects.append(100 * (records[row["after"]].value - before))
@@ -96,9 +97,9 @@ def table(path: Path, results: Path) -> tuple[list[tuple[str, ...]], list[tuple[
     orders = [("notebook", "settings", "rank correlation", "95 %")]
     for notebook in NOTEBOOKS:
         settings = shared_settings(*both_records(results, notebook))
-        found = agreement(settings)
-        ends = f"{signed(found.low, 2)} to {signed(found.high, 2)}"
-        orders.append((notebook, str(len(settings)), signed(found.mean, 2), ends))
+        correlation = agreement(settings)
+        ends = f"{signed(correlation.low, 2)} to {signed(correlation.high, 2)}"
+        orders.append((notebook, str(len(settings)), signed(correlation.mean, 2), ends))
     signs = [("effect", "Diorama", "photographs", "sign", "reason, as far as it was tested")]
     signs += [(claim.text, signed(claim.miniature, 1), signed(claim.photographs, 1),
                *(("same", "") if claim.agrees else ("**differs**", claim.why))) for claim in read_claims(path, results)]

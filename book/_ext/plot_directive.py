@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
-from agreement import agreement, shared_settings
+from agreement import agreement, below, shared_settings
 from docutils import nodes
 from docutils.parsers.rst import directives
 from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from rmaclib import plots
 from rmaclib.chain_plots import Step, waterfall
-from rmaclib.results import Result, load_result, load_results
+from rmaclib.results import Result, load_results
 
 log = logging.getLogger(__name__)
 
@@ -296,7 +296,7 @@ def draw_agreement(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
         settings = shared_settings(miniature, photographs)
         if len(settings) < 2:
             raise ValueError(f"{title}: expected settings that both data sets have, found {len(settings)}")
-        found = agreement(settings)
+        correlation = agreement(settings)
         places = {name: abs(a - b) for name, a, b in zip(
             settings, *(rankdata(column) for column in zip(*settings.values(), strict=True)), strict=True)}
         named = sorted(settings, key=lambda name: -places[name])[:NAMED]
@@ -305,8 +305,8 @@ def draw_agreement(folders: Mapping[str, Mapping[str, Result]]) -> Drawn:
             rows.append((title, name, f"{x:.2f}", f"{y:.2f}"))
             if name in named:
                 axes.annotate(name, (y, x), textcoords="offset points", xytext=(4, 2), fontsize=7)
-        numbers = f"{found.mean:.2f} ({found.low:.2f} to {found.high:.2f})".replace("-", "\N{MINUS SIGN}")
-        axes.set_title(f"{title}: {numbers}", fontsize=9, loc="left")
+        numbers = f"{correlation.mean:.2f} ({correlation.low:.2f} to {correlation.high:.2f})"
+        axes.set_title(f"{title}: " + numbers.replace("-", "\N{MINUS SIGN}"), fontsize=9, loc="left")
         axes.margins(x=0.2)
         axes.set_xlabel("photographs, mAP, %", fontsize=8)
         axes.set_ylabel("miniature, mAP, %", fontsize=8)
@@ -382,16 +382,14 @@ class Plot(SphinxDirective):
             profiles, _, start = folder.partition("/")
             records[title] = {}
             for profile in profiles.split("+"):
-                found = {key.removeprefix(f"{start}/"): result
-                         for key, result in load_results(results / profile).items() if key.startswith(f"{start}/")}
-                for key in found:
-                    self.env.note_dependency(str(results / profile / start / f"{key}.json"))
-                # One record instead of a folder: a gain, with its interval.
-                for name, key in (("gain", start), ("gain_interval", f"{start}_interval")):
-                    if (results / profile / f"{key}.json").is_file():
-                        found[name] = load_result(results / profile / f"{key}.json")
-                        self.env.note_dependency(str(results / profile / f"{key}.json"))
-                records[title] |= found
+                of_profile = load_results(results / profile)
+                chosen = below(of_profile, start)
+                # A single record instead of a folder: a gain, with its interval.
+                singles = {"gain": start, "gain_interval": f"{start}_interval"}
+                chosen |= {name: of_profile[key] for name, key in singles.items() if key in of_profile}
+                for result in chosen.values():
+                    self.env.note_dependency(str(results / profile / f"{result.key}.json"))
+                records[title] |= chosen
             if "settings" in self.options:
                 labels = [entry.partition(":") for entry in self.options["settings"].split("|")]
                 records[title] = {label.strip(): records[title][name.strip()] for name, _, label in labels

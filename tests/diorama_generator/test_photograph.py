@@ -97,9 +97,9 @@ def test_a_box_for_a_query_is_about_a_part_that_is_seen(stage):
 
 
 def test_markets_and_scaffolds_stand_on_the_ground_in_front():
-    crowd, front = Model(), Model()
-    add_stalls(crowd, np.random.default_rng(2), CAMERA, 5)
-    points = np.concatenate([surface.positions for surface in crowd.surfaces().values()])
+    market, front = Model(), Model()
+    add_stalls(market, np.random.default_rng(2), CAMERA, 5)
+    points = np.concatenate([surface.positions for surface in market.surfaces().values()])
     assert -0.1 < points[:, 2].min() and points[:, 2].max() < 3.5 and points[:, 1].min() > -20
     add_scaffold(front, np.random.default_rng(2), (20.0, 10.0, 16.0))
     points = np.concatenate([surface.positions for surface in front.surfaces().values()])

@@ -1,7 +1,7 @@
 """Render Diorama from the command line, from the repository's root:
 
-make diorama SEED=1
-PYTHONPATH=data/diorama python -m generator FOLDER --seed 1 --workers 8
+    make diorama SEED=1
+    PYTHONPATH=data/diorama python -m generator FOLDER --seed 1 --workers 8
 """
 
 from pathlib import Path

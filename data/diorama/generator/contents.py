@@ -132,7 +132,7 @@ def _scenes(rng: Rng, first: int, count: int) -> list[Subject]:
     return [Subject(kinds[i % 4], "", first + i, int(rng.integers(len(PALETTES)))) for i in range(count)]
 
 
-def _strangers(rng: Rng, first: int, count: int) -> list[Subject]:
+def _other_monuments(rng: Rng, first: int, count: int) -> list[Subject]:
     """Monuments of any family and colours."""
     families = list(FAMILIES)
     return [
@@ -152,13 +152,13 @@ def _train(rng: Rng, seed: int) -> list[Shot]:
     scenes = {False: _scenes(rng, first + 600, 20), True: _scenes(rng, first + 700, 8)}
     shots = []
     for label, landmark in enumerate(every):
-        held = label >= LANDMARKS
-        others = [other for other in (every[LANDMARKS:] if held else every[:LANDMARKS]) if other != landmark]
-        total = int(rng.integers(8, 13) if held else rng.integers(10, 19))
+        validation = label >= LANDMARKS
+        others = [other for other in (every[LANDMARKS:] if validation else every[:LANDMARKS]) if other != landmark]
+        total = int(rng.integers(8, 13) if validation else rng.integers(10, 19))
         fronts = max(4, round(total * float(np.clip(rng.beta(5, 8), 0.25, 0.5))))
         wanted = [(landmark, "front", OK if rng.random() < 0.1 else GOOD, "") for _ in range(fronts)]
         for kind in _noise(rng, total - fronts, fronts):
-            wanted.append(_noise_shot(rng, kind, landmark, others, scenes[held]))
+            wanted.append(_noise_shot(rng, kind, landmark, others, scenes[validation]))
         order = rng.permutation(len(wanted))
         paths = [f"train/images/{names[label]}/{number:03d}.jpg" for number in range(len(wanted))]
         originals = [path for path, place in zip(paths, order, strict=True) if place < fronts]
@@ -196,8 +196,8 @@ def _noise_shot(
         scene = scenes[rng.integers(len(scenes))]
         return scene, _view_of(scene), "", ""
     alike = [other for other in others if other.family == landmark.family]
-    some = alike if kind == "like" else [other for other in others if other not in alike]
-    return some[rng.integers(len(some))], "front", GOOD, ""
+    candidates = alike if kind == "like" else [other for other in others if other not in alike]
+    return candidates[rng.integers(len(candidates))], "front", GOOD, ""
 
 
 def is_validation(shot: Shot) -> bool:
@@ -233,7 +233,7 @@ def _test(rng: Rng, seed: int) -> list[Shot]:
             )
     groups = (
         ([_like(landmark, 0) for landmark in landmarks[: ALIKE[0]]], ALIKE[1]),
-        (_strangers(rng, first + 500, OTHERS[0]), OTHERS[1]),
+        (_other_monuments(rng, first + 500, OTHERS[0]), OTHERS[1]),
         (_scenes(rng, first + 600, SCENES[0]), SCENES[1]),
     )
     subjects = [subject for group, each in groups for subject in group for _ in range(each)]

@@ -19,7 +19,7 @@ def copied(rng: Rng, kind: str, pixels: np.ndarray, caption: str) -> tuple[np.nd
     pixels: (H, W, 3) uint8
     returns: pixels as large as the original, and (scale, right, down): where a point of the original went
     """
-    return (_postcard if kind == "postcard" else _near_duplicate)(rng, pixels, caption)
+    return _postcard(rng, pixels, caption) if kind == "postcard" else _near_duplicate(rng, pixels)
 
 
 def box_in_copy(box: Box, place: np.ndarray, width: int, height: int) -> Box | None:
@@ -30,7 +30,7 @@ def box_in_copy(box: Box, place: np.ndarray, width: int, height: int) -> Box | N
     return cut if cut[0] < cut[2] and cut[1] < cut[3] else None
 
 
-def _near_duplicate(rng: Rng, pixels: np.ndarray, caption: str) -> tuple[np.ndarray, np.ndarray]:
+def _near_duplicate(rng: Rng, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The picture a little cut, its light and colours changed a little."""
     height, width = pixels.shape[:2]
     part = rng.uniform(0.8, 0.97)

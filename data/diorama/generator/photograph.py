@@ -150,7 +150,7 @@ class Stage:
 
         extras: things of this picture only (people, vehicles); samples: rays per pixel
         """
-        scene = self._scene(light, extras)
+        scene = self._scene(light, extras, {"type": "path", "max_depth": 3})
         sensor = self._sensor(camera, samples * (2 if light.kind in ("night", "inside") else 1))
         radiance = np.array(self.mi.render(scene, sensor=sensor, seed=seed))[..., :3]
         depth = self._depth_with(camera, extras)
@@ -170,8 +170,7 @@ class Stage:
 
     def part(self, rng: Rng, camera: Camera, extras: Model | None = None) -> tuple[int, int, int, int]:
         """A box about a part of what is seen of the subject, a tower or a portal, as people draw for a query."""
-        alone = self._depth(self._subject_alone(), camera)
-        mine = (alone > 0) & (np.abs(self._depth_with(camera, extras) - alone) < 1e-3 * alone)
+        _, mine = self._outlines(camera, self._depth_with(camera, extras))
         total = np.pad(mine.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         rows, columns = np.nonzero(mine.any(1))[0], np.nonzero(mine.any(0))[0]
         x1, y1, x2, y2 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
@@ -194,10 +193,7 @@ class Stage:
 
     def _normals(self, camera: Camera, extras: Model | None) -> np.ndarray:
         """Normals (H, W, 3) of what is seen."""
-        shapes = [shape for group in self.shapes for shape in group]
-        if extras is not None:
-            shapes += self._shapes(extras, {})
-        scene = self._scene_of(shapes, None, {"type": "aov", "aovs": "n:sh_normal"})
+        scene = self._scene(None, extras, {"type": "aov", "aovs": "n:sh_normal"})
         return np.array(self.mi.render(scene, sensor=self._sensor(camera, 2), seed=0))[..., :3]
 
     # ---- the scene
@@ -209,11 +205,11 @@ class Stage:
             world |= self._lights(light)
         return self.mi.load_dict(world)
 
-    def _scene(self, light: Light, extras: Model | None):
+    def _scene(self, light: Light | None, extras: Model | None, integrator: dict):
         shapes = [shape for group in self.shapes for shape in group]
         if extras is not None:
             shapes += self._shapes(extras, {})
-        return self._scene_of(shapes, light, {"type": "path", "max_depth": 3})
+        return self._scene_of(shapes, light, integrator)
 
     def _sensor(self, camera: Camera, samples: int, wider: float = 1.0, shrink: int = 1):
         mi = self.mi
@@ -264,13 +260,11 @@ class Stage:
         return np.where((front > 0) & ((depth == 0) | (front < depth)), front, depth)
 
     def _seen(self, camera: Camera, depth: np.ndarray, shrink: int = 2) -> Seen:
-        """depth: of the whole scene. The subject is visible where alone it is just as far away.
+        """depth: of the whole scene
 
         shrink: how much coarser than the picture the subject's whole outline is drawn
         """
-        alone = self._depth(self._subject_alone(), camera)
-        inside = alone > 0
-        mine = inside & (np.abs(depth - alone) < 1e-3 * alone)
+        inside, mine = self._outlines(camera, depth)
         # The whole outline: a wider view at a lower resolution.
         total = (self._depth(self._subject_alone(), camera, _WIDER, shrink) > 0).sum() * (_WIDER * shrink) ** 2
         if not inside.any() or total == 0:
@@ -278,6 +272,14 @@ class Stage:
         rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
         box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
         return Seen(box, float(min(1.0, mine.sum() / total)), float(mine.mean()))
+
+    def _outlines(self, camera: Camera, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the subject would be, alone, and where it is visible, both (H, W); depth: of the whole scene.
+
+        It is visible where alone it is just as far away.
+        """
+        alone = self._depth(self._subject_alone(), camera)
+        return alone > 0, (alone > 0) & (np.abs(depth - alone) < 1e-3 * alone)
 
     def _subject_alone(self):
         """The scene of the subject without anything else, for depths."""
@@ -510,8 +512,8 @@ def add_scaffold(model: Model, rng: Rng, size: tuple[float, float, float]) -> No
     """A scaffold before a part of the front, with planks and here and there a net."""
     width = size[0] * rng.uniform(0.25, 0.6)
     height = min(size[2] * rng.uniform(0.35, 0.8), 26.0)
-    left = rng.uniform(-0.5, 0.5) * (size[0] - width) - width / 2
-    surroundings.scaffold(model, FRONT.at(left + width / 2, 0, 3.2), width, height, rng)
+    middle = rng.uniform(-0.5, 0.5) * (size[0] - width)
+    surroundings.scaffold(model, FRONT.at(middle, 0, 3.2), width, height, rng)
 
 
 def add_screen(model: Model, rng: Rng, camera: Camera, share: float) -> None:

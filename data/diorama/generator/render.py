@@ -109,11 +109,11 @@ def _check_folder(out: Path, seed: int) -> dict:
     mark, wanted = out / _NOTES / "made", f"edition {EDITION}, seed {seed}"
     if (out / MARKER).is_file():
         about = json.loads((out / MARKER).read_text(encoding="utf-8"))
-        found = f"edition {about['edition']}, seed {about['seed']}"
+        made = f"edition {about['edition']}, seed {about['seed']}"
     else:
-        about, found = {}, mark.read_text() if mark.is_file() else wanted
-    if found != wanted:
-        raise ValueError(f"{out}: expected pictures of {wanted}, found some of {found}")
+        about, made = {}, mark.read_text() if mark.is_file() else wanted
+    if made != wanted:
+        raise ValueError(f"{out}: expected pictures of {wanted}, found some of {made}")
     if not about:
         write_text(mark, wanted)
     return about
